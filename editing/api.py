@@ -1,0 +1,109 @@
+"""Editing from a notebook: no pipeline, no store."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from editing.contexts import sample_contexts
+from editing.editor import Artifacts, Editor, EditResult, State, editor_class, make_editor
+from editing.errors import HparamsError, MomentError, RequestError
+from editing.geometry import KeyGeometry
+from editing.hparams import resolve_hparams
+from editing.lm import LanguageModel, load
+from editing.moments import SecondMoment, collect_moments
+from editing.requests import EditRequest
+
+__all__ = ["EditRequest", "apply", "check_shape", "edit", "load"]
+
+
+def edit(
+    lm: LanguageModel,
+    requests: Iterable[EditRequest | Mapping[str, Any]],
+    *,
+    editor: str,
+    layers: Sequence[int],
+    moments: Mapping[int, SecondMoment] | None = None,
+    texts: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    protocol: str = "corrected",
+    seed: int = 0,
+    **hparams: Any,
+) -> list[EditResult]:
+    """Write ``requests`` into the model, in place, and return what is known of each batch.
+
+    To undo, take ``lm.snapshot(names)`` before and ``lm.restore`` it after.
+
+    Args:
+        requests: Edit requests, or records in CounterFact's layout.
+        editor: An editor's name: ``rome``, ``memit``, ``emmet``, ``ft_c``.
+        layers: Edited blocks, counted from 0, in ascending order.
+        moments: Second moments per layer, if the editor needs them.
+        texts: Or texts to take them from, now.
+        batch_size: Requests per update; all at once by default, or as many as the editor can take.
+        seed: Of the context prefixes.
+        hparams: Whatever differs from the editor's defaults for this model.
+
+    Raises:
+        HparamsError: An unknown editor, protocol or hyper-parameter, or an impossible value.
+        ModelError: A layer that does not exist.
+        MomentError: The editor needs second moments and neither ``moments`` nor ``texts`` is given.
+        SolveError: A batch contradicts itself.
+    """
+    batch = [r if isinstance(r, EditRequest) else EditRequest.from_counterfact(r) for r in requests]
+    if not batch:
+        raise RequestError("no requests; expected at least one")
+    resolved = resolve_hparams(editor, model=lm.name, protocol=protocol, overrides=hparams)
+    method = make_editor(editor, resolved)
+    size = batch_size or min(len(batch), method.max_batch or len(batch))
+    check_shape(editor, lm, layers, size)
+    geometry = {}
+    if "second_moment" in method.needs:
+        if moments is None and texts is None:
+            raise MomentError(
+                f"editor {editor!r} needs second moments of layers {list(layers)}; found neither moments= nor texts=; pass "
+                "some hundred texts of the model's own kind as texts="
+            )
+        found = moments if moments is not None else collect_moments(lm, list(texts or ()), layers)
+        geometry = {
+            layer: KeyGeometry.of(moment.matrix, name=f"the second moment of layer {layer}")
+            for layer, moment in found.items()
+        }
+    contexts: tuple[str, ...] = ("",)
+    if "contexts" in method.needs:
+        contexts = sample_contexts(lm, resolved["contexts"], n_tokens=resolved["context_tokens"], seed=seed)
+    artifacts = Artifacts(geometry=geometry, contexts=contexts)
+    results: list[EditResult] = []
+    state: State = {}
+    for start in range(0, len(batch), size):
+        result = apply(lm, method, batch[start : start + size], layers, state, artifacts)
+        results.append(result)
+        state = result.state
+    return results
+
+
+def apply(
+    lm: LanguageModel,
+    method: Editor,
+    batch: Sequence[EditRequest],
+    layers: Sequence[int],
+    state: State,
+    artifacts: Artifacts,
+) -> EditResult:
+    """Compute one batch's edit and write it."""
+    result = method.edit(lm, batch, layers, state, artifacts)
+    for update in result.updates:
+        update.apply(lm)
+    return result
+
+
+def check_shape(editor: str, lm: LanguageModel, layers: Sequence[int], batch_size: int) -> None:
+    """Raise if an editor cannot work on these layers or on batches of this size."""
+    cls = editor_class(editor)
+    lm.check_layers(layers)
+    if list(layers) != sorted(set(layers)):
+        raise HparamsError(f"layers {list(layers)}: expected ascending layers, each once; the last is the target's layer")
+    if cls.max_layers is not None and len(layers) > cls.max_layers:
+        raise HparamsError(f"editor {editor!r} edits {cls.max_layers} layer at a time, found layers {list(layers)}")
+    if cls.max_batch is not None and batch_size > cls.max_batch:
+        raise HparamsError(
+            f"editor {editor!r} edits {cls.max_batch} fact at a time, found batch size {batch_size}; set it to 1"
+        )

@@ -1,0 +1,22 @@
+"""Context prefixes: short texts sampled from the model itself, put before a prompt so that edits do not depend on it."""
+
+from collections.abc import Sequence
+
+from editing.lm import LanguageModel
+
+STARTS = ("The", "Therefore", "Because", "I", "You")
+TOP_K = 5
+
+
+def sample_contexts(
+    lm: LanguageModel, n_contexts: int, *, n_tokens: int, seed: int, starts: Sequence[str] = STARTS
+) -> tuple[str, ...]:
+    """Return the bare context ``""`` followed by ``n_contexts`` sampled prefixes, each ending in ``". "``.
+
+    The reference samples without a seed, so that even ROME differs between processes; here the same seed gives the
+    same prefixes, and runs store them.
+    """
+    begins = [starts[i % len(starts)] for i in range(n_contexts)]
+    texts = lm.sample(begins, n_tokens, top_k=TOP_K, seed=seed) if begins else []
+    # Braces would read as slots elsewhere in the field's tools, and a second full stop as an empty sentence.
+    return ("", *(text.replace("{", " ").replace("}", " ").rstrip(". ") + ". " for text in texts))

@@ -1,0 +1,122 @@
+"""ROME (arXiv:2202.05262) and its correction r-ROME (arXiv:2403.07175): one fact, one layer, one rank."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+from editing.editor import (
+    Artifacts,
+    EditResult,
+    ParameterReport,
+    ParameterUpdate,
+    State,
+    editor,
+    require,
+)
+from editing.lm import LanguageModel
+from editing.locate import Averaging, Keys, edit_update_reports, fact_reports, read_keys
+from editing.requests import EditRequest
+from editing.targets import TargetHparams, Targets, optimise_targets
+
+
+@editor("rome")
+@dataclass(frozen=True, kw_only=True)
+class Rome:
+    """``Δ = (v* - W k) uᵀ / (uᵀk)`` with ``u = C⁻¹k``.
+
+    ``corrected`` and ``paper`` use the prefix-averaged key for every k, so that the edited weight maps it to v*
+    exactly.  ``code`` takes u from the average but k in the denominator and in W k from the bare prompt; where the two
+    disagree it divides by almost nothing (disabling edits).
+    """
+
+    steps: int
+    lr: float
+    weight_decay: float
+    clamp: float
+    kl_weight: float
+    contexts: int
+    context_tokens: int
+    protocol: str
+
+    version: ClassVar[int] = 1
+    needs = frozenset({"second_moment", "contexts"})
+    max_batch: ClassVar[int | None] = 1
+    max_layers: ClassVar[int | None] = 1
+
+    def __post_init__(self) -> None:
+        require(
+            self,
+            steps=self.steps > 0,
+            lr=self.lr > 0,
+            clamp=self.clamp > 0,
+            weight_decay=self.weight_decay >= 0,
+            kl_weight=self.kl_weight >= 0,
+            contexts=self.contexts >= 0,
+            context_tokens=self.context_tokens > 0,
+        )
+
+    @property
+    def averaging(self) -> Averaging:
+        return "prefixes_only" if self.protocol == "paper" else "flat"
+
+    def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
+        return tuple(lm.parameter_names(layer)["weight"] for layer in layers)
+
+    def edit(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
+    ) -> EditResult:
+        assert len(batch) == 1 and len(layers) == 1, "the caller checks max_batch and max_layers"
+        return self.edit_each(lm, batch, layers, artifacts)[0]
+
+    def targets(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
+    ) -> Targets:
+        """Return v* of each request, optimised on the model as it is now."""
+        hparams = TargetHparams(
+            steps=self.steps, lr=self.lr, weight_decay=self.weight_decay, clamp=self.clamp, kl_weight=self.kl_weight
+        )
+        return optimise_targets(lm, batch, artifacts.contexts, layers[0], hparams, site="value")
+
+    def edit_each(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
+    ) -> list[EditResult]:
+        targets = self.targets(lm, batch, layers, artifacts)
+        keys = read_keys(lm, batch, artifacts.contexts, layers[0], self.averaging)
+        return [
+            self._write(lm, request, layers[0], artifacts, targets.select([i]), Keys(*(part[i : i + 1] for part in keys)))
+            for i, request in enumerate(batch)
+        ]
+
+    def _write(
+        self,
+        lm: LanguageModel,
+        request: EditRequest,
+        layer: int,
+        artifacts: Artifacts,
+        targets: Targets,
+        keys: Keys,
+    ) -> EditResult:
+        name = lm.parameter_names(layer)["weight"]
+        geometry = artifacts.geometry_of(layer)
+        present = keys.bare_value if self.protocol == "code" else keys.mean_value
+        residual = (targets.value - present).double()
+        solution = geometry.least_disturbing_update(keys.mean, residual)
+        left, right, shortfall = solution.left, solution.right, solution.shortfall
+        if self.protocol == "code":
+            u = geometry.solve_moment(keys.mean.T).T
+            u = u / u.norm()
+            left, right = residual.T / (keys.bare.double() @ u.T), u
+            wanted = residual.T  # what the averaged key should have received
+            shortfall = float((left @ (right @ keys.mean.double().T) - wanted).norm() / wanted.norm())
+        update = ParameterUpdate.low_rank(lm, name, left, right)
+        report = ParameterReport(parameter=name, ridge=0.0, shortfall=shortfall, solve_error=solution.solve_error)
+        return EditResult(
+            (update,),
+            {},
+            fact_reports([request], targets),
+            edit_update_reports([request], name, geometry, keys, residual, solution),
+            (report,),
+        )
+
+

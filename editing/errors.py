@@ -1,0 +1,40 @@
+"""What can go wrong in editing.
+
+    EditingError
+    ├── RequestError        a request that cannot be edited (subject not in its prompt, empty target ...)
+    ├── ModelError          a model that cannot be used (unknown family, no such layer, NaN weights, tied weight)
+    ├── TokenizationError   a prompt or target that the tokenizer cannot carry
+    ├── HparamsError        a hyper-parameter that does not exist or has an impossible value
+    ├── MomentError         second moments that are missing, mixed up, or singular
+    └── SolveError          a batch whose constraints contradict each other
+
+Every message says what was found, what was expected, and what to do.
+"""
+
+
+class EditingError(Exception):
+    """Base of all errors of this package."""
+
+
+class RequestError(EditingError, ValueError):
+    """A request that cannot be edited."""
+
+
+class ModelError(EditingError, ValueError):
+    """A model that cannot be used."""
+
+
+class TokenizationError(EditingError, ValueError):
+    """A prompt or target that the tokenizer cannot carry."""
+
+
+class HparamsError(EditingError, ValueError):
+    """A hyper-parameter that does not exist or has an impossible value."""
+
+
+class MomentError(EditingError, ValueError):
+    """Second moments that are missing, mixed up, or singular."""
+
+
+class SolveError(EditingError, ArithmeticError):
+    """A batch whose constraints contradict each other."""

@@ -1,0 +1,175 @@
+"""The one closed form behind ROME, MEMIT, EMMET and MALMEN's last step, in the geometry of a layer's keys."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from editing.errors import MomentError, SolveError
+
+MAX_SHORTFALL = 1e-6
+"""Largest relative miss of the constraints that is accepted at ridge 0."""
+SAME_KEY = 1e-9
+"""Two keys count as equal when 1 - cosine (in C⁻¹) is below this."""
+
+
+class Solution(NamedTuple):
+    """An update as factors, and what is known of it before it is written.  One row per edit."""
+
+    left: Tensor
+    """float64 [d_out, edit]; the update is ``left @ right``."""
+    right: Tensor
+    """float64 [edit, d_in]"""
+    shortfall: float
+    """‖ΔK - R‖ / ‖R‖: the share of the wanted change that the update does not deliver."""
+    solve_error: float
+    """‖Δ(KKᵀ + ridge·C) - RKᵀ‖ / ‖RKᵀ‖: how well the equation itself was solved."""
+    q: Tensor
+    """float64 [edit], kᵀC⁻¹k."""
+    disturbance: Tensor
+    """float64 [edit], tr(ΔCΔᵀ) of each edit written alone: ‖r‖²·q/(q+ridge)²."""
+    norm: Tensor
+    """float64 [edit], ‖Δ‖ of each edit written alone: ‖r‖·‖C⁻¹k‖/(q+ridge)."""
+    contradictions: tuple[tuple[int, int], ...]
+    """Pairs of edits with one key and different residuals."""
+
+    @property
+    def update(self) -> Tensor:
+        """float64 [d_out, d_in], to be added to a weight stored ``[d_out, d_in]``."""
+        return self.left @ self.right
+
+
+@dataclass(frozen=True)
+class KeyGeometry:
+    """The second moment ``C`` of a layer's keys, factored once; every batch afterwards costs a small solve.
+
+    Build it with :meth:`of`.
+    """
+
+    moment: Tensor
+    """float64 [d_in, d_in], C = E[kkᵀ], uncentred."""
+    factor: Tensor
+    """float64 [d_in, d_in], lower Cholesky factor of C."""
+
+    @classmethod
+    def of(cls, moment: Tensor, *, jitter: float = 0.0, name: str = "the second moment") -> "KeyGeometry":
+        """Factor ``C + jitter · mean(diag C) · I``.
+
+        Raises:
+            MomentError: C is not finite, or singular in float64; usually it was taken from fewer tokens than it has
+                dimensions, or some inputs of the layer are always zero.
+
+        Cost: O(d_in³), once.
+        """
+        c = moment.double()
+        if not torch.isfinite(c).all():
+            raise MomentError(f"{name} holds NaN or infinite values; expected finite ones; collect it again")
+        if jitter:
+            c = c + jitter * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype, device=c.device)
+        factor, info = torch.linalg.cholesky_ex(c)
+        # Rounding lets some singular matrices through, so look at the pivots as well as at the status.
+        pivots = factor.diagonal()
+        if int(info) != 0 or bool((pivots**2 <= c.diagonal().max() * len(c) * 1e-16).any()):
+            rank = int(torch.linalg.matrix_rank(c, hermitian=True))
+            raise MomentError(
+                f"{name} is singular: rank {rank} of {len(c)}; expected full rank; collect it from more tokens (several "
+                f"times {len(c)}), or set second_moment.jitter (1e-6 adds that share of its mean diagonal)"
+            )
+        return cls(c, factor)
+
+    def solve_moment(self, columns: Tensor) -> Tensor:
+        """Return ``C⁻¹ columns`` [d_in, n] in float64."""
+        return torch.cholesky_solve(columns.double(), self.factor)
+
+    def remember(self, keys: Tensor, *, ridge: float) -> "KeyGeometry":
+        """Return the geometry in which keys [edit, d_in] written at ``ridge`` count as knowledge to preserve.
+
+        ``C ← C + KKᵀ/ridge`` makes sequential batches equal to one joint batch, for one layer, residuals taken on the
+        current weights, and ridge > 0.
+
+        Raises:
+            SolveError: ``ridge`` is 0; earlier keys are then constraints, which this form cannot hold.
+        """
+        if ridge <= 0:
+            raise SolveError(f"remembering keys needs ridge > 0, found {ridge}; set a ridge or do not remember")
+        k = keys.double()
+        return KeyGeometry.of(self.moment + k.T @ k / ridge)
+
+    def least_disturbing_update(self, keys: Tensor, residuals: Tensor, *, ridge: float = 0.0) -> Solution:
+        """Return the update that gives every key its residual while disturbing ordinary keys least.
+
+        Disturbance is ``tr(Δ C Δᵀ)``.  The minimiser is
+
+            Δ = R (Kᵀ C⁻¹ K + ridge·I)⁻¹ Kᵀ C⁻¹        (EMMET, arXiv:2403.14236)
+
+        At ``ridge = 0`` every edit is exact; with one edit this is ROME with one key throughout (arXiv:2202.05262).
+        At ``ridge = λ`` it is MEMIT's ``R Kᵀ (λC + KKᵀ)⁻¹`` (arXiv:2210.07229); MALMEN's solve is the case C = I.
+
+        Args:
+            keys: [edit, d_in], what each edited token feeds into the weight.
+            residuals: [edit, d_out], wanted output minus present output for each key.
+            ridge: Slack in the constraints, on the scale of ``KᵀC⁻¹K``.
+
+        Raises:
+            SolveError: At ridge 0, some constraint is missed by more than ``MAX_SHORTFALL``: two edits have (nearly)
+                the same key and different residuals, or there are more edits than dimensions.
+
+        Cost: O(edit · d_in²); the O(d_in³) factorisation was paid in :meth:`of`.
+        """
+        k, r = keys.double().T, residuals.double().T  # the papers' layout: a column per edit
+        c_inv_k = torch.cholesky_solve(k, self.factor)
+        gram = k.T @ c_inv_k
+        gram = (gram + gram.T) / 2
+        q = gram.diagonal().clone()
+        contradictions = _contradictions(gram, residuals.double())
+        system = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        factor, info = torch.linalg.cholesky_ex(system)
+        if int(info) != 0:
+            raise SolveError(_unsolvable(contradictions, len(gram), len(k), ridge, None))
+        right = torch.cholesky_solve(c_inv_k.T, factor)
+        # Equal keys slip through Cholesky by rounding, so the answer itself is checked.
+        missed = r @ (right @ k) - r
+        shortfall = _relative(missed, r)
+        if ridge == 0 and not shortfall <= MAX_SHORTFALL:
+            raise SolveError(_unsolvable(contradictions, len(gram), len(k), ridge, shortfall))
+        # Δ(KKᵀ + ridge·C) - RKᵀ, with ΔK - R = `missed` and C·C⁻¹K = K.
+        solve_error = _relative(missed @ k.T + ridge * (r @ (right @ self.moment)), r @ k.T)
+        r_norm = residuals.double().norm(dim=1)
+        return Solution(
+            left=r,
+            right=right,
+            shortfall=shortfall,
+            solve_error=solve_error,
+            q=q,
+            disturbance=r_norm**2 * q / (q + ridge) ** 2,
+            norm=r_norm * c_inv_k.norm(dim=0) / (q + ridge),
+            contradictions=contradictions,
+        )
+
+
+def _relative(difference: Tensor, reference: Tensor) -> float:
+    size = float(reference.norm())
+    return float(difference.norm()) / size if size else float(difference.norm())
+
+
+def _contradictions(gram: Tensor, residuals: Tensor) -> tuple[tuple[int, int], ...]:
+    size = gram.diagonal().clamp_min(0).sqrt()
+    cosine = gram / (size[:, None] * size).clamp_min(torch.finfo(gram.dtype).tiny)
+    same = torch.triu(cosine > 1 - SAME_KEY, diagonal=1)
+    pairs = same.nonzero().tolist()
+    scale = float(residuals.norm(dim=1).max()) if len(residuals) else 0.0
+    return tuple((i, j) for i, j in pairs if float((residuals[i] - residuals[j]).norm()) > 1e-6 * scale)
+
+
+def _unsolvable(
+    contradictions: tuple[tuple[int, int], ...], n_edits: int, d_in: int, ridge: float, shortfall: float | None
+) -> str:
+    found = "the keys are linearly dependent" if shortfall is None else f"the constraints are missed by {shortfall:.1e}"
+    if contradictions:
+        i, j = contradictions[0]
+        found += f"; edits {i} and {j} have the same key and different targets"
+    return (
+        f"a batch of {n_edits} edits cannot be solved at ridge {ridge:g}: {found} (keys have {d_in} dimensions); expected "
+        "independent keys; use a smaller batch, drop one of the edits, or give a ridge > 0"
+    )

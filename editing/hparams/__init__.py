@@ -1,0 +1,65 @@
+"""Hyper-parameters as data: one YAML per editor, defaults plus what differs per model.  Needs no torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from editing.errors import HparamsError
+
+SHEETS = Path(__file__).parent
+PROTOCOLS = ("paper", "code", "corrected")
+
+
+def editor_names() -> list[str]:
+    """Return the names of all editors: one YAML each."""
+    return sorted(path.stem for path in SHEETS.glob("*.yaml"))
+
+
+def resolve_hparams(
+    name: str, *, model: str, protocol: str = "corrected", overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return an editor's hyper-parameters: its defaults, then those for the model, then ``overrides``.
+
+    A model is known by its hub id, or by the last part of its path.
+
+    Raises:
+        HparamsError: An unknown name, or a value of another type than the default's; names all of them.
+    """
+    if name not in editor_names():
+        raise HparamsError(f"no editor {name!r}; expected one of {editor_names()}")
+    if protocol not in PROTOCOLS:
+        raise HparamsError(f"no protocol {protocol!r}; expected one of {list(PROTOCOLS)}")
+    sheet = yaml.safe_load((SHEETS / f"{name}.yaml").read_text())
+    defaults: dict[str, Any] = sheet["defaults"]
+    special = sheet["models"].get(model) or sheet["models"].get(Path(model).name) or {}
+    given = dict(overrides or {})
+    unknown = sorted(set(given) - set(defaults))
+    if unknown:
+        raise HparamsError(f"editor {name!r} has no hyper-parameter {unknown}; expected some of {sorted(defaults)}")
+    values = defaults | special | given
+    wrong = [
+        f"{key} = {value!r} is {type(value).__name__}, expected {type(defaults[key]).__name__}"
+        for key, value in values.items()
+        if not _fits(value, defaults[key])
+    ]
+    if wrong:
+        raise HparamsError(f"editor {name!r}: {'; '.join(wrong)} (write 1.0e-5, not 1e-5, in YAML)")
+    numbers = {key: float(value) if isinstance(defaults[key], float) else value for key, value in values.items()}
+    return {**numbers, "protocol": protocol}
+
+
+def hparams_digest(hparams: Mapping[str, Any]) -> str:
+    """Return a short digest of resolved hyper-parameters, protocol included."""
+    return hashlib.sha256(json.dumps(dict(hparams), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    return isinstance(value, type(default))

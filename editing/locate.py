@@ -1,0 +1,224 @@
+"""What locate-then-edit methods share: keys of a batch, targets, and the loop over layers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from editing.editor import (
+    Artifacts,
+    EditResult,
+    EditUpdateReport,
+    FactReport,
+    ParameterReport,
+    ParameterUpdate,
+    State,
+    require,
+)
+from editing.geometry import KeyGeometry, Solution
+from editing.lm import LanguageModel, Site
+from editing.requests import EditRequest
+from editing.targets import TargetHparams, Targets, optimise_targets
+
+Averaging = Literal["flat", "half_bare", "prefixes_only"]
+
+
+class Keys(NamedTuple):
+    """Keys and values of a batch at one layer."""
+
+    mean: Tensor
+    """[edit, d_in], averaged over contexts."""
+    bare: Tensor
+    """[edit, d_in], of the bare prompt."""
+    mean_value: Tensor
+    """[edit, d_out], the projection's output averaged like ``mean``."""
+    bare_value: Tensor
+
+
+def read_keys(
+    lm: LanguageModel, batch: Sequence[EditRequest], contexts: Sequence[str], layer: int, averaging: Averaging
+) -> Keys:
+    """Return the keys at each subject's last token, averaged over the contexts (the bare prompt comes first).
+
+    ``flat`` weighs all contexts alike (ROME's code), ``half_bare`` gives the bare prompt one half and the others
+    together the other half (MEMIT's and EMMET's code), ``prefixes_only`` leaves the bare prompt out (the papers).
+    """
+    texts = [context + request.prompt for request in batch for context in contexts]
+    ends = [len(context) + request.subject_end for request in batch for context in contexts]
+    # A causal model's key does not depend on what follows the subject, so the prompts end there.
+    prompts = [(p.ids[: p.lookup + 1], p.lookup) for p in lm.format.lookups(texts, ends)]
+    key, value = Site("key", layer), Site("value", layer)
+    found = lm.states_at([ids for ids, _ in prompts], [at for _, at in prompts], [key, value])
+    n_contexts = len(contexts)
+    keys = found[key].unflatten(0, (len(batch), n_contexts))
+    values = found[value].unflatten(0, (len(batch), n_contexts))
+    weights = _context_weights(averaging, n_contexts).to(device=keys.device, dtype=keys.dtype)
+    mean = torch.einsum("c,eci->ei", weights, keys)
+    return Keys(mean, keys[:, 0], torch.einsum("c,eci->ei", weights, values), values[:, 0])
+
+
+def _context_weights(averaging: Averaging, count: int) -> Tensor:
+    if averaging == "flat" or count == 1:
+        return torch.full((count,), 1.0 / count, dtype=torch.float64)
+    bare = 0.5 if averaging == "half_bare" else 0.0
+    return torch.tensor([bare] + [(1 - bare) / (count - 1)] * (count - 1), dtype=torch.float64)
+
+
+def fact_reports(batch: Sequence[EditRequest], targets: Targets) -> tuple[FactReport, ...]:
+    """Return what the target optimisation says of each fact."""
+    distances = targets.delta.double().norm(dim=1).tolist()
+    return tuple(
+        FactReport(request_id=request.request_id, target_loss=loss, n_steps=n, target_distance=distance)
+        for request, loss, n, distance in zip(batch, targets.final_loss, targets.n_steps, distances, strict=True)
+    )
+
+
+def edit_update_reports(
+    batch: Sequence[EditRequest], parameter: str, geometry: KeyGeometry, keys: Keys, residual: Tensor, solution: Solution
+) -> tuple[EditUpdateReport, ...]:
+    """Return, per edit, what the geometry predicts of it."""
+    direction = geometry.solve_moment(keys.mean.T)  # C⁻¹k̄, a column per edit
+    asymmetry = (direction * keys.bare.double().T).sum(0) / (direction * keys.mean.double().T).sum(0)
+    norms = residual.double().norm(dim=1)
+    return tuple(
+        EditUpdateReport(
+            request_id=request.request_id,
+            parameter=parameter,
+            q=float(solution.q[i]),
+            residual_norm=float(norms[i]),
+            predicted_disturbance=float(solution.disturbance[i]),
+            predicted_norm=float(solution.norm[i]),
+            key_asymmetry=float(asymmetry[i]),
+        )
+        for i, request in enumerate(batch)
+    )
+
+
+def contradiction_warnings(batch: Sequence[EditRequest], solution: Solution) -> tuple[str, ...]:
+    """Return a warning for each pair of edits with one key and different targets."""
+    return tuple(
+        f"requests {batch[i].request_id!r} and {batch[j].request_id!r} have the same key and different targets; "
+        f"neither is met exactly (shortfall of the batch: {solution.shortfall:.2e})"
+        for i, j in solution.contradictions
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadEditor:
+    """MEMIT and EMMET: one target at the last layer, reached by equal shares of the residual from each layer.
+
+    At each layer in turn the keys and the present state are read again, on the model with the earlier layers of this
+    batch already written.  Subclasses say what the ridge is.
+    """
+
+    steps: int
+    lr: float
+    weight_decay: float
+    clamp: float
+    kl_weight: float
+    contexts: int
+    context_tokens: int
+    remember: bool
+    """Count the keys of earlier batches as knowledge to preserve (``C ← C + KKᵀ/ridge``)."""
+    protocol: str
+
+    needs = frozenset({"second_moment", "contexts"})
+    max_batch = None
+    max_layers: int | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self,
+            steps=self.steps > 0,
+            lr=self.lr > 0,
+            clamp=self.clamp > 0,
+            weight_decay=self.weight_decay >= 0,
+            kl_weight=self.kl_weight >= 0,
+            contexts=self.contexts >= 0,
+            context_tokens=self.context_tokens > 0,
+        )
+
+    def ridge_for(self, n_edits: int) -> float:
+        """Return the ridge for a batch of this size."""
+        raise NotImplementedError  # a subclass's one duty
+
+    @property
+    def averaging(self) -> Averaging:
+        return "prefixes_only" if self.protocol == "paper" else "half_bare"
+
+    def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
+        return tuple(lm.parameter_names(layer)["weight"] for layer in layers)
+
+    def targets(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
+    ) -> Targets:
+        hparams = TargetHparams(
+            steps=self.steps, lr=self.lr, weight_decay=self.weight_decay, clamp=self.clamp, kl_weight=self.kl_weight
+        )
+        return optimise_targets(lm, batch, artifacts.contexts, layers[-1], hparams, site="block")
+
+    def edit(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
+    ) -> EditResult:
+        return self._write(lm, batch, layers, state, artifacts, self.targets(lm, batch, layers, artifacts))
+
+    def edit_each(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
+    ) -> list[EditResult]:
+        targets = self.targets(lm, batch, layers, artifacts)
+        return [
+            self._write(lm, [request], layers, {}, artifacts, targets.select([i])) for i, request in enumerate(batch)
+        ]
+
+    def _write(
+        self,
+        lm: LanguageModel,
+        batch: Sequence[EditRequest],
+        layers: Sequence[int],
+        state: State,
+        artifacts: Artifacts,
+        targets: Targets,
+    ) -> EditResult:
+        ridge = self.ridge_for(len(batch))
+        updates, edit_updates, parameters, warnings = [], [], [], []
+        remembered = dict(state)
+        with lm.preserved(self.parameter_names(lm, layers)):
+            for index, layer in enumerate(layers):
+                name = lm.parameter_names(layer)["weight"]
+                geometry = artifacts.geometry_of(layer)
+                if f"keys.{layer}" in state:
+                    geometry = geometry.remember(state[f"keys.{layer}"], ridge=ridge)
+                keys = read_keys(lm, batch, artifacts.contexts, layer, self.averaging)
+                present = self.present(lm, batch, layers[-1])
+                residual = (targets.value - present) / (len(layers) - index)
+                solution = geometry.least_disturbing_update(keys.mean, residual, ridge=ridge)
+                update = ParameterUpdate.low_rank(lm, name, solution.left, solution.right)
+                update.apply(lm)
+                updates.append(update)
+                parameters.append(
+                    ParameterReport(
+                        parameter=name, ridge=ridge, shortfall=solution.shortfall, solve_error=solution.solve_error
+                    )
+                )
+                edit_updates += edit_update_reports(batch, name, geometry, keys, residual, solution)
+                warnings += contradiction_warnings(batch, solution)
+                if self.remember:
+                    earlier = [state[f"keys.{layer}"]] if f"keys.{layer}" in state else []
+                    remembered[f"keys.{layer}"] = torch.cat([*earlier, keys.mean])
+        return EditResult(
+            tuple(updates),
+            remembered,
+            fact_reports(batch, targets),
+            tuple(edit_updates),
+            tuple(parameters),
+            tuple(warnings),
+        )
+
+    @staticmethod
+    def present(lm: LanguageModel, batch: Sequence[EditRequest], layer: int) -> Tensor:
+        """Return the block output [edit, d] at the subject's last token of the bare prompts, as the model is now."""
+        prompts = lm.format.lookups([r.prompt for r in batch], [r.subject_end for r in batch])
+        site = Site("block", layer)
+        return lm.states_at([p.ids[: p.lookup + 1] for p in prompts], [p.lookup for p in prompts], [site])[site]

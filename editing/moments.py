@@ -1,0 +1,92 @@
+"""Second moments of a layer's keys over a corpus: streamed, mergeable, of all layers in one pass."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editing.errors import MomentError
+from editing.lm import LanguageModel, Site
+from editing.tokens import pad_rows
+
+
+@dataclass(frozen=True)
+class SecondMoment:
+    """The uncentred second moment of one layer's keys, ``C = E[kkᵀ]``, over ``n_tokens`` tokens."""
+
+    matrix: Tensor
+    """float64 [d_in, d_in]"""
+    n_tokens: int
+
+
+class MomentAccumulator:
+    """Streaming sums of ``kkᵀ`` for several layers; accumulators over parts of a corpus add up by :meth:`merge`.
+
+    Every token of every text counts once, special tokens included and padding excluded.
+    """
+
+    def __init__(self, layers: Sequence[int]) -> None:
+        self.layers = tuple(layers)
+        self.n_tokens = 0
+        self._sums: dict[int, Tensor] = {}
+
+    def update(self, lm: LanguageModel, sequences: Sequence[Sequence[int]]) -> None:
+        """Add the keys of token sequences; all layers are read in one forward pass."""
+        sites = [Site("key", layer) for layer in self.layers]
+        for group in lm.groups([len(sequence) for sequence in sequences]):
+            rows = pad_rows([sequences[i] for i in group])
+            real = rows.mask.bool()
+            found = lm.states(rows, sites)
+            self.n_tokens += int(real.sum())
+            for site, states in found.items():
+                keys = states[real.to(states.device)].double()
+                self._sums[site.layer] = self._sums.get(site.layer, 0) + keys.T @ keys
+
+    def merge(self, other: "MomentAccumulator") -> None:
+        """Add the sums of another accumulator over the same layers.
+
+        Raises:
+            MomentError: The layers differ.
+        """
+        if other.layers != self.layers:
+            raise MomentError(f"cannot merge second moments of layers {other.layers} into those of {self.layers}")
+        self.n_tokens += other.n_tokens
+        for layer, total in other._sums.items():
+            self._sums[layer] = self._sums.get(layer, 0) + total
+
+    def result(self) -> dict[int, SecondMoment]:
+        """Return the second moment of each layer.
+
+        Raises:
+            MomentError: No token was seen.
+        """
+        if not self.n_tokens:
+            raise MomentError("second moments of no tokens at all; expected texts with at least one token")
+        return {layer: SecondMoment(self._sums[layer] / self.n_tokens, self.n_tokens) for layer in self.layers}
+
+
+def collect_moments(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    *,
+    max_tokens: int | None = None,
+    on_text: Callable[[int], None] = lambda n_texts: None,
+) -> dict[int, SecondMoment]:
+    """Return the second moments of ``layers`` over ``texts``, in one pass on the model as it is now.
+
+    Collect them before the first edit: taken lazily, a deeper layer would see keys of an already edited model.
+
+    Args:
+        max_tokens: Cut each text after this many tokens; the model's context length if None.
+        on_text: Called with the number of texts done.
+    """
+    lm.check_layers(layers)
+    limit = max_tokens or int(lm.model.config.max_position_embeddings)
+    accumulator = MomentAccumulator(layers)
+    for start in range(0, len(texts), 64):
+        chunk = list(texts[start : start + 64])
+        accumulator.update(lm, [ids[:limit] for ids in lm.format.prompts(chunk) if ids])
+        on_text(start + len(chunk))
+    return accumulator.result()

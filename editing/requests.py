@@ -1,0 +1,119 @@
+"""Edit requests: the fact to write, and the prompts on which it is later probed."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from editing.errors import RequestError
+
+SLOT = "{}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRequest:
+    """One fact to write into a model: after ``template`` filled with ``subject``, say ``target_new``.
+
+    Raises:
+        RequestError: The template has not exactly one ``{}``, or the subject or a target is empty.
+    """
+
+    request_id: str
+    template: str
+    """Prompt with ``{}`` where the subject stands; the answer follows after one space."""
+    subject: str
+    target_new: str
+    target_true: str
+    """What the model says, or should say, before the edit; the neighborhood prompts expect it too."""
+    relation: str = ""
+    paraphrase_prompts: tuple[str, ...] = ()
+    neighborhood_prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        slots = self.template.count(SLOT)
+        if slots != 1:
+            raise RequestError(
+                f"request {self.request_id!r}: the prompt {self.template!r} has {slots} slots '{{}}', expected exactly "
+                f"one where the subject {self.subject!r} stands; write the slot, or use EditRequest.from_prompt"
+            )
+        for field in ("subject", "target_new", "target_true"):
+            if not getattr(self, field).strip():
+                raise RequestError(f"request {self.request_id!r}: {field} is empty; every request needs one")
+
+    @property
+    def prompt(self) -> str:
+        """The template with the subject in its slot; braces elsewhere stay as they are."""
+        return self.template.replace(SLOT, self.subject, 1)
+
+    @property
+    def subject_end(self) -> int:
+        """Index of the character after the subject in :attr:`prompt`."""
+        return self.template.index(SLOT) + len(self.subject)
+
+    @classmethod
+    def from_prompt(cls, prompt: str, *, subject: str, **fields: Any) -> "EditRequest":
+        """Build a request from a full prompt in which ``subject`` occurs (the first occurrence is taken).
+
+        Raises:
+            RequestError: ``subject`` is not in ``prompt``.
+        """
+        start = prompt.find(subject) if subject else -1
+        if start < 0:
+            raise RequestError(
+                f"request {fields.get('request_id', '')!r}: the subject {subject!r} is not in its prompt {prompt!r}; "
+                "expected the prompt to contain it letter by letter (check case, accents and spaces)"
+            )
+        return cls(template=prompt[:start] + SLOT + prompt[start + len(subject) :], subject=subject, **fields)
+
+    @classmethod
+    def from_counterfact(cls, record: Mapping[str, Any]) -> "EditRequest":
+        """Build a request from a record in ROME's CounterFact layout.
+
+        Raises:
+            RequestError: A field is missing, or the subject is not in its prompt.
+        """
+        case = record.get("case_id", record.get("request_id", "?"))
+        try:
+            rewrite = record["requested_rewrite"]
+            template, subject = rewrite["prompt"], rewrite["subject"]
+            fields: dict[str, Any] = {
+                "request_id": str(record["case_id"]),
+                "target_new": rewrite["target_new"]["str"],
+                "target_true": rewrite["target_true"]["str"],
+                "relation": rewrite.get("relation_id", ""),
+                "paraphrase_prompts": tuple(record.get("paraphrase_prompts", ())),
+                "neighborhood_prompts": tuple(record.get("neighborhood_prompts", ())),
+            }
+        except (KeyError, TypeError) as error:
+            raise RequestError(
+                f"record {case!r} lacks {error}; expected CounterFact's layout: case_id, requested_rewrite "
+                "{prompt, subject, target_new.str, target_true.str}, paraphrase_prompts, neighborhood_prompts"
+            ) from error
+        if SLOT in template:
+            return cls(template=template, subject=subject, **fields)
+        return cls.from_prompt(template, subject=subject, **fields)
+
+
+def batches_of(requests: Sequence[EditRequest], size: int) -> Iterator[tuple[EditRequest, ...]]:
+    """Yield full batches of ``size`` in order; a remainder smaller than ``size`` is left out."""
+    for start in range(0, len(requests) - size + 1, size):
+        yield tuple(requests[start : start + size])
+
+
+def refuse_repeated_subjects(requests: Iterable[EditRequest]) -> None:
+    """Raise if two requests of one sequential run speak of the same subject (compared without case).
+
+    A later edit of the same subject overwrites the earlier one's key, so that the earlier fact would count as
+    forgotten although the run asked for it.
+
+    Raises:
+        RequestError: Names both requests.
+    """
+    seen: dict[str, str] = {}
+    for request in requests:
+        key = request.subject.casefold().strip()
+        if key in seen:
+            raise RequestError(
+                f"requests {seen[key]!r} and {request.request_id!r} have the same subject {request.subject!r}; expected "
+                "every subject once in a sequential run; drop one of them"
+            )
+        seen[key] = request.request_id
