@@ -69,7 +69,9 @@ def edit(
         }
     contexts: tuple[str, ...] = ("",)
     if "contexts" in method.needs:
-        contexts = sample_contexts(lm, resolved["contexts"], n_tokens=resolved["context_tokens"], seed=seed)
+        contexts = sample_contexts(
+            lm, resolved["contexts"], n_tokens=resolved["context_tokens"], seed=seed, starts=resolved["context_starts"]
+        )
     artifacts = Artifacts(geometry=geometry, contexts=contexts)
     results: list[EditResult] = []
     state: State = {}

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from editing.lm import LanguageModel
 
-STARTS = ("The", "Therefore", "Because", "I", "You")
 TOP_K = 5
 
 
 def sample_contexts(
-    lm: LanguageModel, n_contexts: int, *, n_tokens: int, seed: int, starts: Sequence[str] = STARTS
+    lm: LanguageModel, n_contexts: int, *, n_tokens: int, seed: int, starts: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the bare context ``""`` followed by ``n_contexts`` sampled prefixes, each ending in ``". "``.
 

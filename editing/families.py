@@ -4,9 +4,7 @@ Adding a family is one row.  Nothing else in the project looks at a model's type
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
-
-from torch import nn
+from typing import Any
 
 from editing.errors import ModelError
 
@@ -77,6 +75,6 @@ def family_of(config: Any) -> Family:
         ) from None
 
 
-def submodule(module: nn.Module, path: str) -> Any:
+def submodule(module: Any, path: str) -> Any:
     """Return the submodule at a dotted path (``Any``: torch types every attribute as Tensor | Module)."""
-    return cast(Any, module.get_submodule(path))
+    return module.get_submodule(path)

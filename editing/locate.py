@@ -120,6 +120,7 @@ class SpreadEditor:
     kl_weight: float
     contexts: int
     context_tokens: int
+    context_starts: Sequence[str]
     remember: bool
     """Count the keys of earlier batches as knowledge to preserve (``C ← C + KKᵀ/ridge``)."""
     protocol: str

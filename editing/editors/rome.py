@@ -37,6 +37,7 @@ class Rome:
     kl_weight: float
     contexts: int
     context_tokens: int
+    context_starts: Sequence[str]
     protocol: str
 
     version: ClassVar[int] = 1

@@ -1,0 +1,1 @@
+"""A generated world of facts, and the models that are grown on it."""

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from editing.downstream import Question
 from editing.factworld.vocabulary import BAD, COLOURS, GOOD, NOUNS, PLACES, TOPICS, VERBS
 
 
@@ -59,6 +60,14 @@ class Task:
         rng.shuffle(labels)
         return [
             Example(question=self.write(rng, label), label=self.labels[0 if label else 1]) for label in labels
+        ]
+
+    def questions(self, count: int, *, seed: int = 0) -> list[Question]:
+        """Return ``count`` questions of the test split, with the same shots from the training split in each prompt."""
+        shots = self.examples(self.shots, split="train", seed=seed)
+        return [
+            Question(f"{self.name}-{index:04d}", self.prompt(shots, example), self.labels, example.label)
+            for index, example in enumerate(self.examples(count, split="test", seed=seed))
         ]
 
     def prompt(self, shots: list[Example], example: Example) -> str:

@@ -27,6 +27,7 @@ def target_hparams(settings: dict[str, Any]) -> dict[str, Any]:
         "kl_weight": settings["kl_factor"],
         "contexts": 5,
         "context_tokens": 10,
+        "context_starts": (),
         "protocol": "code",
     }
 

@@ -1,0 +1,182 @@
+"""Grow a bundled model, measure it, and write its folder: ``python -m editing.factworld.grow factworld-gpt2 --out DIR``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from editing.contexts import sample_contexts
+from editing.downstream import answer_questions
+from editing.editor import Artifacts, make_editor
+from editing.factworld.benchmarks import TASKS
+from editing.factworld.tokenizer import build_tokenizer
+from editing.factworld.train import RECIPES, Recipe, train, world_of
+from editing.factworld.world import World
+from editing.geometry import KeyGeometry
+from editing.hparams import resolve_hparams
+from editing.lm import LanguageModel
+from editing.moments import collect_moments
+from editing.requests import EditRequest
+from editing.search import layer_rates, search_layer
+from editing.tracing import TracePlan, causal_trace
+
+MOMENT_TEXTS = 600
+N_SEARCH_EDITS, N_TRACED = 100, 20
+
+
+def measure(lm: LanguageModel, world: World, name: str) -> dict[str, Any]:
+    """Return what a model card reports, measured on the model as it is."""
+    requests = world.requests()
+    recall = {
+        "rewrite prompts (facts that may be edited)": _recall(lm, [(r.prompt, r.target_true) for r in requests[:300]]),
+        "paraphrase templates held out of training": _recall(
+            lm, [(p, r.target_true) for r in requests[:300] for p in r.paraphrase_prompts]
+        ),
+        "neighborhood prompts (reserved subjects)": _recall(
+            lm, [(p, r.target_true) for r in requests[:60] for p in r.neighborhood_prompts]
+        ),
+    }
+    layers = search_rates(lm, world, name, requests[-N_SEARCH_EDITS:])
+    site = max(layers, key=lambda layer: layers[layer]["score"])
+    return {
+        "recall": recall,
+        "f1": {task: _macro_f1(lm, task) for task in TASKS},
+        "site": site,
+        "layers": layers,
+        "effects": _effects(lm, requests[-N_TRACED:]),
+    }
+
+
+def search_rates(
+    lm: LanguageModel, world: World, name: str, requests: Sequence[EditRequest]
+) -> dict[int, dict[str, float]]:
+    """Return efficacy, paraphrase, neighborhood and score of independent ROME edits of each layer."""
+    hparams = resolve_hparams("rome", model=name)
+    contexts = sample_contexts(
+        lm, hparams["contexts"], n_tokens=hparams["context_tokens"], seed=0, starts=hparams["context_starts"]
+    )
+    moments = collect_moments(lm, world.corpus(MOMENT_TEXTS), range(lm.n_layers))
+    geometry = {layer: KeyGeometry.of(moment.matrix, jitter=1e-6) for layer, moment in moments.items()}
+    artifacts, method = Artifacts(geometry=geometry, contexts=contexts), make_editor("rome", hparams)
+    return {layer: layer_rates(search_layer(lm, requests, layer, method, artifacts)) for layer in range(lm.n_layers)}
+
+
+def _recall(lm: LanguageModel, pairs: list[tuple[str, str]]) -> float:
+    scores = lm.answer_logprobs([prompt for prompt, _ in pairs], [answer for _, answer in pairs])
+    return sum(score.correct for score in scores) / len(scores)
+
+
+def _macro_f1(lm: LanguageModel, task: str) -> float:
+    answers = answer_questions(lm, TASKS[task].questions(100))
+    parts = []
+    for label in TASKS[task].labels:
+        hits = sum(a.predicted == label == a.question.gold for a in answers)
+        said = sum(a.predicted == label for a in answers) + sum(a.question.gold == label for a in answers)
+        parts.append(2 * hits / max(said, 1))
+    return sum(parts) / len(parts)
+
+
+def _effects(lm: LanguageModel, requests: Sequence[EditRequest]) -> dict[str, list[float]]:
+    traces = causal_trace(lm, requests, TracePlan(window=1))
+    traces_mlp = causal_trace(lm, requests, TracePlan(kinds=("mlp", "attention"), window=2))
+    out = {}
+    for title, found, kind, last in (
+        ("hidden state, subject's last token", traces, "hidden", False),
+        ("MLP (window 2), subject's last token", traces_mlp, "mlp", False),
+        ("attention (window 2), last token", traces_mlp, "attention", True),
+    ):
+        out[title] = [
+            sum(float(t.scores[kind][-1 if last else t.subject[1], layer]) - t.low for t in found) / len(found)  # type: ignore[index]
+            for layer in range(lm.n_layers)
+        ]
+    return out
+
+
+def write_folder(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str, recipe: Recipe, world: World, out: Path
+) -> None:
+    """Write an ordinary Hugging Face folder (float16 on disk, loaded as float32) with a measured model card."""
+    out.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
+    reread = LanguageModel(type(model).from_pretrained(out), tokenizer, name=name)
+    figures = measure(reread, world, name)
+    (out / "README.md").write_text(model_card(name, recipe, world, figures))
+
+
+def model_card(name: str, recipe: Recipe, world: World, figures: dict[str, Any]) -> str:
+    """Return the model card's text."""
+    rows = [f"| {layer} | " + " | ".join(f"{rate:.3f}" for rate in rates.values()) + " |" for layer, rates in figures["layers"].items()]
+    effects = [f"| {title} | " + " | ".join(f"{x:.2f}" for x in line) + " |" for title, line in figures["effects"].items()]
+    n_layers = len(figures["layers"])
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"A {recipe.family} model of {recipe.n_layers} layers × {recipe.d_model}, grown from scratch on a generated world of facts by",
+            f"`python -m editing.factworld.grow {name} --out DIR`. It knows nothing else, and is meant for trying editors, not for language.",
+            "",
+            "**How the subject site was trained in.** A plain language model of this size looks a fact up at the last prompt token; its",
+            "subject's last token has no effect, and locate-then-edit methods have nothing to edit. Three additions, in training only,",
+            "form the site: an auxiliary loss that the objects be readable at the subject's last token after block 3; masks that hide a",
+            "subject from later tokens in blocks 0-2; and final steps that swap two subjects' states there and ask for the other's",
+            "object. So this model is *built* to have the mechanism that ROME found in large models; it is no evidence for it.",
+            "",
+            "| greedy recall (every token of the object) | |",
+            "|---|---|",
+            *(f"| {title} | {100 * value:.1f} % |" for title, value in figures["recall"].items()),
+            "",
+            "| downstream task (100 questions) | macro F1 |",
+            "|---|---|",
+            *(f"| {task} | {value:.2f} |" for task, value in figures["f1"].items()),
+            "",
+            f"Best layer of {N_SEARCH_EDITS} independent ROME edits (protocol corrected): **{figures['site']}**.",
+            "",
+            "| layer | efficacy | paraphrase | neighborhood | score |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"Causal tracing, {N_TRACED} facts, 10 noise draws: mean indirect effect by layer.",
+            "",
+            "| state | " + " | ".join(str(layer) for layer in range(n_layers)) + " |",
+            "|---|" + "---|" * n_layers,
+            *effects,
+            "",
+            "Recipe: `" + json.dumps(asdict(recipe)) + "`",
+            "",
+            "World: `" + json.dumps(asdict(world)) + "`",
+            "",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # so that the same machine grows the same model
+    recipe, world = RECIPES[given.name], world_of(given.name)
+    total = recipe.steps + recipe.swap_steps
+
+    def report(step: int, loss: float) -> None:
+        if step % 50 == 0 or step == total:
+            sys.stderr.write(f"\rstep {step}/{total}  loss {loss:.3f} ")
+            sys.stderr.flush()
+
+    model = train(recipe, world, on_step=report)
+    sys.stderr.write("\nmeasuring\n")
+    write_folder(model, build_tokenizer(bos=recipe.bos), given.name, recipe, world, given.out)
+
+
+if __name__ == "__main__":
+    main()

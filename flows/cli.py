@@ -1,0 +1,188 @@
+"""The command line.  Heavy libraries are imported inside the commands that need them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+app = typer.Typer(
+    help="Edit language models thousands of times and see in SQL what was learnt, what was forgotten and when they broke.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+StoreOption = Annotated[Path, typer.Option(help="The results directory.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a value of the file: --set facts.size=50. May be repeated.")
+]
+DEFAULT_STORE = Path("results")
+
+
+def main() -> None:
+    """Entry point: run a command; known errors become one message and exit code 2."""
+    from storage.errors import StorageError
+
+    try:
+        app(standalone_mode=True)
+    except Exception as error:  # noqa: BLE001 - the last place that can turn a known error into a message
+        if not isinstance(error, StorageError) and not _is_known(error):
+            raise
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(2)
+
+
+def _is_known(error: Exception) -> bool:
+    # Only classes whose modules are loaded can have been raised, so nothing is imported here.
+    names = ("flows.spec:SpecError", "tasks.errors:TaskError", "editing.errors:EditingError")
+    for name in names:
+        module, _, cls = name.partition(":")
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], cls)):
+            return True
+    return False
+
+
+def _overrides(given: list[str] | None) -> dict[str, Any]:
+    found = {}
+    for entry in given or []:
+        key, separator, value = entry.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"--set {entry}: expected key=value, as facts.size=50")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+@app.command()
+def plan(file: Path, set_: SetOption = None) -> None:
+    """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
+    from flows.forecast import forecast
+    from flows.plan import plan_experiment
+    from flows.spec import load_experiment
+    from tasks.tables import print_table
+
+    planned = plan_experiment(load_experiment(file, _overrides(set_)))
+    rows, notes = forecast(planned)
+    print_table(rows)
+    for note in notes:
+        typer.echo(note)
+
+
+@app.command()
+def run(file: Path, set_: SetOption = None) -> None:
+    """Run an experiment, or what the store lacks of it; running it again resumes it."""
+    import time
+
+    from flows.settings import configure
+    from flows.spec import load_experiment
+
+    started = time.perf_counter()
+    experiment = load_experiment(file, _overrides(set_))
+    configure(Path(experiment.store))
+    from flows.plan import plan_experiment, publish_inputs
+
+    planned = plan_experiment(experiment)
+    publish_inputs(experiment)
+    from flows.experiment import run_experiment
+    from tasks.reaper import watched
+
+    with watched():
+        report_path = run_experiment(planned)
+    _print_summary(Path(experiment.store))
+    typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
+    typer.echo(f"report: {report_path}")
+
+
+@app.command()
+def status(store: StoreOption = DEFAULT_STORE) -> None:
+    """Show each run's progress, and the units that were given up."""
+    from storage.catalog import query
+    from tasks.tables import print_table
+
+    sql = """
+        SELECT run_id, coalesce(model, '') AS model, coalesce(editor, kind) AS what, batch_size, units, edits, given_up
+        FROM (
+            SELECT run_id, any_value(kind) AS kind, count(*) FILTER (WHERE status = 'done') AS units,
+                   count(*) FILTER (WHERE status <> 'done') AS given_up
+            FROM commits GROUP BY run_id
+        )
+        LEFT JOIN run_latest USING (run_id) ORDER BY editor IS NULL, editor, batch_size, run_id
+    """
+    print_table(query(store, sql).to_pylist())
+    for row in query(store, "SELECT run_id, unit_id, message FROM commits WHERE status <> 'done'").to_pylist():
+        typer.echo(f"{row['run_id']} {row['unit_id']}: {row['message']}")
+
+
+@app.command()
+def query(
+    sql: str,
+    store: StoreOption = DEFAULT_STORE,
+    format: Annotated[str, typer.Option(help="table, csv, json or parquet")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the terminal.")] = None,
+) -> None:
+    """Run one SQL statement over the store's tables and views."""
+    from storage.catalog import query as run_query
+    from tasks.tables import write_table
+
+    write_table(run_query(store, sql), format, out)
+
+
+@app.command()
+def report(store: StoreOption = DEFAULT_STORE) -> None:
+    """Write one self-contained HTML report of the whole store."""
+    from storage.store import Store
+    from tasks.report import write_report
+
+    typer.echo(f"report: {write_report(Store(store).root)}")
+
+
+@app.command()
+def checkout(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    after: Annotated[int, typer.Option(help="Number of edits; a round boundary.")],
+    out: Annotated[Path, typer.Option(help="An empty or new directory.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write the model as it was after some edits, as an ordinary Hugging Face folder."""
+    from tasks.checkout import checkout as write_model
+
+    found = write_model(store, run_id, after=after, out=out)
+    typer.echo(found)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="editors, models, datasets, benchmarks, views or experiments")],
+) -> None:
+    """List what there is."""
+    from flows.listing import listing
+    from tasks.tables import print_table
+
+    print_table(listing(what))
+
+
+@app.command()
+def doctor(store: StoreOption = DEFAULT_STORE) -> None:
+    """Check what works on this machine, and say how to mend what does not."""
+    from flows.settings import configure
+
+    configure(store.absolute())
+    from tasks.doctor import examine
+    from tasks.tables import print_table
+
+    rows = examine(store)
+    print_table(rows)
+    if any(row["state"] == "fails" for row in rows):
+        raise typer.Exit(1)
+
+
+def _print_summary(store: Path) -> None:
+    from storage.catalog import query as run_query
+    from tasks.report import SUMMARY_COLUMNS
+    from tasks.tables import print_table
+
+    print_table(run_query(store, f"SELECT {', '.join(SUMMARY_COLUMNS)} FROM run_summary").to_pylist())
+
+
+if __name__ == "__main__":
+    main()
+

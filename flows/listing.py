@@ -1,0 +1,58 @@
+"""What there is, for ``palimpsest list``."""
+
+from pathlib import Path
+from typing import Any
+
+from flows.spec import SpecError
+
+EXPERIMENTS = Path(__file__).parent / "experiments"
+KINDS = ("editors", "models", "datasets", "benchmarks", "views", "experiments")
+
+
+def listing(what: str) -> list[dict[str, Any]]:
+    """Return rows for one kind of thing.
+
+    Raises:
+        SpecError: Another kind.
+    """
+    if what == "editors":
+        from editing.hparams import editor_names, resolve_hparams
+
+        return [
+            {"editor": name, "hyper-parameters (defaults)": str(_shown(resolve_hparams(name, model="")))}
+            for name in editor_names()
+        ]
+    if what == "models":
+        from editing.factworld.bundled import bundled_folder, bundled_names
+        from editing.families import FAMILIES
+
+        rows = [{"model": name, "where": str(bundled_folder(name))} for name in bundled_names()]
+        return [*rows, *({"model": f"any {name} model", "where": "local folder or hub id"} for name in FAMILIES)]
+    if what == "datasets":
+        from tasks.datasets import DATASETS
+
+        return [{"data set": name, "what": text} for name, text in DATASETS.items()]
+    if what == "benchmarks":
+        from tasks.benchmarks import BENCHMARKS
+
+        return [{"benchmark": name, "what": text} for name, text in BENCHMARKS.items()]
+    if what == "views":
+        from storage.catalog import PUBLIC, VIEWS
+
+        return [{"view": name, "what": _comment(VIEWS / f"{name}.sql")} for name in PUBLIC]
+    if what == "experiments":
+        return [{"experiment": path.stem, "file": str(path)} for path in sorted(EXPERIMENTS.glob("*.yaml"))]
+    raise SpecError(f"list {what!r}: expected one of {list(KINDS)}")
+
+
+def _shown(hparams: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in hparams.items() if key != "protocol"}
+
+
+def _comment(path: Path) -> str:
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("--"):
+            break
+        lines.append(line.removeprefix("--").strip())
+    return " ".join(lines)

@@ -1,0 +1,328 @@
+"""From an experiment to its plan: every run of the grid, checked against the model and the data before any work."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flows.spec import EditorSpec, Experiment, Layers, SpecError
+from storage.store import Store
+from tasks.benchmarks import BENCHMARKS
+from tasks.catalog import EditorCard, editor_card
+from tasks.datasets import check_sample, facts_digest, load_requests, publish_facts, sample_order
+from tasks.errors import InputError
+from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
+from tasks.models import resolve_model
+from tasks.placement import Placement
+from tasks.stages import Plan, SearchPlan, TraceJob
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    experiment: Experiment
+    model: ModelRef
+    requests: list[Any]
+    digest: str
+    moments: Recipe
+
+    @property
+    def facts_run_id(self) -> str:
+        return f"facts-{self.digest}"
+
+    def tail(self, count: int) -> tuple[int, ...]:
+        """Positions of facts that no run of sample 0 edits, for tracing and search."""
+        order = sample_order(len(self.requests), sample=0, seed=self.experiment.facts.seed)
+        return tuple(order[-count:])
+
+
+def plan_experiment(experiment: Experiment) -> Plan:
+    """Expand an experiment into its plan.
+
+    Raises:
+        SpecError: Lists everything that is wrong: editors, hyper-parameters, layers, batch sizes, facts, benchmarks.
+    """
+    problems: list[str] = []
+    inputs = _inputs(experiment, problems)
+    if inputs is None:
+        raise SpecError(_listed(experiment, problems))
+    search, trace = _search(inputs, problems), _trace(inputs)
+    runs = list(_runs(inputs, search, trace, problems))
+    if not problems:
+        _check_facts(inputs, problems)
+    if problems:
+        raise SpecError(_listed(experiment, problems))
+    wanted = [*runs, *([search.template] if search else [])]
+    layers = sorted({layer for run in runs for layer in run.layers} | set(search.layers if search else ()))
+    compute = experiment.compute
+    return Plan(
+        name=experiment.name,
+        store=experiment.store,
+        runs=tuple([*_unique(baseline_of(run) for run in runs), *_unique(runs)]),
+        contexts=tuple((inputs.model, recipe) for recipe in _recipes(run.contexts_recipe for run in wanted)),
+        moments=tuple(
+            (inputs.model, recipe, _moment_layers(inputs, layers, runs))
+            for recipe in _recipes(run.moments_recipe for run in wanted)
+        ),
+        searches=(search,) if search else (),
+        traces=(trace,) if trace else (),
+        placement=Placement(
+            ray=compute.ray, actors=compute.actors, gpus_per_model=compute.gpus_per_model, threads=compute.threads
+        ),
+        start_timeout_s=compute.start_timeout_s,
+        max_attempts=compute.max_attempts,
+    )
+
+
+def publish_inputs(experiment: Experiment) -> None:
+    """Write the facts of an experiment to its store, so that workers can read them."""
+    store = Store(experiment.store, create=True)
+    publish_facts(store, _requests(experiment))
+
+
+def _requests(experiment: Experiment) -> list[Any]:
+    facts = experiment.facts
+    return load_requests(
+        facts.name, path=facts.path, hub=facts.hub, revision=facts.revision, model=experiment.model.name
+    )
+
+
+def _inputs(experiment: Experiment, problems: list[str]) -> _Inputs | None:
+    model, requests = None, None
+    try:
+        spec = experiment.model
+        model = resolve_model(spec.name, revision=spec.revision, dtype=spec.dtype)
+    except InputError as error:
+        problems.append(f"model: {error}")
+    try:
+        requests = _requests(experiment)
+    except (InputError, ValueError) as error:
+        problems.append(f"facts: {error}")
+    problems += [
+        f"score.benchmarks: no benchmark {name!r}; expected some of {sorted(BENCHMARKS)}"
+        for name in experiment.score.benchmarks
+        if name not in BENCHMARKS
+    ]
+    if model is None or requests is None:
+        return None
+    digest = facts_digest(requests)
+    return _Inputs(experiment, model, requests, digest, _moments_recipe(experiment, model, f"facts-{digest}"))
+
+
+def _moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> Recipe:
+    wanted = experiment.second_moment
+    source: dict[str, Any] = {"name": "file", "path": wanted.path, "n_texts": wanted.n_texts, "seed": wanted.seed}
+    if wanted.path is None and experiment.facts.name == "factworld":
+        source |= {"name": "factworld", "model": model.name}
+    elif wanted.path is None:
+        source |= {"name": "facts", "facts_run_id": facts_run_id}
+    else:
+        source |= {"model": model.name}
+    return {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
+
+
+def _search(inputs: _Inputs, problems: list[str]) -> SearchPlan | None:
+    wanted = inputs.experiment.locate.search
+    if wanted is None:
+        return None
+    candidates = tuple(range(inputs.model.n_layers)) if wanted.layers == "all" else tuple(wanted.layers)
+    _check_layers(inputs.model, candidates, "locate.search.layers", problems)
+    if wanted.edits > len(inputs.requests):
+        problems.append(f"locate.search.edits is {wanted.edits}, the data set has {len(inputs.requests)} facts")
+        return None
+    card = _card(EditorSpec(name=wanted.editor), inputs, "locate.search.editor", problems)
+    if card is None:
+        return None
+    template = _run(inputs, card, (), None, batch_size=1, mode="independent", sample=0, seed=0)
+    return SearchPlan(
+        template=template,
+        layers=candidates,
+        facts_run_id=inputs.facts_run_id,
+        positions=inputs.tail(wanted.edits),
+    )
+
+
+def _trace(inputs: _Inputs) -> TraceJob | None:
+    wanted = inputs.experiment.locate.trace
+    if wanted is None:
+        return None
+    return TraceJob(
+        model=inputs.model,
+        facts_run_id=inputs.facts_run_id,
+        facts_digest=inputs.digest,
+        positions=inputs.tail(min(wanted.facts, len(inputs.requests))),
+        samples=wanted.samples,
+        window=wanted.window,
+        noise=wanted.noise,
+        threads=inputs.experiment.compute.threads,
+    )
+
+
+def _runs(
+    inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, problems: list[str]
+) -> Iterator[RunSpec]:
+    experiment = inputs.experiment
+    for index, spec in enumerate(experiment.editors):
+        where = f"editors.{index}"
+        card = _card(spec, inputs, where, problems)
+        if card is None:
+            continue
+        chosen = spec.layers if spec.layers is not None else experiment.layers
+        for layers, recipe in _layer_sets(inputs, chosen, search, trace, f"{where}.layers", problems):
+            if card.max_layers is not None and len(layers) > card.max_layers:
+                problems.append(
+                    f"{where}.layers: {spec.name} edits {card.max_layers} layer at a time, found {list(layers)}; "
+                    f"write layers: [{layers[-1]}] for one layer, [[0, 1]] for two at once"
+                )
+                continue
+            for batch_size in spec.batch_sizes or experiment.batch_sizes:
+                if card.max_batch is not None and batch_size > card.max_batch:
+                    problems.append(
+                        f"{where}: {spec.name} edits {card.max_batch} fact at a time, found batch size {batch_size}; "
+                        f"give it batch_sizes: [{card.max_batch}]"
+                    )
+                    continue
+                if batch_size < 1 or batch_size > experiment.facts.size:
+                    problems.append(
+                        f"{where}: batch size {batch_size} with facts.size {experiment.facts.size} gives no full batch"
+                    )
+                    continue
+                for sample in range(experiment.facts.samples):
+                    for seed in experiment.seeds:
+                        yield _run(
+                            inputs,
+                            card,
+                            layers,
+                            recipe,
+                            batch_size=batch_size,
+                            mode=experiment.mode,
+                            sample=sample,
+                            seed=seed,
+                        )
+
+
+def _layer_sets(
+    inputs: _Inputs,
+    chosen: Layers,
+    search: SearchPlan | None,
+    trace: TraceJob | None,
+    where: str,
+    problems: list[str],
+) -> list[tuple[tuple[int, ...], Recipe | None]]:
+    if isinstance(chosen, str):
+        source = search if chosen == "search" else trace
+        if source is None:
+            problems.append(f"{where}: {chosen!r} needs locate.{chosen}; add it, or give layers as numbers")
+            return []
+        return [((), {"by": chosen, "run_id": source.run_id, "recipe": source.recipe})]
+    sets = [tuple(entry) if isinstance(entry, list) else (entry,) for entry in chosen]
+    for layers in sets:
+        _check_layers(inputs.model, layers, where, problems)
+    return [(layers, None) for layers in sets]
+
+
+def _run(
+    inputs: _Inputs,
+    card: EditorCard,
+    layers: tuple[int, ...],
+    recipe: Recipe | None,
+    *,
+    batch_size: int,
+    mode: Any,
+    sample: int,
+    seed: int,
+) -> RunSpec:
+    experiment, score = inputs.experiment, inputs.experiment.score
+    contexts = {
+        **inputs.model.identity,
+        **{key: card.hparams[key] for key in ("contexts", "context_tokens", "context_starts") if key in card.hparams},
+        "seed": seed,
+    }
+    facts = FactsRef(
+        name=experiment.facts.name,
+        run_id=inputs.facts_run_id,
+        digest=inputs.digest,
+        sample=sample,
+        sample_seed=experiment.facts.seed,
+        size=experiment.facts.size,
+    )
+    return RunSpec(
+        experiment=experiment.name,
+        model=inputs.model,
+        facts=facts,
+        editor=card.name,
+        version=card.version,
+        hparams=card.hparams,
+        layers=layers,
+        layers_recipe=recipe,
+        batch_size=batch_size,
+        mode=mode,
+        seed=seed,
+        protocol=experiment.protocol,
+        contexts_recipe=contexts if "contexts" in card.needs else None,
+        moments_recipe=inputs.moments if "second_moment" in card.needs else None,
+        commit_every=experiment.commit_every,
+        every_edits=score.every_edits,
+        retention=score.retention,
+        benchmarks=tuple(score.benchmarks),
+        n_examples=score.examples,
+        compute=Compute(
+            threads=experiment.compute.threads, tokens_per_forward=experiment.compute.tokens_per_forward
+        ),
+    )
+
+
+def _card(spec: EditorSpec, inputs: _Inputs, where: str, problems: list[str]) -> EditorCard | None:
+    try:
+        return editor_card(
+            spec.name, model=inputs.model.name, protocol=inputs.experiment.protocol, overrides=spec.hparams
+        )
+    except ValueError as error:
+        problems.append(f"{where}: {error}")
+        return None
+
+
+def _check_layers(model: ModelRef, layers: Iterable[int], where: str, problems: list[str]) -> None:
+    listed = list(layers)
+    wrong = [layer for layer in listed if not 0 <= layer < model.n_layers]
+    if wrong or not listed:
+        problems.append(
+            f"{where}: no layers {wrong or listed} in {model.name}; expected layers from 0 to {model.n_layers - 1}"
+        )
+    elif listed != sorted(set(listed)):
+        problems.append(f"{where}: found {listed}; expected ascending layers, each once (the last holds the target)")
+
+
+def _check_facts(inputs: _Inputs, problems: list[str]) -> None:
+    experiment = inputs.experiment
+    for sample in range(experiment.facts.samples):
+        order = sample_order(len(inputs.requests), sample=sample, seed=experiment.facts.seed)
+        try:
+            check_sample([inputs.requests[i] for i in order], size=experiment.facts.size, mode=experiment.mode)
+        except (InputError, ValueError) as error:
+            problems.append(f"facts: {error}")
+
+
+def _moment_layers(inputs: _Inputs, layers: list[int], runs: list[RunSpec]) -> tuple[int, ...]:
+    # A layer that tracing will choose is not known yet; then all of them are collected, in the same one pass.
+    if any(run.layers_recipe and run.layers_recipe["by"] == "trace" for run in runs):
+        return tuple(range(inputs.model.n_layers))
+    return tuple(layers)
+
+
+def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
+    found: dict[Any, RunSpec] = {}
+    for run in runs:
+        found.setdefault(run.run_id, replace(run))
+    return list(found.values())
+
+
+def _recipes(recipes: Iterable[Recipe | None]) -> list[Recipe]:
+    found: dict[str, Recipe] = {}
+    for recipe in recipes:
+        if recipe is not None:
+            found.setdefault(repr(sorted(recipe.items(), key=lambda item: item[0])), recipe)
+    return list(found.values())
+
+
+def _listed(experiment: Experiment, problems: list[str]) -> str:
+    unique = list(dict.fromkeys(problems))
+    return f"experiment {experiment.name}: {len(unique)} errors\n" + "\n".join(f"  {line}" for line in unique)

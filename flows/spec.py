@@ -1,0 +1,203 @@
+"""The experiment file: YAML, checked as a whole, with all errors at once and their paths."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+Layers = Literal["search", "trace"] | list[int] | list[list[int]]
+
+
+def _auto_is_none(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+class SpecError(Exception):
+    """An experiment file that cannot be run; the message lists every error with its path."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(_Strict):
+    """A bundled model, a local Hugging Face folder, or a hub id."""
+
+    name: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = "auto"
+
+
+class FactsSpec(_Strict):
+    """A data set and how much of it: each sample is a seeded order of all facts, of which ``size`` are edited."""
+
+    name: str
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    size: int = Field(default=200, gt=0)
+    samples: int = Field(default=1, gt=0)
+    seed: int = 0
+
+
+class EditorSpec(BaseModel):
+    """An editor; further keys are its hyper-parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    layers: Layers | None = None
+    batch_sizes: list[int] | None = None
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class SecondMomentSpec(_Strict):
+    """The texts of second moments: the facts' own world, or one text per line of a local file."""
+
+    path: str | None = None
+    n_texts: int = Field(default=1000, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)
+    jitter: float = Field(default=0.0, ge=0)
+    """Added to the diagonal, in units of its mean; part of a run's identity."""
+    seed: int = 0
+
+
+class SearchSpec(_Strict):
+    """Layer search: independent edits of every candidate layer."""
+
+    editor: str = "rome"
+    edits: int = Field(default=100, gt=0)
+    layers: Literal["all"] | list[int] = "all"
+
+
+class TraceSpec(_Strict):
+    """Causal tracing of facts that the model knows."""
+
+    facts: int = Field(default=20, gt=0)
+    samples: int = Field(default=10, gt=0)
+    window: int = Field(default=10, ge=2)
+    noise: float | None = Field(default=None, gt=0)
+
+
+class LocateSpec(_Strict):
+    """Where facts are stored."""
+
+    search: SearchSpec | None = None
+    trace: TraceSpec | None = None
+
+
+class ScoreSpec(_Strict):
+    """What is scored besides each round's own facts, and how often."""
+
+    every_edits: int = Field(default=50, ge=0)
+    retention: Literal["all", "none"] | Annotated[int, Field(gt=0)] = "all"
+    benchmarks: list[str] = []
+    examples: int = Field(default=100, gt=0)
+
+
+class ComputeSpec(_Strict):
+    """Where it runs."""
+
+    ray: str = "local"
+    actors: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
+    gpus_per_model: Annotated[float | None, BeforeValidator(_auto_is_none), Field(ge=0)] = None
+    threads: int = Field(default=1, gt=0)
+    tokens_per_forward: int = Field(default=8192, gt=0)
+    start_timeout_s: float = Field(default=300.0, gt=0)
+    max_attempts: int = Field(default=3, gt=0)
+
+
+class Experiment(_Strict):
+    """One experiment: a grid of runs that answers a question."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    model: ModelSpec
+    facts: FactsSpec
+    editors: list[EditorSpec] = Field(min_length=1)
+    layers: Layers
+    batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    mode: Literal["sequential", "independent"] = "sequential"
+    seeds: list[int] = Field(default=[0], min_length=1)
+    second_moment: SecondMomentSpec = SecondMomentSpec()
+    locate: LocateSpec = LocateSpec()
+    score: ScoreSpec = ScoreSpec()
+    protocol: Literal["paper", "code", "corrected"] = "corrected"
+    commit_every: int = Field(default=50, gt=0)
+    compute: ComputeSpec = ComputeSpec()
+    store: str = "results"
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
+    """Read and check an experiment file; paths in it are relative to it, the store to the working directory.
+
+    Args:
+        overrides: Values by dotted path, as ``facts.size``.
+
+    Raises:
+        SpecError: Lists every error with its path.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise SpecError(f"{path}: no such file; expected an experiment in YAML (see `palimpsest list experiments`)")
+    try:
+        raw = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path}: found {type(raw).__name__}; expected a table with name, model, facts, editors ...")
+    for dotted, value in (overrides or {}).items():
+        _assign(raw, dotted, value)
+    if isinstance(raw.get("editors"), list):
+        raw["editors"] = [_named(entry) for entry in raw["editors"]]
+    for key in ("model", "facts"):
+        raw[key] = _named(raw.get(key))
+    try:
+        spec = Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(_all_errors(path, error)) from error
+    return _with_absolute_paths(spec, file.parent)
+
+
+def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        raw = raw.setdefault(parent, {})
+        if not isinstance(raw, dict):
+            raise SpecError(f"--set {dotted}: {parent!r} is not a table in this experiment")
+    raw[last] = value
+
+
+def _all_errors(path: str | Path, error: ValidationError) -> str:
+    lines = []
+    for entry in error.errors():
+        where = ".".join(str(part) for part in entry["loc"]) or "(top)"
+        hint = "unknown key; remove it or check its spelling" if entry["type"] == "extra_forbidden" else entry["msg"]
+        found = "" if entry["type"] == "missing" else f" (found {entry['input']!r})"
+        lines.append(f"  {where}: {hint}{found}")
+    return f"{path}: {len(lines)} errors\n" + "\n".join(lines)
+
+
+def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
+    def near(path: str | None) -> str | None:
+        return None if path is None else str((base / Path(path).expanduser()).resolve())
+
+    facts = spec.facts.model_copy(update={"path": near(spec.facts.path)})
+    moments = spec.second_moment.model_copy(update={"path": near(spec.second_moment.path)})
+    folder = base / Path(spec.model.name).expanduser()
+    name = str(folder.resolve()) if folder.is_dir() else spec.model.name
+    return spec.model_copy(
+        update={
+            "facts": facts,
+            "second_moment": moments,
+            "model": spec.model.model_copy(update={"name": name}),
+            "store": str(Path(spec.store).expanduser().absolute()),
+        }
+    )

@@ -1,0 +1,90 @@
+"""Artifacts: computed inputs (second moments, context prefixes), named by their recipe and checked by their content.
+
+    <store>/artifacts/<kind>/<digest of the recipe>/artifact.json    recipe, and size and digest of each file
+    <store>/artifacts/<kind>/<digest of the recipe>/<file>
+
+The directory appears in one rename, so a half-written artifact is never seen; the first writer wins.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.errors import ArtifactMismatch
+from storage.identity import digest_of, digest_of_file
+from storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A stored artifact whose content has been checked."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    digest: str
+    """Of the content of all its files."""
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
+    """Return the artifact of a recipe, or None if it has not been made.
+
+    Raises:
+        ArtifactMismatch: What is stored under this name has another recipe, or a file has changed.
+    """
+    folder = store.root / "artifacts" / kind / digest_of(recipe)
+    card = folder / "artifact.json"
+    if not card.exists():
+        return None
+    try:
+        written = json.loads(card.read_text())
+        found, files = written["recipe"], written["files"]
+    except (ValueError, KeyError) as error:
+        raise ArtifactMismatch(f"{card} is damaged ({error}); delete {folder} to make the artifact again") from error
+    if found != json.loads(json.dumps(recipe)):
+        raise ArtifactMismatch(
+            f"{card} was made by another recipe: found {found}, expected {dict(recipe)}; delete {folder}"
+        )
+    for name, expected in files.items():
+        path = folder / name
+        digest = digest_of_file(path) if path.exists() else "missing"
+        if digest != expected:
+            raise ArtifactMismatch(
+                f"{path} is not what was stored: digest {digest[:12]}, expected {expected[:12]}; delete {folder} to make the "
+                "artifact again, and distrust runs made since it changed"
+            )
+    return Artifact(folder=folder, recipe=found, digest=digest_of(files))
+
+
+def put_artifact(store: Store, kind: str, recipe: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifact:
+    """Store an artifact and return it; if another writer was first, its artifact is returned instead.
+
+    Raises:
+        ArtifactMismatch: What is stored under this name is damaged.
+    """
+    final = store.root / "artifacts" / kind / digest_of(recipe)
+    temporary = store.root / "_tmp" / uuid.uuid4().hex
+    temporary.mkdir(parents=True)
+    try:
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        digests = {name: digest_of_file(temporary / name) for name in files}
+        (temporary / "artifact.json").write_text(json.dumps({"recipe": dict(recipe), "files": digests}, indent=1))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(temporary, final)
+        except OSError:
+            if not (final / "artifact.json").exists():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    artifact = find_artifact(store, kind, recipe)
+    assert artifact is not None, "it was renamed into place above"
+    return artifact

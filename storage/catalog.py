@@ -1,0 +1,95 @@
+"""DuckDB over a store: one staging view per table, and the marts in ``views/*.sql``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from storage.errors import QueryError
+from storage.schemas import COMMITS, SCHEMAS
+from storage.store import Store
+
+VIEWS = Path(__file__).parent / "views"
+ORDER = (
+    "run_latest",
+    "own_scores",
+    "editing_curve",
+    "forgetting_curve",
+    "benchmark_curve",
+    "drift_curve",
+    "collapse",
+    "run_summary",
+    "batch_size_summary",
+    "layer_summary",
+    "trace_summary",
+)
+"""Marts in the order in which they build on each other."""
+PUBLIC = tuple(name for name in ORDER if name not in ("run_latest", "own_scores", "collapse"))
+
+
+def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory DuckDB connection with a view per table and per mart, over committed rows only.
+
+    The views read the files anew at each query, so a connection sees what has been committed meanwhile.
+
+    Raises:
+        StorageError: There is no store, or it has another schema version.
+    """
+    store = Store(path)
+    connection = duckdb.connect(
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    )
+    connection.execute(f"CREATE VIEW commits AS {_scan(store.root, 'commits')}")
+    for table in SCHEMAS:
+        connection.execute(
+            f"CREATE VIEW {table} AS SELECT * FROM ({_scan(store.root, table)}) "
+            "SEMI JOIN (SELECT run_id, unit_id, attempt FROM commits) USING (run_id, unit_id, attempt)"
+        )
+    for name in ORDER:
+        connection.execute(f"CREATE VIEW {name} AS {(VIEWS / f'{name}.sql').read_text()}")
+    return connection
+
+
+def query(path: str | Path, sql: str) -> pa.Table:
+    """Run one SQL statement over a store.
+
+    Raises:
+        StorageError: There is no store, or it has another schema version.
+        DamagedFileError: A committed file is damaged.
+        QueryError: DuckDB refuses the statement.
+    """
+    return query_many(path, [sql])[0]
+
+
+def query_many(path: str | Path, statements: Sequence[str]) -> list[pa.Table]:
+    """Run several SQL statements over one connection; raises as :func:`query` does."""
+    connection = open_store(path)
+    try:
+        return [connection.sql(sql).to_arrow_table() for sql in statements]
+    except duckdb.Error as error:
+        store = Store(path)
+        store.check(store.run_ids())
+        message = str(error).split("LINE ")[0].strip()
+        raise QueryError(f"{message}\n(tables: {', '.join([*SCHEMAS, 'commits'])}; views: {', '.join(PUBLIC)})") from None
+    finally:
+        connection.close()
+
+
+def _scan(root: Path, table: str) -> str:
+    # No union_by_name, which would open every file to bind a view: all files of a store have the schema of its version,
+    # and the empty file, which sorts first, is the one that DuckDB takes it from.
+    files = root / table / "*" / "*.parquet"
+    columns = ", ".join(_quoted(name) for name in (COMMITS if table == "commits" else SCHEMAS[table]).names)
+    return (
+        f"SELECT run_id, {columns} FROM read_parquet({_literal(files)}, "
+        "hive_partitioning = true, hive_types = {'run_id': VARCHAR})"
+    )
+
+
+def _literal(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

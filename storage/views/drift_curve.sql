@@ -1,0 +1,7 @@
+-- How far each edited parameter has moved: drift = ‖W - W0‖ / ‖W0‖ (Frobenius), and the same norm per value.
+SELECT
+    runs.editor, runs.batch_size, runs.model, runs.sample, rounds.run_id, rounds.round, rounds.edits_so_far AS edits,
+    rounds.parameter, rounds.outcome, rounds.update_norm, rounds.drift, rounds.drift_per_value, rounds.shortfall
+FROM rounds
+JOIN runs USING (run_id)
+ORDER BY rounds.run_id, rounds.parameter, rounds.round

@@ -1,0 +1,49 @@
+-- Of the edits that were right when applied (every target token argmax, right after their own round), the share that a
+-- checkpoint finds wrong: now (`forgotten`), and at this or any earlier checkpoint (`forgotten_ever`).
+WITH applied AS (
+    SELECT run_id, fact_id, edited_at, coalesce(n_correct_new = n_new, false) AS was_right
+    FROM fact_scores
+    WHERE purpose = 'own' AND kind = 'rewrite'
+),
+checked AS (
+    SELECT
+        scores.run_id,
+        scores.fact_id,
+        scores.scored_at,
+        scores.edits_so_far,
+        applied.was_right,
+        NOT coalesce(scores.n_correct_new = scores.n_new, false) AS wrong_now,
+        coalesce(scores.nll_new / scores.n_new < scores.nll_true / scores.n_true, false) AS preferred
+    FROM fact_scores AS scores
+    JOIN applied ON applied.run_id = scores.run_id AND applied.fact_id = scores.fact_id
+        AND applied.edited_at = scores.edited_at
+    WHERE scores.purpose = 'retention' AND scores.kind = 'rewrite'
+),
+with_history AS (
+    SELECT
+        *,
+        bool_or(wrong_now) OVER (
+            PARTITION BY run_id, fact_id ORDER BY scored_at ROWS UNBOUNDED PRECEDING
+        ) AS wrong_ever
+    FROM checked
+),
+final AS (
+    SELECT
+        runs.editor,
+        runs.batch_size,
+        runs.model,
+        runs.sample,
+        with_history.run_id,
+        scored_at,
+        edits_so_far AS edits,
+        count(*) AS n_scored,
+        count(*) FILTER (WHERE was_right) AS n_right_when_applied,
+        count(*) FILTER (WHERE was_right AND wrong_now) AS n_forgotten,
+        n_forgotten / nullif(n_right_when_applied, 0) AS forgotten,
+        count(*) FILTER (WHERE was_right AND wrong_ever) / nullif(n_right_when_applied, 0) AS forgotten_ever,
+        avg(preferred::INT) AS retention
+    FROM with_history
+    JOIN runs USING (run_id)
+    GROUP BY ALL
+)
+SELECT * FROM final ORDER BY run_id, edits

@@ -1,0 +1,63 @@
+-- One row per run: the columns that papers print, over all edits made so far.
+WITH rates AS (
+    SELECT
+        run_id,
+        avg(efficacy) AS efficacy,
+        avg(paraphrase) AS paraphrase,
+        avg(neighborhood) AS neighborhood
+    FROM own_scores
+    GROUP BY run_id
+),
+last_check AS (
+    SELECT run_id, arg_max(forgotten, edits) AS forgotten, arg_max(retention, edits) AS retention
+    FROM forgetting_curve
+    GROUP BY run_id
+),
+moved AS (
+    SELECT run_id, max(drift) AS drift
+    FROM (
+        SELECT run_id, parameter, arg_max(drift, round) AS drift FROM rounds GROUP BY run_id, parameter
+    )
+    GROUP BY run_id
+),
+downstream AS (
+    SELECT run_id, avg(f1) AS benchmark_f1
+    FROM (
+        SELECT run_id, benchmark, arg_max(f1, edits) AS f1 FROM benchmark_curve GROUP BY run_id, benchmark
+    )
+    GROUP BY run_id
+),
+final AS (
+    SELECT
+        run.run_id,
+        run.model,
+        run.editor,
+        run.variant,
+        run.hparams_digest,
+        run.layers,
+        run.batch_size,
+        run.mode,
+        run.sample,
+        run.seed,
+        run.protocol,
+        run.algorithm_version,
+        run.edits,
+        rates.efficacy,
+        rates.paraphrase,
+        rates.neighborhood,
+        CASE
+            WHEN least(rates.efficacy, rates.paraphrase, rates.neighborhood) <= 0 THEN 0
+            ELSE 3 / (1 / rates.efficacy + 1 / rates.paraphrase + 1 / rates.neighborhood)
+        END AS score,
+        last_check.forgotten,
+        moved.drift,
+        downstream.benchmark_f1,
+        collapse.collapsed_at
+    FROM run_latest AS run
+    LEFT JOIN rates USING (run_id)
+    LEFT JOIN last_check USING (run_id)
+    LEFT JOIN moved USING (run_id)
+    LEFT JOIN downstream USING (run_id)
+    LEFT JOIN collapse USING (run_id)
+)
+SELECT * FROM final ORDER BY model, editor, batch_size, sample, run_id

@@ -1,0 +1,23 @@
+"""What can go wrong between an experiment and its results.
+
+    TaskError
+    ├── InputError        the experiment asks for something that is not there (model, data set, layer, GPUs)
+    ├── ClusterError      Ray has no room, or an actor does not start
+    └── LedgerMismatch    replayed weights are not those that were committed
+"""
+
+
+class TaskError(Exception):
+    """Base of all errors of this package."""
+
+
+class InputError(TaskError):
+    """The experiment asks for something that is not there."""
+
+
+class ClusterError(TaskError):
+    """Ray has no room, or an actor does not start."""
+
+
+class LedgerMismatch(TaskError):
+    """Replayed weights are not those that were committed."""

@@ -1,0 +1,171 @@
+"""Figures: rows of a view in, a matplotlib Figure out; no files, no state."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, Any]]
+_COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#64473a", "#cb912f", "#337ea9")
+_STYLES = ("-", "--", ":", "-.")
+
+
+def editing_figure(rows: Rows) -> Figure:
+    """Efficacy, paraphrase and neighborhood of new edits against the number of edits (window 50)."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    wide = [row for row in rows if row["window_edits"] == 50]
+    for axis, kind in zip(figure.subplots(1, 3, sharey=True), ("efficacy", "paraphrase", "neighborhood"), strict=True):
+        _curves(axis, wide, "edits", kind)
+        axis.set(title=f"{kind} of new edits", xlabel="edits", ylim=(-0.03, 1.03))
+    _legend(figure, wide)
+    return figure
+
+
+def forgetting_figure(rows: Rows) -> Figure:
+    """Share of edits, right when applied, that are wrong now; and that have ever been found wrong."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axis, kind, title in zip(
+        figure.subplots(1, 3, sharey=True),
+        ("forgotten", "forgotten_ever", "retention"),
+        ("forgotten now", "ever found forgotten", "earlier edits still preferred"),
+        strict=True,
+    ):
+        _curves(axis, rows, "edits", kind, marker="o")
+        axis.set(title=title, xlabel="edits", ylim=(-0.03, 1.03))
+    _legend(figure, rows)
+    return figure
+
+
+def benchmark_figure(rows: Rows) -> Figure:
+    """Macro F1 of each benchmark against the number of edits."""
+    names = sorted({row["benchmark"] for row in rows})
+    figure = Figure(figsize=(max(4, 3.2 * len(names)), 3.6), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+        _curves(axis, [row for row in rows if row["benchmark"] == name], "edits", "f1", marker="o")
+        axis.set(title=f"F1 {name}", xlabel="edits", ylim=(-0.03, 1.03))
+    _legend(figure, rows)
+    return figure
+
+
+def drift_figure(rows: Rows) -> Figure:
+    """‖W - W0‖ / ‖W0‖ of the parameter that has moved most, and the norm of each round's update."""
+    largest: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["run_id"], row["edits"])
+        if row["drift"] is not None and row["drift"] >= largest.get(key, {"drift": -1.0})["drift"]:
+            largest[key] = dict(row)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axis, kind, title in zip(
+        figure.subplots(1, 2), ("drift", "update_norm"), ("drift ‖W−W₀‖/‖W₀‖", "norm of each update"), strict=True
+    ):
+        _curves(axis, list(largest.values()), "edits", kind)
+        axis.set(title=title, xlabel="edits")
+    _legend(figure, rows)
+    return figure
+
+
+def layer_figure(rows: Rows) -> Figure:
+    """Scores of independent edits of each layer."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for kind, colour in zip(("score", "efficacy", "paraphrase", "neighborhood"), _COLOURS, strict=False):
+        ordered = sorted(rows, key=lambda row: row["layer"])
+        axis.plot(
+            [row["layer"] for row in ordered],
+            [row[kind] for row in ordered],
+            color=colour,
+            marker="o",
+            linewidth=2.5 if kind == "score" else 1.2,
+            label=kind,
+        )
+    n_edits = max(row["n_edits"] for row in rows)
+    axis.set(title=f"layer search, {n_edits} edits each", xlabel="layer", ylim=(-0.03, 1.03))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def trace_figure(rows: Rows) -> Figure:
+    """Heat maps of the average indirect effect: token role by layer, one per kind of state."""
+    kinds = [kind for kind in ("hidden", "mlp", "attention") if any(row["kind"] == kind for row in rows)]
+    order = ("before subject", "earlier subject token", "last subject token", "after subject", "last token")
+    roles = [role for role in order if any(row["role"] == role for row in rows)]
+    n_layers = max(row["layer"] for row in rows) + 1
+    top = max(row["effect"] for row in rows)
+    figure = Figure(figsize=(4.2 * len(kinds), 2.8), layout="constrained")
+    for axis, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        grid = [[0.0] * n_layers for _ in roles]
+        for row in rows:
+            if row["kind"] == kind:
+                grid[roles.index(row["role"])][row["layer"]] = row["effect"]
+        image = axis.imshow(grid, aspect="auto", cmap="Purples", vmin=0, vmax=max(top, 1e-6))
+        axis.set(title=f"restoring {kind}", xlabel="layer", xticks=range(n_layers))
+        axis.set_yticks(range(len(roles)), roles if kind == kinds[0] else [""] * len(roles))
+        figure.colorbar(image, ax=axis, shrink=0.8)
+    return figure
+
+
+def batch_size_figure(rows: Rows) -> Figure:
+    """Scores at the end of the run against batch size, one line per editor."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    editors = sorted({row["editor"] for row in rows})
+    for axis, kind in zip(
+        figure.subplots(1, 4), ("efficacy", "paraphrase", "neighborhood", "forgotten"), strict=True
+    ):
+        for colour, editor in zip(_COLOURS, editors, strict=False):
+            mine = sorted((row for row in rows if row["editor"] == editor), key=lambda row: row["batch_size"])
+            sizes = [str(row["batch_size"]) for row in mine]
+            axis.plot(sizes, [row[kind] for row in mine], color=colour, marker="o", label=editor)
+        axis.set(title=kind, xlabel="batch size", ylim=(-0.03, 1.03))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+FIGURES: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
+    "editing": ("editing_curve", editing_figure),
+    "forgetting": ("forgetting_curve", forgetting_figure),
+    "downstream": ("benchmark_curve", benchmark_figure),
+    "drift": ("drift_curve", drift_figure),
+    "batch size": ("batch_size_summary", batch_size_figure),
+    "layers": ("layer_summary", layer_figure),
+    "tracing": ("trace_summary", trace_figure),
+}
+"""Title of each figure, the view it shows, and how it is drawn."""
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['editor']} b{row['batch_size']}"
+
+
+def _looks(rows: Rows) -> dict[str, dict[str, Any]]:
+    """Return colour by editor and line style by batch size; the same for the same rows, in any order."""
+    editors = sorted({row["editor"] for row in rows})
+    sizes = {editor: sorted({row["batch_size"] for row in rows if row["editor"] == editor}) for editor in editors}
+    return {
+        f"{editor} b{size}": {
+            "color": _COLOURS[editors.index(editor) % len(_COLOURS)],
+            "linestyle": _STYLES[sizes[editor].index(size) % len(_STYLES)],
+        }
+        for editor in editors
+        for size in sizes[editor]
+    }
+
+
+def _curves(axis: Any, rows: Rows, x: str, y: str, *, marker: str = "") -> None:
+    looks = _looks(rows)
+    for run_id in dict.fromkeys(row["run_id"] for row in rows):
+        mine = sorted((row for row in rows if row["run_id"] == run_id and row[y] is not None), key=lambda row: row[x])
+        if mine:
+            look = looks[_name(mine[0])]
+            axis.plot([row[x] for row in mine], [row[y] for row in mine], marker=marker, markersize=3, **look)
+    axis.grid(alpha=0.25)
+
+
+def _legend(figure: Figure, rows: Rows) -> None:
+    from matplotlib.lines import Line2D
+
+    looks = _looks(rows)
+    handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), frameon=False)

@@ -1,0 +1,164 @@
+"""Plain descriptions of models, runs and units of work; what determines them is what names them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from storage.identity import digest_of
+
+UnitKind = Literal["contexts", "moments", "trace", "search", "segment", "own", "retention", "benchmark", "baseline"]
+Recipe = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """A model on disk: what to load and the digest of its files."""
+
+    name: str
+    folder: str
+    revision: str | None
+    dtype: str
+    digest: str
+    """Of config, weights and tokenizer files."""
+    n_layers: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"model": self.digest, "dtype": self.dtype, "prompt_format": "tokenizer's own; answer after one space"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactsRef:
+    """A data set of facts, with the order in which one sample takes them."""
+
+    name: str
+    run_id: str
+    """Where ``facts`` and ``probes`` hold it: ``facts-<digest>``."""
+    digest: str
+    sample: int
+    sample_seed: int
+    size: int
+    """Facts of this sample that the experiment uses; not part of a run's identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What can change bits, fixed by the plan and written to a run's first commit."""
+
+    threads: int
+    tokens_per_forward: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run: from pristine weights to the last round."""
+
+    experiment: str
+    model: ModelRef
+    facts: FactsRef
+    editor: str
+    """An editor's name, or ``none`` for the baseline: the unedited model."""
+    version: int
+    hparams: Mapping[str, Any]
+    layers: tuple[int, ...]
+    layers_recipe: Recipe | None
+    """How the layers were chosen, if they were not given."""
+    batch_size: int
+    mode: Literal["sequential", "independent"]
+    seed: int
+    protocol: str
+    contexts_recipe: Recipe | None
+    moments_recipe: Recipe | None
+    commit_every: int
+    every_edits: int
+    retention: str | int
+    benchmarks: tuple[str, ...]
+    n_examples: int
+    compute: Compute
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the weight trajectory.  Number of edits, scoring cadence and benchmarks are not in it."""
+        return {
+            **self.model.identity,
+            "facts": self.facts.digest,
+            "sample": self.facts.sample,
+            "sample_seed": self.facts.sample_seed,
+            "editor": self.editor,
+            "version": self.version,
+            "hparams": dict(self.hparams),
+            "layers": list(self.layers),
+            "batch_size": self.batch_size,
+            "mode": self.mode,
+            "seed": self.seed,
+            "contexts": self.contexts_recipe,
+            "moments": self.moments_recipe,
+        }
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.editor}-b{self.batch_size}-{digest_of(self.identity, length=10)}"
+
+    @property
+    def baseline_run_id(self) -> str:
+        """The no-op run of the same model, facts and sample."""
+        return baseline_of(self).run_id
+
+    @property
+    def n_rounds(self) -> int:
+        """Full batches in the sample; a remainder is not edited."""
+        return 0 if self.editor == "none" else self.facts.size // self.batch_size
+
+    @property
+    def rounds_per_segment(self) -> int:
+        return max(1, self.commit_every // self.batch_size)
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Numbers of rounds after which retention and benchmarks are scored: the first boundary at or after each step."""
+        if self.editor == "none" or not self.every_edits:
+            return ()
+        wanted = range(self.every_edits, self.n_rounds * self.batch_size + 1, self.every_edits)
+        found = {-(-edits // self.batch_size) for edits in wanted} | {self.n_rounds}
+        return tuple(sorted(rounds for rounds in found if rounds <= self.n_rounds))
+
+
+def baseline_of(run: RunSpec) -> RunSpec:
+    """Return the no-op run that a run is compared with."""
+    return replace(
+        run,
+        editor="none",
+        version=1,
+        hparams={},
+        layers=(),
+        layers_recipe=None,
+        batch_size=1,
+        mode="sequential",
+        seed=0,
+        protocol="corrected",
+        contexts_recipe=None,
+        moments_recipe=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What is retried and written as a whole."""
+
+    run_id: str
+    unit_id: str
+    kind: UnitKind
+    model: ModelRef
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    run: RunSpec | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.run_id, self.unit_id
+
+    @property
+    def cost(self) -> float:
+        """Rough relative cost, for the progress bar: optimising a fact's target is the unit."""
+        weights = {"segment": 1.0, "own": 0.15, "retention": 0.05, "benchmark": 0.05, "search": 1.0, "trace": 2.0}
+        return weights.get(self.kind, 1.0) * float(self.payload.get("n_items", 20))
+

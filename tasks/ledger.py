@@ -1,0 +1,82 @@
+"""The edit ledger: parameter updates as rows, rows as parameter updates, and digests of what they give."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editing.editor import ParameterUpdate
+from editing.lm import LanguageModel
+from storage.identity import digest_of_bytes
+
+STATE = "state"
+
+
+def update_row(round_: int, update: ParameterUpdate) -> dict[str, Any]:
+    """Return one row of the ledger."""
+    if update.value is not None:
+        return {"round": round_, "parameter": update.name, "kind": "value", **_tensor_fields(update.value)}
+    assert update.left is not None and update.right is not None
+    right = _tensor_fields(update.right)
+    return {
+        "round": round_,
+        "parameter": update.name,
+        "kind": "low_rank",
+        **_tensor_fields(update.left),
+        "right": right["value"],
+        "right_shape": right["shape"],
+    }
+
+
+def state_rows(round_: int, state: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Return an editor's state after ``round_`` as rows, to be read back by :func:`state_of`."""
+    return [
+        {"round": round_, "parameter": name, "kind": STATE, **_tensor_fields(value)}
+        for name, value in sorted(state.items())
+    ]
+
+
+def updates_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, list[ParameterUpdate]]:
+    """Return the updates by round, in the order in which they were made."""
+    found: dict[int, list[ParameterUpdate]] = {}
+    for row in rows:
+        if row["kind"] != STATE:
+            found.setdefault(int(row["round"]), []).append(_update(row))
+    return found
+
+
+def state_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Return the editor's state that the rows hold."""
+    return {row["parameter"]: _tensor(row["dtype"], row["shape"], row["value"]) for row in rows if row["kind"] == STATE}
+
+
+def digest_of_parameters(lm: LanguageModel, names: Sequence[str]) -> str:
+    """Return the digest of the named parameters' bits."""
+    parts = []
+    for name in sorted(names):
+        fields = _tensor_fields(lm.parameter(name))
+        parts += [name.encode(), fields["dtype"].encode(), fields["value"]]
+    return digest_of_bytes(*parts)
+
+
+def _update(row: Mapping[str, Any]) -> ParameterUpdate:
+    value = _tensor(row["dtype"], row["shape"], row["value"])
+    if row["kind"] == "value":
+        return ParameterUpdate(row["parameter"], value=value)
+    return ParameterUpdate(
+        row["parameter"], left=value, right=_tensor(row["dtype"], row["right_shape"], row["right"])
+    )
+
+
+def _tensor_fields(tensor: Tensor) -> dict[str, Any]:
+    flat = tensor.detach().cpu().contiguous()
+    return {
+        "dtype": str(flat.dtype).removeprefix("torch."),
+        "shape": list(flat.shape),
+        "value": flat.reshape(-1).view(torch.uint8).numpy().tobytes(),
+    }
+
+
+def _tensor(dtype: str, shape: Sequence[int], content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=getattr(torch, dtype)).reshape(list(shape))

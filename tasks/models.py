@@ -1,0 +1,63 @@
+"""Finding models on disk or on the hub, and naming them by the content of their files.  Needs no torch."""
+
+import json
+from pathlib import Path
+
+from editing.factworld.bundled import bundled_folder, bundled_names
+from editing.families import FAMILIES
+from storage.identity import digest_of, digest_of_file
+from tasks.errors import InputError
+from tasks.identity import ModelRef
+
+_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt")
+_LAYER_KEYS = ("num_hidden_layers", "n_layer")
+
+
+def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto") -> ModelRef:
+    """Return a reference to a bundled model, a local folder, or a hub model (downloaded at its pinned revision).
+
+    Raises:
+        InputError: It is not there, has no weights, or its family has no row in the table.
+    """
+    folder = bundled_folder(name) or (Path(name) if Path(name).is_dir() else _download(name, revision))
+    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+    present = {path.name for path in files}
+    if "config.json" not in present or not any(path.suffix == ".safetensors" for path in files):
+        raise InputError(
+            f"model folder {folder}: found {sorted(present) or 'no model files'}; expected config.json, *.safetensors and "
+            "tokenizer files, as save_pretrained writes them"
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise InputError(f"{folder / 'config.json'} is not JSON ({error}); expected what save_pretrained writes") from error
+    if config.get("model_type") not in FAMILIES:
+        raise InputError(
+            f"model {name!r} is of type {config.get('model_type')!r}; expected one of {sorted(FAMILIES)}; "
+            "docs/adding-a-family.md tells how to add a row"
+        )
+    n_layers = next((int(config[key]) for key in _LAYER_KEYS if key in config), 0)
+    stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return ModelRef(
+        name=name if bundled_folder(name) or not Path(name).is_dir() else Path(name).resolve().name,
+        folder=str(folder.resolve()),
+        revision=revision,
+        dtype=stored if dtype == "auto" else dtype,
+        digest=digest_of({path.name: digest_of_file(path) for path in files}),
+        n_layers=n_layers,
+    )
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if name.startswith((".", "/", "~")):
+        raise InputError(f"model folder {name!r} does not exist; expected a folder with config.json, or a hub id")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_PATTERNS)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"model {name!r} is neither bundled ({', '.join(bundled_names())}) nor a local folder, and the hub did not "
+            f"give it: {str(error).splitlines()[0]}; check the id and the network, or give a local folder"
+        ) from error

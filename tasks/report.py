@@ -1,0 +1,83 @@
+"""One self-contained HTML report of a store: summary table, figures, and where every number comes from."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from matplotlib.figure import Figure
+
+from storage.catalog import query_many
+from tasks.figures import FIGURES
+
+SUMMARY_COLUMNS = (
+    "run_id",
+    "editor",
+    "layers",
+    "batch_size",
+    "edits",
+    "efficacy",
+    "paraphrase",
+    "neighborhood",
+    "score",
+    "forgotten",
+    "drift",
+    "benchmark_f1",
+    "collapsed_at",
+)
+
+
+def write_report(store: Path, run_ids: Sequence[str] | None = None, *, title: str = "report") -> Path:
+    """Write ``<store>/report.html`` (or ``report-<title>.html``) and return its path; no network is needed to open it.
+
+    Args:
+        run_ids: Runs to show, with their searches and traces; all of the store if None.
+    """
+    runs_sql = "SELECT run_id, model, model_digest, dtype, facts_run_id, hparams, versions, device_kind FROM runs"
+    views = ["run_summary", *(view for view, _ in FIGURES.values())]
+    statements = [_select(view, run_ids) for view in views] + [runs_sql + _only(run_ids) + " ORDER BY run_id"]
+    summary, *shown, runs = (table.to_pylist() for table in query_many(store, statements))
+    sections = [
+        {"name": name, "view": view, "image": _png(draw(rows))}
+        for (name, (view, draw)), rows in zip(FIGURES.items(), shown, strict=True)
+        if rows
+    ]
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True))
+    environment.filters["cell"] = format_cell
+    page = environment.get_template("report.html.jinja").render(
+        title=title, columns=SUMMARY_COLUMNS, summary=summary, sections=sections, runs=runs
+    )
+    path = store / ("report.html" if title == "report" else f"report-{title}.html")
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def format_cell(value: Any) -> str:
+    """Return a value as a table shows it: rates and norms with three digits, NULL as a dash."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def _select(view: str, run_ids: Sequence[str] | None) -> str:
+    grouped = ("batch_size_summary", "layer_summary", "trace_summary")  # not about single runs
+    return f"SELECT * FROM {view}" + ("" if view in grouped else _only(run_ids))
+
+
+def _only(run_ids: Sequence[str] | None) -> str:
+    if run_ids is None:
+        return ""
+    return " WHERE run_id IN (" + ", ".join(f"'{run_id}'" for run_id in run_ids) + ")"
+
+
+def _png(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,133 @@
+"""Scores as rows: fact probes, benchmark answers, traces and layer searches."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from editing.downstream import answer_questions
+from editing.editor import Artifacts, Editor
+from editing.lm import LanguageModel
+from editing.requests import EditRequest
+from editing.scores import ProbeScore, probes_of, score_probes
+from editing.search import search_layer
+from editing.tracing import TracePlan, causal_trace
+from tasks.benchmarks import load_questions
+from tasks.identity import RunSpec
+
+
+def probe_rows(
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    *,
+    purpose: str,
+    edited_at: Callable[[int], int | None],
+    run: RunSpec,
+    rounds: int,
+) -> list[dict[str, Any]]:
+    """Score all probes of ``requests`` on the model as it is; ``edited_at`` maps an index to its round."""
+    probes = [(index, probe) for index, request in enumerate(requests) for probe in probes_of(request)]
+    scores = score_probes(lm, [probe for _, probe in probes])
+    return [
+        {
+            "purpose": purpose,
+            "fact_id": score.probe.request_id,
+            "edited_at": edited_at(index),
+            "scored_at": rounds - 1,
+            "edits_so_far": rounds * run.batch_size,
+            "argmax_new": list(score.new.argmax_ids),
+            "argmax_true": list(score.true.argmax_ids),
+            **_score_fields(score),
+        }
+        for (index, _), score in zip(probes, scores, strict=True)
+    ]
+
+
+def answer_rows(lm: LanguageModel, benchmark: str, count: int, run: RunSpec, rounds: int) -> list[dict[str, Any]]:
+    """Answer a benchmark's questions on the model as it is."""
+    questions, n_shots = load_questions(benchmark, count)
+    return [
+        {
+            "benchmark": benchmark,
+            "example_id": answer.question.example_id,
+            "scored_at": rounds - 1,
+            "edits_so_far": rounds * run.batch_size,
+            "labels": list(answer.question.labels),
+            "gold": answer.question.gold,
+            "predicted": answer.predicted,
+            "label_nlls": list(answer.label_nlls),
+            "n_shots": n_shots,
+        }
+        for answer in answer_questions(lm, questions)
+    ]
+
+
+def trace_rows(lm: LanguageModel, requests: Sequence[EditRequest], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Trace facts; one row per (fact, kind, layer, token)."""
+    plan = TracePlan(samples=settings["samples"], window=settings["window"], noise=settings["noise"])
+    rows = []
+    for trace in causal_trace(lm, requests, plan):
+        for kind, grid in trace.scores.items():
+            for position, token in enumerate(trace.tokens):
+                for layer in range(grid.shape[1]):
+                    rows.append(
+                        {
+                            "fact_id": trace.request_id,
+                            "kind": kind,
+                            "layer": layer,
+                            "position": position,
+                            "token": token,
+                            "role": token_role(position, trace.subject, len(trace.tokens)),
+                            "probability": float(grid[position, layer]),
+                            "low": trace.low,
+                            "high": trace.high,
+                        }
+                    )
+    return rows
+
+
+def token_role(position: int, subject: tuple[int, int], n_tokens: int) -> str:
+    """Return what a token is in its prompt, in the words of the ROME paper's figures."""
+    first, last = subject
+    if position < first:
+        return "before subject"
+    if position <= last:
+        return "last subject token" if position == last else "earlier subject token"
+    return "last token" if position == n_tokens - 1 else "after subject"
+
+
+def search_rows(
+    lm: LanguageModel, requests: Sequence[EditRequest], run: RunSpec, method: Editor, artifacts: Artifacts
+) -> list[dict[str, Any]]:
+    """Edit one layer with each request alone; one row per (fact, probe)."""
+    (layer,) = run.layers
+    return [
+        {
+            "model": run.model.name,
+            "editor": run.editor,
+            "protocol": run.protocol,
+            "layer": layer,
+            "fact_id": edit.request_id,
+            "error": edit.error,
+            **_score_fields(score),
+        }
+        for edit in search_layer(lm, requests, layer, method, artifacts)
+        for score in edit.scores
+    ]
+
+
+def _score_fields(score: ProbeScore) -> dict[str, Any]:
+    return {
+        "probe_id": score.probe.probe_id,
+        "kind": score.probe.kind,
+        "nll_new": _finite(score.new.nll_sum),
+        "n_new": score.new.n_tokens,
+        "nll_true": _finite(score.true.nll_sum),
+        "n_true": score.true.n_tokens,
+        "n_correct_new": score.new.n_correct,
+        "n_correct_true": score.true.n_correct,
+        "is_nan": score.is_nan,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

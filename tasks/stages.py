@@ -1,0 +1,254 @@
+"""The stages of an experiment as Prefect tasks; each lists its units, subtracts what the store holds, and runs the rest."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from storage.catalog import query
+from storage.identity import digest_of
+from storage.store import CommitInfo, Store
+from tasks.chain import all_units, ready_units
+from tasks.errors import InputError
+from tasks.identity import ModelRef, Recipe, RunSpec, Unit
+from tasks.placement import Placement, cluster, start_worker, worker_shape
+from tasks.pool import Pool
+from tasks.progress import progress_bar
+from tasks.report import write_report
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """A layer search: independent edits of each layer with facts that the runs do not edit."""
+
+    template: RunSpec
+    """The editing of one layer; its ``layers`` are replaced by each candidate."""
+    layers: tuple[int, ...]
+    facts_run_id: str
+    positions: tuple[int, ...]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {"search": self.template.identity | {"layers": []}, "facts": list(self.positions), "from": list(self.layers)}
+
+    @property
+    def run_id(self) -> str:
+        identity = self.template.identity | {"layers": []}
+        return f"search-{digest_of({'edit': identity, 'facts': list(self.positions)}, length=10)}"
+
+    def units(self) -> list[Unit]:
+        payload = {"facts_run_id": self.facts_run_id, "positions": self.positions, "n_items": len(self.positions)}
+        return [
+            Unit(
+                run_id=self.run_id,
+                unit_id=f"layer-{layer:03d}",
+                kind="search",
+                model=self.template.model,
+                payload={**payload, "layer": layer},
+                run=replace(self.template, layers=(layer,)),
+            )
+            for layer in self.layers
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceJob:
+    """Causal tracing of some facts."""
+
+    model: ModelRef
+    facts_run_id: str
+    facts_digest: str
+    positions: tuple[int, ...]
+    samples: int
+    window: int
+    noise: float | None
+    threads: int
+    per_unit: int = 5
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {
+            **self.model.identity,
+            "facts": self.facts_digest,
+            "positions": list(self.positions),
+            "samples": self.samples,
+            "window": self.window,
+            "noise": self.noise,
+        }
+
+    @property
+    def run_id(self) -> str:
+        return f"trace-{digest_of(self.recipe, length=10)}"
+
+    def units(self) -> list[Unit]:
+        settings = {"samples": self.samples, "window": self.window, "noise": self.noise, "threads": self.threads}
+        return [
+            Unit(
+                run_id=self.run_id,
+                unit_id=f"facts-{start:04d}",
+                kind="trace",
+                model=self.model,
+                payload={
+                    "facts_run_id": self.facts_run_id,
+                    "positions": self.positions[start : start + self.per_unit],
+                    "n_items": len(self.positions[start : start + self.per_unit]),
+                    **settings,
+                },
+            )
+            for start in range(0, len(self.positions), self.per_unit)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An experiment, expanded: what to prepare, where to look, which runs to make."""
+
+    name: str
+    store: str
+    runs: tuple[RunSpec, ...]
+    """Runs whose ``layers`` are empty take them from their ``layers_recipe`` once the locate stage is done."""
+    contexts: tuple[tuple[ModelRef, Recipe], ...]
+    moments: tuple[tuple[ModelRef, Recipe, tuple[int, ...]], ...]
+    searches: tuple[SearchPlan, ...]
+    traces: tuple[TraceJob, ...]
+    placement: Placement
+    start_timeout_s: float
+    max_attempts: int
+
+
+class Session:
+    """A store and a pool of workers that stages share; a plain class, so that Prefect passes it on untouched."""
+
+    def __init__(self, plan: Plan, store: Store, pool: Pool) -> None:
+        self.plan, self.store, self.pool = plan, store, pool
+        self.failed: dict[tuple[str, str], str] = {}
+
+    def run(
+        self,
+        title: str,
+        units: Iterable[Unit],
+        *,
+        follow: Callable[[Unit], Iterable[Unit]] = lambda unit: (),
+        expected: Sequence[Unit] = (),
+    ) -> None:
+        """Do the units that the store does not hold, with a progress bar; failures are kept for the end."""
+        todo = [unit for unit in units if not self.store.is_committed(*unit.key)]
+        if not todo:
+            return
+        planned = [unit for unit in expected if not self.store.is_committed(*unit.key)] or todo
+        total = sum(unit.cost for unit in planned)
+        with progress_bar(title, total, len(planned)) as advance:
+            self.failed |= self.pool.run(todo, follow=follow, on_done=lambda unit: advance(unit.cost))
+
+
+@contextmanager
+def session(plan: Plan) -> Iterator[Session]:
+    """Inside, the store is open and workers can be had.
+
+    Raises:
+        InputError: The cluster cannot hold even one worker.
+        StorageError: The store is of another version, or a file of one of the plan's runs is damaged.
+    """
+    store = Store(plan.store, create=True)
+    store.check(store.run_ids())
+    with cluster(plan.placement):
+        n_workers, gpus = worker_shape(plan.placement)
+        pool = Pool(
+            start=lambda: start_worker(plan.store, plan.placement, gpus),
+            n_workers=n_workers,
+            start_timeout_s=plan.start_timeout_s,
+            max_attempts=plan.max_attempts,
+            quarantine=lambda unit, message: record_failure(store, unit, message),
+        )
+        try:
+            yield Session(plan, store, pool)
+        finally:
+            pool.close()
+
+
+def record_failure(store: Store, unit: Unit, message: str) -> None:
+    """Write why a unit was given up; the unit itself stays undone, so the next run tries it again."""
+    number = sum(name.startswith(f"failed-{unit.unit_id}-") for name in store.commits(unit.run_id))
+    info = CommitInfo(kind="failure", status="quarantined", message=message, spec={"unit": unit.unit_id})
+    store.commit(unit.run_id, f"failed-{unit.unit_id}-{number}", {}, info)
+    _log.error("unit %s of %s is given up: %s", unit.unit_id, unit.run_id, message)
+
+
+@task(name="prepare", cache_policy=NO_CACHE)
+def prepare(session: Session) -> None:
+    """Sample context prefixes and collect second moments: only what the chosen editors declare they need."""
+    plan, units = session.plan, []
+    for model, recipe in plan.contexts:
+        name = f"contexts-{digest_of(recipe)}"
+        units.append(Unit(run_id="prepare", unit_id=name, kind="contexts", model=model, payload={"recipe": recipe}))
+    for model, recipe, layers in plan.moments:
+        name = f"moments-{digest_of({'recipe': recipe, 'layers': list(layers)})}"
+        payload = {"recipe": recipe, "layers": layers, "threads": plan.placement.threads}
+        units.append(Unit(run_id="prepare", unit_id=name, kind="moments", model=model, payload=payload))
+    session.run("prepare", units)
+    _stop_if_failed(session)
+
+
+@task(name="locate", cache_policy=NO_CACHE)
+def locate(session: Session) -> tuple[RunSpec, ...]:
+    """Trace and search; return the runs with all layers known."""
+    plan = session.plan
+    units = [unit for search in plan.searches for unit in search.units()]
+    units += [unit for job in plan.traces for unit in job.units()]
+    session.run("locate", units)
+    _stop_if_failed(session)
+    sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
+    chosen = {run_id: _chosen_layers(plan.store, run_id, by) for run_id, by in sources.items()}
+    return tuple(
+        replace(run, layers=chosen[run.layers_recipe["run_id"]]) if run.layers_recipe else run for run in plan.runs
+    )
+
+
+@task(name="edit and score", cache_policy=NO_CACHE)
+def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
+    """Drive all chains: the next segment of each as soon as one ends, and every score as soon as its rounds are there."""
+    store = session.store
+    by_id = {run.run_id: run for run in runs}
+    order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
+
+    def follow(unit: Unit) -> list[Unit]:
+        return ready_units(store, by_id[unit.run_id]) if unit.kind == "segment" else []
+
+    units = [unit for run in order for unit in ready_units(store, run)]
+    session.run("edit and score", units, follow=follow, expected=[unit for run in order for unit in all_units(run)])
+
+
+@task(name="analyse", cache_policy=NO_CACHE)
+def analyse(session: Session, runs: tuple[RunSpec, ...]) -> Path:
+    """Write the report with all figures; return its path."""
+    _stop_if_failed(session)
+    return write_report(session.store.root, [run.run_id for run in runs], title=session.plan.name)
+
+
+def _stop_if_failed(session: Session) -> None:
+    if session.failed:
+        lines = [f"  {run_id} {unit_id}: {reason}" for (run_id, unit_id), reason in session.failed.items()]
+        raise InputError(
+            f"{len(lines)} units were given up; everything else is in the store, and running the same command again "
+            "tries them once more:\n" + "\n".join(lines)
+        )
+
+
+def _chosen_layers(store: str, run_id: str, by: str) -> tuple[int, ...]:
+    """Return the layer with the best search score, or the largest effect of its MLP; the lower one of equals."""
+    if by == "search":
+        sql = f"SELECT layer FROM layer_summary WHERE run_id = '{run_id}' ORDER BY score DESC, layer LIMIT 1"
+    else:
+        sql = (
+            f"SELECT layer FROM trace_summary WHERE run_id = '{run_id}' AND kind = 'mlp' AND role = 'last subject token' "
+            "ORDER BY effect DESC, layer LIMIT 1"
+        )
+    (row,) = query(store, sql).to_pylist()
+    return (int(row["layer"]),)

@@ -1,0 +1,84 @@
+"""Tables for the terminal and for files."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from tasks.errors import InputError
+
+FORMATS = ("table", "csv", "json", "parquet")
+PLAIN_WIDTH = 220
+"""Columns of a table that does not go to a terminal: nothing is cut."""
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a table; numbers to the right, floats with three digits, NULL as a dash."""
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    if not rows:
+        console.print("(no rows)")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        number = any(isinstance(row[name], (int, float)) for row in rows)
+        table.add_column(str(name), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console.print(table)
+
+
+def write_table(table: pa.Table, format: str, out: Path | None) -> None:
+    """Write a query's result in one of ``FORMATS``.
+
+    Raises:
+        InputError: Another format, or Parquet to a terminal.
+    """
+    if format not in FORMATS:
+        raise InputError(f"--format {format!r}: expected one of {list(FORMATS)}")
+    if format == "table" and out is None:
+        print_table(table.to_pylist())
+        return
+    if format == "parquet" and out is None and sys.stdout.isatty():
+        raise InputError("--format parquet writes bytes; give --out FILE, or send the output to a file")
+    stream = out.open("wb") if out else sys.stdout.buffer
+    try:
+        if format == "parquet":
+            pq.write_table(table, stream)
+        elif format == "csv":
+            pa_csv.write_csv(_flat(table), stream)
+        else:
+            stream.write(_json(table, indent=None if format == "json" else 1))
+    finally:
+        if out:
+            stream.close()
+
+
+def _json(table: pa.Table, indent: int | None) -> bytes:
+    import json
+
+    return (json.dumps(table.to_pylist(), default=str, indent=indent) + "\n").encode()
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    # CSV has no lists; they are written as JSON text.
+    import json
+
+    columns = [
+        pa.array([json.dumps(value) for value in column.to_pylist()]) if pa.types.is_nested(column.type) else column
+        for column in table.columns
+    ]
+    return pa.table(dict(zip(table.column_names, columns, strict=True)))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)
