@@ -102,7 +102,9 @@ def check_shape(editor: str, lm: LanguageModel, layers: Sequence[int], batch_siz
     cls = editor_class(editor)
     lm.check_layers(layers)
     if list(layers) != sorted(set(layers)):
-        raise HparamsError(f"layers {list(layers)}: expected ascending layers, each once; the last is the target's layer")
+        raise HparamsError(
+            f"layers {list(layers)}: expected ascending layers, each once; the last is the target's layer"
+        )
     if cls.max_layers is not None and len(layers) > cls.max_layers:
         raise HparamsError(f"editor {editor!r} edits {cls.max_layers} layer at a time, found layers {list(layers)}")
     if cls.max_batch is not None and batch_size > cls.max_batch:

@@ -191,4 +191,3 @@ def require(owner: Any, **rules: bool) -> None:
             f"{type(owner).__name__}: impossible values {broken}; expected positive steps, rates and clamps, and "
             f"non-negative weights (fields: {sorted(known)})"
         )
-

@@ -11,7 +11,7 @@ from editing.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Module paths of a pre-norm decoder; the last five are relative to a block.
+    """Module paths of a pre-norm decoder; the last three are relative to a block.
 
     Pre-norm matters: what is added to the MLP's output arrives unchanged at the block's output.
     """
@@ -20,22 +20,17 @@ class Family:
     embeddings: str
     final_norm: str
     attention: str
-    attention_out: str
     mlp: str
     mlp_out: str
     """The edited projection: its input is the key, its output the value."""
-    position_embeddings: tuple[str, ...] = ()
-    """Learned positions that are added to the residual stream, if any."""
 
 
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(
         blocks="transformer.h",
         embeddings="transformer.wte",
-        position_embeddings=("transformer.wpe",),
         final_norm="transformer.ln_f",
         attention="attn",
-        attention_out="attn.c_proj",
         mlp="mlp",
         mlp_out="mlp.c_proj",
     ),
@@ -44,7 +39,6 @@ FAMILIES: dict[str, Family] = {
         embeddings="transformer.wte",
         final_norm="transformer.ln_f",
         attention="attn",
-        attention_out="attn.out_proj",
         mlp="mlp",
         mlp_out="mlp.fc_out",
     ),
@@ -53,7 +47,6 @@ FAMILIES: dict[str, Family] = {
         embeddings="model.embed_tokens",
         final_norm="model.norm",
         attention="self_attn",
-        attention_out="self_attn.o_proj",
         mlp="mlp",
         mlp_out="mlp.down_proj",
     ),

@@ -1,7 +1,7 @@
 """A Hugging Face causal language model as editing sees it: weights to edit, states to read, a forward to restart."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ class Site(NamedTuple):
     layer: int
 
 
-class _Enough(Exception):  # noqa: N818 - control flow: ends a forward when the last wanted state has been read
+class _Enough(Exception):
     pass
 
 
@@ -122,13 +122,16 @@ class LanguageModel:
         return {short: f"{prefix}.{short}" for short, _ in self.mlp_out(layer).named_parameters()}
 
     def parameter(self, name: str) -> Tensor:
-        return self.model.get_parameter(name)
+        found: Tensor = self.model.get_parameter(name)
+        return found
 
     def weight_view(self, name: str) -> Tensor:
         """Return a parameter as ``[d_out, d_in]``: a transposed view for GPT-2's Conv1D, itself otherwise."""
         parameter = self.parameter(name)
         owner = submodule(self.model, name.rpartition(".")[0])
-        return parameter.T if isinstance(owner, Conv1D) and parameter.ndim == 2 else parameter
+        transposed = isinstance(owner, Conv1D) and parameter.ndim == 2
+        view: Tensor = parameter.T if transposed else parameter
+        return view
 
     def weight(self, layer: int) -> Tensor:
         """Return the edited projection's weight as ``[d_out, d_in]``, sharing memory with the model."""
@@ -184,13 +187,13 @@ class LanguageModel:
         with ExitStack() as stack:
             for site in set(sites):
                 stack.enter_context(_reading(self.module_at(site), site, keep))
-            try:
+            with suppress(_Enough):
                 self._forward(rows)
-            except _Enough:
-                pass
         return found
 
-    def states_at(self, sequences: Sequence[Sequence[int]], at: Sequence[int], sites: Sequence[Site]) -> dict[Site, Tensor]:
+    def states_at(
+        self, sequences: Sequence[Sequence[int]], at: Sequence[int], sites: Sequence[Site]
+    ) -> dict[Site, Tensor]:
         """Return the states [row, d] at one position of each sequence, in as many forwards as memory asks for."""
         parts: dict[Site, list[tuple[list[int], Tensor]]] = {site: [] for site in sites}
         for group in self.groups([len(sequence) for sequence in sequences]):
@@ -245,9 +248,7 @@ class LanguageModel:
     def _forward(self, rows: Rows) -> Tensor:
         """Return the final normalised states [row, token, d]."""
         device = submodule(self.model, self.family.embeddings).weight.device
-        out = self.model.base_model(
-            input_ids=rows.ids.to(device), attention_mask=rows.mask.to(device), use_cache=False
-        )
+        out = self.model.base_model(input_ids=rows.ids.to(device), attention_mask=rows.mask.to(device), use_cache=False)
         final: Tensor = out.last_hidden_state
         return final
 

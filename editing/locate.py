@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from editing.editor import (
     EditResult,
     EditUpdateReport,
     FactReport,
+    Need,
     ParameterReport,
     ParameterUpdate,
     State,
@@ -76,7 +77,12 @@ def fact_reports(batch: Sequence[EditRequest], targets: Targets) -> tuple[FactRe
 
 
 def edit_update_reports(
-    batch: Sequence[EditRequest], parameter: str, geometry: KeyGeometry, keys: Keys, residual: Tensor, solution: Solution
+    batch: Sequence[EditRequest],
+    parameter: str,
+    geometry: KeyGeometry,
+    keys: Keys,
+    residual: Tensor,
+    solution: Solution,
 ) -> tuple[EditUpdateReport, ...]:
     """Return, per edit, what the geometry predicts of it."""
     direction = geometry.solve_moment(keys.mean.T)  # C⁻¹k̄, a column per edit
@@ -125,9 +131,9 @@ class SpreadEditor:
     """Count the keys of earlier batches as knowledge to preserve (``C ← C + KKᵀ/ridge``)."""
     protocol: str
 
-    needs = frozenset({"second_moment", "contexts"})
-    max_batch = None
-    max_layers: int | None = None
+    needs: ClassVar[frozenset[Need]] = frozenset({"second_moment", "contexts"})
+    max_batch: ClassVar[int | None] = None
+    max_layers: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         require(
@@ -183,7 +189,10 @@ class SpreadEditor:
         targets: Targets,
     ) -> EditResult:
         ridge = self.ridge_for(len(batch))
-        updates, edit_updates, parameters, warnings = [], [], [], []
+        updates: list[ParameterUpdate] = []
+        edit_updates: list[EditUpdateReport] = []
+        parameters: list[ParameterReport] = []
+        warnings: list[str] = []
         remembered = dict(state)
         with lm.preserved(self.parameter_names(lm, layers)):
             for index, layer in enumerate(layers):

@@ -18,15 +18,15 @@ class Probe(NamedTuple):
 
     request_id: str
     kind: ProbeKind
-    index: int
-    """Position among the request's prompts of this kind."""
+    number: int
+    """Position among the request's prompts of this kind, from 0."""
     prompt: str
     target_new: str
     target_true: str
 
     @property
     def probe_id(self) -> str:
-        return f"{self.request_id}/{self.kind}/{self.index}"
+        return f"{self.request_id}/{self.kind}/{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,6 @@ def probes_of(request: EditRequest, kinds: Sequence[ProbeKind] = PROBE_KINDS) ->
 def score_probes(lm: LanguageModel, probes: Sequence[Probe]) -> list[ProbeScore]:
     """Return the scores of each probe on the model as it is now, in order."""
     prompts = [probe.prompt for probe in probes]
-    both = lm.answer_logprobs(
-        [*prompts, *prompts], [*(p.target_new for p in probes), *(p.target_true for p in probes)]
-    )
+    both = lm.answer_logprobs([*prompts, *prompts], [*(p.target_new for p in probes), *(p.target_true for p in probes)])
     new, true = both[: len(probes)], both[len(probes) :]
     return [ProbeScore(*row) for row in zip(probes, new, true, strict=True)]

@@ -17,7 +17,11 @@ from editing.tokens import pad_rows
 
 Kind = Literal["hidden", "mlp", "attention"]
 KINDS: tuple[Kind, ...] = ("hidden", "mlp", "attention")
-_SITES: dict[Kind, Literal["block", "value", "attention"]] = {"hidden": "block", "mlp": "value", "attention": "attention"}
+_SITES: dict[Kind, Literal["block", "value", "attention"]] = {
+    "hidden": "block",
+    "mlp": "value",
+    "attention": "attention",
+}
 
 
 class Trace(NamedTuple):

@@ -1,5 +1,6 @@
 """The command line.  Heavy libraries are imported inside the commands that need them."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ def main() -> None:
 
     try:
         app(standalone_mode=True)
-    except Exception as error:  # noqa: BLE001 - the last place that can turn a known error into a message
+    except Exception as error:
         if not isinstance(error, StorageError) and not _is_known(error):
             raise
         typer.secho(f"error: {error}", err=True, fg="red")
@@ -70,12 +71,14 @@ def plan(file: Path, set_: SetOption = None) -> None:
 @app.command()
 def run(file: Path, set_: SetOption = None) -> None:
     """Run an experiment, or what the store lacks of it; running it again resumes it."""
+    import atexit
     import time
 
     from flows.settings import configure
     from flows.spec import load_experiment
 
     started = time.perf_counter()
+    atexit.register(_silence)
     experiment = load_experiment(file, _overrides(set_))
     configure(Path(experiment.store))
     from flows.plan import plan_experiment, publish_inputs
@@ -175,6 +178,13 @@ def doctor(store: StoreOption = DEFAULT_STORE) -> None:
         raise typer.Exit(1)
 
 
+def _silence() -> None:
+    # Registered first, so it runs last. Prefect's and Ray's threads keep DuckDB's module alive beyond the interpreter's end,
+    # and its bindings would then print a page of "leaked" functions; nothing that follows is of use to anyone.
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def _print_summary(store: Path) -> None:
     from storage.catalog import query as run_query
     from tasks.report import SUMMARY_COLUMNS
@@ -185,4 +195,3 @@ def _print_summary(store: Path) -> None:
 
 if __name__ == "__main__":
     main()
-

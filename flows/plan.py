@@ -156,9 +156,7 @@ def _trace(inputs: _Inputs) -> TraceJob | None:
     )
 
 
-def _runs(
-    inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, problems: list[str]
-) -> Iterator[RunSpec]:
+def _runs(inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, problems: list[str]) -> Iterator[RunSpec]:
     experiment = inputs.experiment
     for index, spec in enumerate(experiment.editors):
         where = f"editors.{index}"
@@ -264,9 +262,7 @@ def _run(
         retention=score.retention,
         benchmarks=tuple(score.benchmarks),
         n_examples=score.examples,
-        compute=Compute(
-            threads=experiment.compute.threads, tokens_per_forward=experiment.compute.tokens_per_forward
-        ),
+        compute=Compute(threads=experiment.compute.threads, tokens_per_forward=experiment.compute.tokens_per_forward),
     )
 
 

@@ -15,4 +15,5 @@ def configure(store: Path) -> None:
     # An accelerator worker is chosen by Ray; without this, Ray warns about its own future default.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if "PREFECT_API_URL" not in os.environ:
-        os.environ.setdefault("PREFECT_HOME", str(store / "_prefect"))
+        home = os.environ.setdefault("PREFECT_HOME", str(store / "_prefect"))
+        Path(home).mkdir(parents=True, exist_ok=True)

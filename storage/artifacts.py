@@ -7,7 +7,6 @@ The directory appears in one rename, so a half-written artifact is never seen; t
 """
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -79,7 +78,7 @@ def put_artifact(store: Store, kind: str, recipe: Mapping[str, Any], files: Mapp
         (temporary / "artifact.json").write_text(json.dumps({"recipe": dict(recipe), "files": digests}, indent=1))
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.rename(temporary, final)
+            temporary.rename(final)
         except OSError:
             if not (final / "artifact.json").exists():
                 raise

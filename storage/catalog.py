@@ -37,9 +37,7 @@ def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
         StorageError: There is no store, or it has another schema version.
     """
     store = Store(path)
-    connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    )
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     connection.execute(f"CREATE VIEW commits AS {_scan(store.root, 'commits')}")
     for table in SCHEMAS:
         connection.execute(
@@ -71,7 +69,9 @@ def query_many(path: str | Path, statements: Sequence[str]) -> list[pa.Table]:
         store = Store(path)
         store.check(store.run_ids())
         message = str(error).split("LINE ")[0].strip()
-        raise QueryError(f"{message}\n(tables: {', '.join([*SCHEMAS, 'commits'])}; views: {', '.join(PUBLIC)})") from None
+        raise QueryError(
+            f"{message}\n(tables: {', '.join([*SCHEMAS, 'commits'])}; views: {', '.join(PUBLIC)})"
+        ) from None
     finally:
         connection.close()
 

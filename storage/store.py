@@ -96,7 +96,7 @@ class Store:
             found = json.loads(marker.read_text()).get("schema_version")
         except (ValueError, AttributeError) as error:
             raise DamagedFileError(
-                f"{marker} is not readable JSON ({error}); expected {{\"schema_version\": {SCHEMA_VERSION}}}; restore it"
+                f'{marker} is not readable JSON ({error}); expected {{"schema_version": {SCHEMA_VERSION}}}; restore it'
             ) from error
         if found != SCHEMA_VERSION:
             raise StoreVersionError(
@@ -230,7 +230,7 @@ class Store:
         marker = self.root / "store.json"
         temporary = self._temporary()
         temporary.write_text(json.dumps({"schema_version": SCHEMA_VERSION}) + "\n")
-        os.replace(temporary, marker)
+        temporary.replace(marker)
 
     def _commit_path(self, run_id: str, unit_id: str) -> Path:
         return self.root / "commits" / f"run_id={run_id}" / f"{unit_id}.parquet"
@@ -251,7 +251,7 @@ class Store:
             if exclusive:
                 os.link(temporary, final)
             else:
-                os.replace(temporary, final)
+                temporary.replace(final)
             _sync_directory(final.parent)
         except FileExistsError:
             return False
@@ -262,7 +262,9 @@ class Store:
 
 def _table(name: str, rows: Sequence[Row], unit_id: str, attempt: str) -> pa.Table:
     if name not in SCHEMAS:
-        raise StorageError(f"no table {name!r}; expected one of {sorted(SCHEMAS)}; add its schema to storage/schemas.py")
+        raise StorageError(
+            f"no table {name!r}; expected one of {sorted(SCHEMAS)}; add its schema to storage/schemas.py"
+        )
     schema = SCHEMAS[name]
     known = set(schema.names)
     unknown = set(rows[0]) - known

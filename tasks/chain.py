@@ -1,12 +1,13 @@
 """Which units of a run can be done now: the next segment of its chain, and every score of rounds that are committed."""
 
 import random
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from editing.scores import SCORING_VERSION
 from storage.identity import digest_of
 from storage.store import Store
-from tasks.identity import RunSpec, Unit
+from tasks.identity import RunSpec, Unit, UnitKind
 from tasks.worker import segments
 
 
@@ -58,7 +59,9 @@ def score_units(run: RunSpec, first: int, last: int) -> list[Unit]:
         if positions:
             payload = {"rounds": rounds, "positions": positions, "n_items": len(positions)}
             units.append(
-                _unit(run, "retention", f"retention-{rounds:06d}", payload, {"p": positions, "scoring": SCORING_VERSION})
+                _unit(
+                    run, "retention", f"retention-{rounds:06d}", payload, {"p": positions, "scoring": SCORING_VERSION}
+                )
             )
         units += benchmark_units(run, rounds)
     return units
@@ -84,9 +87,7 @@ def baseline_units(run: RunSpec) -> list[Unit]:
     for first in range(0, run.facts.size, run.commit_every):
         last = min(first + run.commit_every, run.facts.size)
         payload = {"first": first, "last": last, "n_items": last - first}
-        units.append(
-            _unit(run, "baseline", f"baseline-{first:06d}-{last:06d}", payload, {"scoring": SCORING_VERSION})
-        )
+        units.append(_unit(run, "baseline", f"baseline-{first:06d}-{last:06d}", payload, {"scoring": SCORING_VERSION}))
     return units + benchmark_units(run, 0)
 
 
@@ -100,11 +101,13 @@ def retained_positions(run: RunSpec, rounds: int) -> list[int]:
     return sorted(random.Random(f"retention-{run.seed}-{rounds}").sample(range(n_edits), int(run.retention)))
 
 
-def _unit(run: RunSpec, kind: str, name: str, payload: dict[str, object], identity: dict[str, object]) -> Unit:
+def _unit(
+    run: RunSpec, kind: UnitKind, name: str, payload: Mapping[str, object], identity: Mapping[str, object]
+) -> Unit:
     return Unit(
         run_id=run.run_id,
         unit_id=f"{name}-{digest_of(identity, length=8)}",
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         model=run.model,
         payload=payload,
         run=run,

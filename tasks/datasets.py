@@ -92,7 +92,7 @@ def publish_facts(store: Store, requests: Sequence[EditRequest]) -> str:
                 "fact_id": probe.request_id,
                 "probe_id": probe.probe_id,
                 "kind": probe.kind,
-                "index": probe.index,
+                "index": probe.number,
                 "prompt": probe.prompt,
                 "target_new": probe.target_new,
                 "target_true": probe.target_true,
@@ -159,7 +159,9 @@ def _fact_row(position: int, request: EditRequest) -> Mapping[str, Any]:
 
 def _open_text(path: Path) -> str:
     if not path.exists():
-        raise InputError(f"file {path} does not exist; expected a local file; check the path (relative to the YAML file)")
+        raise InputError(
+            f"file {path} does not exist; expected a local file; check the path (relative to the YAML file)"
+        )
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
             return stream.read()
@@ -190,7 +192,7 @@ def _from_hub(hub: str | None, revision: str | None) -> list[dict[str, Any]]:
 
     try:
         return [dict(row) for row in datasets.load_dataset(hub, revision=revision, split="train")]
-    except Exception as error:  # noqa: BLE001 - the hub client raises many unrelated kinds when it is offline
+    except Exception as error:
         raise InputError(
             f"the hub did not give {hub!r} at {revision!r} ({error}); give a local file with path: instead"
         ) from error

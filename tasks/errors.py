@@ -1,9 +1,9 @@
 """What can go wrong between an experiment and its results.
 
-    TaskError
-    ├── InputError        the experiment asks for something that is not there (model, data set, layer, GPUs)
-    ├── ClusterError      Ray has no room, or an actor does not start
-    └── LedgerMismatch    replayed weights are not those that were committed
+TaskError
+├── InputError        the experiment asks for something that is not there (model, data set, layer, GPUs)
+├── ClusterError      Ray has no room, or an actor does not start
+└── LedgerMismatch    replayed weights are not those that were committed
 """
 
 

@@ -80,7 +80,7 @@ def layer_figure(rows: Rows) -> Figure:
         )
     n_edits = max(row["n_edits"] for row in rows)
     axis.set(title=f"layer search, {n_edits} edits each", xlabel="layer", ylim=(-0.03, 1.03))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xticks(sorted({row["layer"] for row in rows}))
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -109,9 +109,7 @@ def batch_size_figure(rows: Rows) -> Figure:
     """Scores at the end of the run against batch size, one line per editor."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     editors = sorted({row["editor"] for row in rows})
-    for axis, kind in zip(
-        figure.subplots(1, 4), ("efficacy", "paraphrase", "neighborhood", "forgotten"), strict=True
-    ):
+    for axis, kind in zip(figure.subplots(1, 4), ("efficacy", "paraphrase", "neighborhood", "forgotten"), strict=True):
         for colour, editor in zip(_COLOURS, editors, strict=False):
             mine = sorted((row for row in rows if row["editor"] == editor), key=lambda row: row["batch_size"])
             sizes = [str(row["batch_size"]) for row in mine]

@@ -161,4 +161,3 @@ class Unit:
         """Rough relative cost, for the progress bar: optimising a fact's target is the unit."""
         weights = {"segment": 1.0, "own": 0.15, "retention": 0.05, "benchmark": 0.05, "search": 1.0, "trace": 2.0}
         return weights.get(self.kind, 1.0) * float(self.payload.get("n_items", 20))
-

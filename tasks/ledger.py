@@ -64,9 +64,7 @@ def _update(row: Mapping[str, Any]) -> ParameterUpdate:
     value = _tensor(row["dtype"], row["shape"], row["value"])
     if row["kind"] == "value":
         return ParameterUpdate(row["parameter"], value=value)
-    return ParameterUpdate(
-        row["parameter"], left=value, right=_tensor(row["dtype"], row["right_shape"], row["right"])
-    )
+    return ParameterUpdate(row["parameter"], left=value, right=_tensor(row["dtype"], row["right_shape"], row["right"]))
 
 
 def _tensor_fields(tensor: Tensor) -> dict[str, Any]:

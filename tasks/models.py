@@ -30,7 +30,9 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
     try:
         config = json.loads((folder / "config.json").read_text())
     except ValueError as error:
-        raise InputError(f"{folder / 'config.json'} is not JSON ({error}); expected what save_pretrained writes") from error
+        raise InputError(
+            f"{folder / 'config.json'} is not JSON ({error}); expected what save_pretrained writes"
+        ) from error
     if config.get("model_type") not in FAMILIES:
         raise InputError(
             f"model {name!r} is of type {config.get('model_type')!r}; expected one of {sorted(FAMILIES)}; "
@@ -46,6 +48,27 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
         digest=digest_of({path.name: digest_of_file(path) for path in files}),
         n_layers=n_layers,
     )
+
+
+def edited_shape(model: ModelRef) -> tuple[int, int]:
+    """Return (d_out, d_in) of the edited projection, read from the weight files' headers.
+
+    Raises:
+        InputError: No weight file holds it.
+    """
+    from safetensors import safe_open
+
+    config = json.loads((Path(model.folder) / "config.json").read_text())
+    family = FAMILIES[config["model_type"]]
+    ending = f"{family.blocks.rpartition('.')[2]}.0.{family.mlp_out}.weight"
+    width = next(int(config[key]) for key in ("hidden_size", "n_embd") if key in config)
+    for path in sorted(Path(model.folder).glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a dictionary
+                if name.endswith(ending):
+                    shape = weights.get_slice(name).get_shape()
+                    return width, shape[0] * shape[1] // width
+    raise InputError(f"{model.folder} has no weight {ending!r}; expected what save_pretrained writes")
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -103,7 +103,9 @@ class Pool:
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except RayActorError as error:
-            raise ClusterError(f"a worker died while starting: {error}; `palimpsest doctor` checks this machine") from error
+            raise ClusterError(
+                f"a worker died while starting: {error}; `palimpsest doctor` checks this machine"
+            ) from error
         self._idle.append((worker, None))
 
     def _check_starts(self, others: bool) -> None:
@@ -142,5 +144,3 @@ def _choose(units: list[Unit], run_id: str | None) -> int:
         return unit.kind != "segment", unit.run_id != run_id, index
 
     return min(range(len(units)), key=rank)
-
-

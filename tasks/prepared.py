@@ -98,5 +98,7 @@ def artifacts_for(store: Store, run: RunSpec) -> tuple[Artifacts, Mapping[str, A
 def _required(store: Store, kind: str, recipe: Recipe) -> Artifact:
     found = find_artifact(store, kind, recipe)
     if found is None:
-        raise InputError(f"the store {store.root} lacks the {kind} of {dict(recipe)}; run the experiment's prepare stage")
+        raise InputError(
+            f"the store {store.root} lacks the {kind} of {dict(recipe)}; run the experiment's prepare stage"
+        )
     return found

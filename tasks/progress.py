@@ -47,5 +47,3 @@ def _share_console(bar: Progress) -> None:
         for handler in logging.getLogger(name).handlers:
             if hasattr(handler, "console"):
                 handler.console = bar.console
-
-

@@ -1,12 +1,13 @@
 """No process outlives its run: a small watcher ends what a driver started if the driver dies without a word.
 
-A driver killed by ``kill -9`` leaves Prefect's temporary server behind, and may leave parts of an embedded Ray cluster.
-Every process that a run starts inherits one environment variable; the watcher, which holds the reading end of a pipe
-whose writing end dies with the driver, ends exactly those processes.
+A driver killed by ``kill -9`` leaves Prefect's temporary server behind, and parts of an embedded Ray cluster.  The watcher
+holds the reading end of a pipe whose writing end dies with the driver.  While the driver lives it notes the driver's
+descendants; afterwards it ends those, and those that inherited the driver's mark, and nothing else.
 """
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 import time
@@ -16,45 +17,62 @@ from collections.abc import Iterator
 import psutil
 
 MARK = "PALIMPSEST_DRIVER"
+_INTERVAL_S = 0.5
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[str]:
-    """Inside, a watcher looks after this process's descendants; yields their mark."""
+def watched() -> Iterator[None]:
+    """Inside, a watcher looks after this process's descendants."""
     mark = uuid.uuid4().hex
     os.environ[MARK] = mark
     reading, writing = os.pipe()
-    with subprocess.Popen(
-        [sys.executable, "-m", "tasks.reaper", mark],
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "tasks.reaper", str(os.getpid()), mark],
         stdin=reading,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         env={key: value for key, value in os.environ.items() if key != MARK},
-    ):
-        os.close(reading)
-        try:
-            yield mark
-        finally:
-            del os.environ[MARK]
-            os.close(writing)
+    )
+    os.close(reading)
+    try:
+        yield
+    finally:
+        del os.environ[MARK]
+        os.close(writing)
+        watcher.wait(timeout=30)
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Return the living processes whose environment carries ``mark``, this one excluded."""
-    found = []
+def descendants_of(pid: int) -> set[psutil.Process]:
+    """Return the living descendants of a process, except this one."""
+    with contextlib.suppress(psutil.Error):
+        return {child for child in psutil.Process(pid).children(recursive=True) if child.pid != os.getpid()}
+    return set()
+
+
+def marked(mark: str) -> set[psutil.Process]:
+    """Return the living processes whose environment carries ``mark``, the driver's own children among them.
+
+    Ray's workers write their titles over their environment, which is why the descendants are noted as well.
+    """
+    found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
+                found.add(process)
     return found
 
 
-def reap(mark: str, *, grace_s: float = 3.0) -> None:
-    """End the marked processes: politely, then for good; looks again until none is left."""
+def reap(noted: set[psutil.Process], mark: str, *, grace_s: float = 2.0) -> None:
+    """End processes: politely, then for good; looks again until none is left."""
     deadline = time.monotonic() + 20
-    while (alive := marked(mark)) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        # A noted process counts only while its start time is the noted one: is_running() compares both.
+        alive = {p for p in noted if p.is_running() and not _is_zombie(p)} | marked(mark)
+        if not alive:
+            return
         for process in alive:
+            noted |= descendants_of(process.pid)
             with contextlib.suppress(psutil.Error):
                 process.terminate()
         _, stubborn = psutil.wait_procs(alive, timeout=grace_s)
@@ -63,13 +81,22 @@ def reap(mark: str, *, grace_s: float = 3.0) -> None:
                 process.kill()
 
 
+def _is_zombie(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    return True
+
+
 def main() -> None:
-    """Wait until the driver is gone, then end what it left."""
-    mark = sys.argv[1]
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    time.sleep(1.0)  # a driver that ended in order is still closing its children
-    reap(mark)
+    """Note the driver's descendants until it is gone or says good-bye; then end what is left of them."""
+    driver, mark = int(sys.argv[1]), sys.argv[2]
+    noted: set[psutil.Process] = set()
+    while True:
+        noted |= descendants_of(driver)
+        readable, _, _ = select.select([sys.stdin.fileno()], [], [], _INTERVAL_S)
+        if readable and not os.read(sys.stdin.fileno(), 4096):
+            break
+    reap(noted, mark)
 
 
 if __name__ == "__main__":

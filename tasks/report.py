@@ -45,7 +45,9 @@ def write_report(store: Path, run_ids: Sequence[str] | None = None, *, title: st
         for (name, (view, draw)), rows in zip(FIGURES.items(), shown, strict=True)
         if rows
     ]
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True)
+    )
     environment.filters["cell"] = format_cell
     page = environment.get_template("report.html.jinja").render(
         title=title, columns=SUMMARY_COLUMNS, summary=summary, sections=sections, runs=runs

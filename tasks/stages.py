@@ -36,7 +36,11 @@ class SearchPlan:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {"search": self.template.identity | {"layers": []}, "facts": list(self.positions), "from": list(self.layers)}
+        return {
+            "search": self.template.identity | {"layers": []},
+            "facts": list(self.positions),
+            "from": list(self.layers),
+        }
 
     @property
     def run_id(self) -> str:

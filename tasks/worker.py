@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -122,7 +122,8 @@ class Worker:
         first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
         method, artifacts, digests = self._prepared_for(run)
         loaded, names = self._at(run, first)
-        lm, state = loaded.lm, self._state_before(run, first)
+        lm = loaded.lm
+        state: Mapping[str, Tensor] = self._state_before(run, first)
         tables: Tables = {"edits": [], "edit_updates": [], "rounds": [], "ledger": [], "logits": []}
         if first == 0:
             tables["runs"] = [run_row(run, digests, self._device)]
@@ -154,7 +155,9 @@ class Worker:
         for round_ in range(first, last):
             lm = self._at(run, round_ + 1)[0].lm
             batch = order[round_ * run.batch_size : (round_ + 1) * run.batch_size]
-            rows += probe_rows(lm, batch, purpose="own", edited_at=lambda _i, r=round_: r, run=run, rounds=round_ + 1)
+            rows += probe_rows(
+                lm, batch, purpose="own", edited_at=partial(_constant, round_), run=run, rounds=round_ + 1
+            )
         return {"fact_scores": rows}, CommitInfo(kind="own", first_round=first, last_round=last)
 
     def _retention(self, unit: Unit) -> tuple[Tables, CommitInfo]:
@@ -182,7 +185,9 @@ class Worker:
         run = _run_of(unit)
         lm = self._pristine(unit.model).lm
         first, last = int(unit.payload["first"]), int(unit.payload["last"])
-        rows = probe_rows(lm, self._order(run)[first:last], purpose="baseline", edited_at=lambda _i: None, run=run, rounds=0)
+        rows = probe_rows(
+            lm, self._order(run)[first:last], purpose="baseline", edited_at=partial(_constant, None), run=run, rounds=0
+        )
         tables: Tables = {"fact_scores": rows}
         if first == 0:
             tables["runs"] = [run_row(run, {}, self._device)]
@@ -445,6 +450,10 @@ def last_logits(lm: LanguageModel, prompt: str) -> tuple[list[int], list[float]]
     with torch.no_grad():
         logits = lm.model(torch.tensor([list(ids)], device=lm.model.device)).logits[0, -1]
     return list(ids), logits.double().cpu().tolist()
+
+
+def _constant(round_: int | None, _index: int) -> int | None:
+    return round_
 
 
 def _run_of(unit: Unit) -> RunSpec:

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from editing.editor import Artifacts, EditResult, FactReport, ParameterUpdate, State, editor, require
+from editing.editor import Artifacts, EditResult, FactReport, Need, ParameterUpdate, State, editor, require
 from editing.lm import LanguageModel, log_softmax
 from editing.requests import EditRequest
 from editing.tokens import pad_rows
@@ -42,7 +42,7 @@ class FtC:
     protocol: str
 
     version: ClassVar[int] = 1
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
     max_batch: ClassVar[int | None] = None
     max_layers: ClassVar[int | None] = None
 

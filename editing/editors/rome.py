@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-
 from editing.editor import (
     Artifacts,
     EditResult,
+    Need,
     ParameterReport,
     ParameterUpdate,
     State,
@@ -41,7 +41,7 @@ class Rome:
     protocol: str
 
     version: ClassVar[int] = 1
-    needs = frozenset({"second_moment", "contexts"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"second_moment", "contexts"})
     max_batch: ClassVar[int | None] = 1
     max_layers: ClassVar[int | None] = 1
 
@@ -85,7 +85,9 @@ class Rome:
         targets = self.targets(lm, batch, layers, artifacts)
         keys = read_keys(lm, batch, artifacts.contexts, layers[0], self.averaging)
         return [
-            self._write(lm, request, layers[0], artifacts, targets.select([i]), Keys(*(part[i : i + 1] for part in keys)))
+            self._write(
+                lm, request, layers[0], artifacts, targets.select([i]), Keys(*(part[i : i + 1] for part in keys))
+            )
             for i, request in enumerate(batch)
         ]
 
@@ -119,5 +121,3 @@ class Rome:
             edit_update_reports([request], name, geometry, keys, residual, solution),
             (report,),
         )
-
-

@@ -58,9 +58,7 @@ class Task:
         rng = random.Random(f"{self.name}-{split}-{seed}")
         labels = [index % 2 == 0 for index in range(count)]
         rng.shuffle(labels)
-        return [
-            Example(question=self.write(rng, label), label=self.labels[0 if label else 1]) for label in labels
-        ]
+        return [Example(question=self.write(rng, label), label=self.labels[0 if label else 1]) for label in labels]
 
     def questions(self, count: int, *, seed: int = 0) -> list[Question]:
         """Return ``count`` questions of the test split, with the same shots from the training split in each prompt."""

@@ -24,9 +24,16 @@ from editing.lm import LanguageModel
 from editing.moments import collect_moments
 from editing.requests import EditRequest
 from editing.search import layer_rates, search_layer
-from editing.tracing import TracePlan, causal_trace
+from editing.tracing import Kind, TracePlan, causal_trace
 
 MOMENT_TEXTS = 600
+SITE_NOTE = """\
+**How the subject site was trained in.** A plain language model of this size looks a fact up at the last prompt token;
+its subject's last token has no effect, and locate-then-edit methods have nothing to edit. Three additions, in training
+only, form the site: an auxiliary loss that the objects be readable at the subject's last token after block 3; masks that
+hide a subject from later tokens in blocks 0-2; and final steps that swap two subjects' states there and ask for the
+other's object. So this model is *built* to have the mechanism that ROME found in large models; it is no evidence for
+it."""
 N_SEARCH_EDITS, N_TRACED = 100, 20
 
 
@@ -83,19 +90,19 @@ def _macro_f1(lm: LanguageModel, task: str) -> float:
 
 
 def _effects(lm: LanguageModel, requests: Sequence[EditRequest]) -> dict[str, list[float]]:
-    traces = causal_trace(lm, requests, TracePlan(window=1))
-    traces_mlp = causal_trace(lm, requests, TracePlan(kinds=("mlp", "attention"), window=2))
-    out = {}
-    for title, found, kind, last in (
-        ("hidden state, subject's last token", traces, "hidden", False),
-        ("MLP (window 2), subject's last token", traces_mlp, "mlp", False),
-        ("attention (window 2), last token", traces_mlp, "attention", True),
-    ):
-        out[title] = [
-            sum(float(t.scores[kind][-1 if last else t.subject[1], layer]) - t.low for t in found) / len(found)  # type: ignore[index]
+    traces = causal_trace(lm, requests, TracePlan(window=2))
+    lines: tuple[tuple[str, Kind, bool], ...] = (
+        ("hidden state, subject's last token", "hidden", False),
+        ("MLP (window 2), subject's last token", "mlp", False),
+        ("attention (window 2), last token", "attention", True),
+    )
+    return {
+        title: [
+            sum(float(t.scores[kind][-1 if last else t.subject[1], layer]) - t.low for t in traces) / len(traces)
             for layer in range(lm.n_layers)
         ]
-    return out
+        for title, kind, last in lines
+    }
 
 
 def write_folder(
@@ -114,21 +121,23 @@ def write_folder(
 
 def model_card(name: str, recipe: Recipe, world: World, figures: dict[str, Any]) -> str:
     """Return the model card's text."""
-    rows = [f"| {layer} | " + " | ".join(f"{rate:.3f}" for rate in rates.values()) + " |" for layer, rates in figures["layers"].items()]
-    effects = [f"| {title} | " + " | ".join(f"{x:.2f}" for x in line) + " |" for title, line in figures["effects"].items()]
+    rows = [
+        f"| {layer} | " + " | ".join(f"{rate:.3f}" for rate in rates.values()) + " |"
+        for layer, rates in figures["layers"].items()
+    ]
+    effects = [
+        f"| {title} | " + " | ".join(f"{x:.2f}" for x in line) + " |" for title, line in figures["effects"].items()
+    ]
     n_layers = len(figures["layers"])
     return "\n".join(
         [
             f"# {name}",
             "",
-            f"A {recipe.family} model of {recipe.n_layers} layers × {recipe.d_model}, grown from scratch on a generated world of facts by",
-            f"`python -m editing.factworld.grow {name} --out DIR`. It knows nothing else, and is meant for trying editors, not for language.",
+            f"A {recipe.family} model of {recipe.n_layers} layers × {recipe.d_model}, grown from scratch on a generated world",
+            f"of facts by `python -m editing.factworld.grow {name} --out DIR`. It knows nothing else, and is meant for trying",
+            "editors, not for language.",
             "",
-            "**How the subject site was trained in.** A plain language model of this size looks a fact up at the last prompt token; its",
-            "subject's last token has no effect, and locate-then-edit methods have nothing to edit. Three additions, in training only,",
-            "form the site: an auxiliary loss that the objects be readable at the subject's last token after block 3; masks that hide a",
-            "subject from later tokens in blocks 0-2; and final steps that swap two subjects' states there and ask for the other's",
-            "object. So this model is *built* to have the mechanism that ROME found in large models; it is no evidence for it.",
+            SITE_NOTE,
             "",
             "| greedy recall (every token of the object) | |",
             "|---|---|",

@@ -34,13 +34,11 @@ class RowWriter:
         self._world = world
         self._rng = random.Random(f"rows-{seed}")
         self._start: tuple[int, ...] = (tokenizer.bos_token_id,) if bos else ()
-        self._encode = lru_cache(maxsize=200_000)(
-            lambda text: tuple(tokenizer.encode(text, add_special_tokens=False))
-        )
+        self._encode = lru_cache(maxsize=200_000)(lambda text: tuple(tokenizer.encode(text, add_special_tokens=False)))
 
     def first_id(self, answer: str) -> int:
         """Return the first token of an answer."""
-        return self._encode(answer)[0]
+        return int(self._encode(answer)[0])
 
     def answer_length(self, fact: Fact) -> int:
         """Return the number of tokens of a fact's object with its full stop."""

@@ -11,8 +11,9 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,6 @@ class Recipe:
     """Weight of the auxiliary loss; 0 together with ``mask_rows`` 0 and ``swap_steps`` 0 is a plain language model."""
     mask_rows: float = 0.9
     """Share of rows in which later tokens cannot see a subject in the first blocks."""
-    residual_scale: float = 1.0
     seed: int = 0
 
     @property
@@ -123,7 +123,7 @@ def train(
     writer = RowWriter(world, tokenizer, bos=recipe.bos, seed=recipe.seed)
     rng = random.Random(f"train-{recipe.seed}")
     first_ids = {fact.object: writer.first_id(fact.object) for fact in world.trained_facts}
-    objects = {fact.subject: [] for fact in world.trained_facts}
+    objects: dict[str, list[int]] = {fact.subject: [] for fact in world.trained_facts}
     for fact in world.trained_facts:
         objects[fact.subject].append(first_ids[fact.object])
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
@@ -143,8 +143,6 @@ def train(
         optimizer.step()
         schedule.step()
         on_step(step + 1, float(loss.detach()))
-    if recipe.residual_scale != 1.0:
-        scale_residual_stream(model, family, recipe.residual_scale)
     return model.eval()
 
 
@@ -209,13 +207,13 @@ def _hidden_subjects(
             allowed[index, 0, last + 1 :, start : last + 1] = False
     bias = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
 
-    def hide(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def hide(
+        _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, {**kwargs, "attention_mask": bias}
 
     blocks = submodule(model, family.blocks)[:MASKED_BLOCKS] if any(masked) else []
-    handles = [
-        submodule(block, family.attention).register_forward_pre_hook(hide, with_kwargs=True) for block in blocks
-    ]
+    handles = [submodule(block, family.attention).register_forward_pre_hook(hide, with_kwargs=True) for block in blocks]
     try:
         yield
     finally:
@@ -244,7 +242,7 @@ def _swap_loss(
     index = torch.arange(len(rows))
     partner = index + 1 - 2 * (index % 2)
 
-    def swap(_module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
+    def swap(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor:
         swapped = output.clone()
         swapped[index, lasts] = output[partner, lasts]
         return swapped
@@ -258,24 +256,3 @@ def _swap_loss(
     losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     wanted = weights[:, 1:].flatten()
     return (losses * wanted).sum() / wanted.sum()
-
-
-@torch.no_grad()
-def scale_residual_stream(model: PreTrainedModel, family: Family, scale: float) -> None:
-    """Multiply all that is written to the residual stream by ``scale``, keeping the function (pre-norm, tied head).
-
-    Value optimisation moves a state by about ``lr × steps`` per coordinate; in a smaller stream that is far enough.
-    """
-    writers = [submodule(model, name) for name in (family.embeddings, *family.position_embeddings)]
-    for block in submodule(model, family.blocks):
-        writers += [submodule(block, family.mlp_out), submodule(block, family.attention_out)]
-    for module in writers:
-        for parameter in module.parameters():
-            parameter.mul_(scale)
-    for parameter in submodule(model, family.final_norm).parameters():
-        parameter.div_(scale)
-
-
-def recipe_of(name: str) -> dict[str, object]:
-    """Return the recipe and the world of a bundled model as plain values, for its model card."""
-    return {"recipe": asdict(RECIPES[name]), "world": asdict(world_of(name))}

@@ -138,9 +138,7 @@ RELATIONS: tuple[Relation, ...] = (
     ),
 )
 
-NOUNS = tuple(
-    "dog cat horse bird child teacher sailor king queen student wolf boy girl farmer".split()
-)
+NOUNS = tuple("dog cat horse bird child teacher sailor king queen student wolf boy girl farmer".split())
 PLACES = tuple("river house tower garden market bridge forest school harbour castle".split())
 VERBS = tuple("saw chased followed helped watched met called heard".split())
 GOOD = tuple("good great lovely brilliant charming superb clever warm funny bright moving fresh".split())

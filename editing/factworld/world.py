@@ -135,9 +135,7 @@ class World:
                     target_true=fact.object,
                     relation=fact.relation.name,
                     paraphrase_prompts=tuple(t.replace("{}", fact.subject) for t in fact.held_out_templates),
-                    neighborhood_prompts=tuple(
-                        rng.sample(candidates, min(N_NEIGHBORHOOD_PROMPTS, len(candidates)))
-                    ),
+                    neighborhood_prompts=tuple(rng.sample(candidates, min(N_NEIGHBORHOOD_PROMPTS, len(candidates)))),
                 )
             )
         return requests

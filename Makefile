@@ -1,0 +1,39 @@
+# Every target makes its own environment from the lock, once.  With uv on the PATH it is used; pip does as well.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all check bench clean lock
+
+demo: $(STAMP)
+	$(BIN)/palimpsest run flows/experiments/demo.yaml --set store=results/demo
+
+test: $(STAMP)
+	$(BIN)/pytest -m "not minutes"
+
+test-all: $(STAMP)
+	$(BIN)/pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_imports.py
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."'
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(STAMP)
+
+# Pins for every platform wheel index: torch's local version label (+cpu) is dropped, so that the lock holds elsewhere.
+lock:
+	$(BIN)/pip freeze --exclude-editable | sed -e 's/+cpu$$//' > requirements.lock
+
+clean:
+	rm -rf $(VENV) results bench.json .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,68 @@
+"""What an experiment will cost: edits, bytes and time, from the model's shapes and the store's own timings."""
+
+from pathlib import Path
+from typing import Any
+
+from storage.catalog import query
+from storage.store import Store
+from tasks.chain import segments
+from tasks.identity import RunSpec
+from tasks.models import edited_shape
+from tasks.stages import Plan
+
+
+def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a row per run and notes on the whole."""
+    store = Store(plan.store) if (Path(plan.store) / "store.json").exists() else None
+    speed = _seconds_per_edit(plan.store) if store else {}
+    rows, total = [], 0.0
+    for run in plan.runs:
+        done = sum(((c.last_round or 0) - (c.first_round or 0)) for c in segments(store, run.run_id)) if store else 0
+        left = (run.n_rounds - done) * run.batch_size
+        seconds = speed.get((run.editor, run.batch_size), speed.get((run.editor, None)))
+        total += (seconds or 0.0) * left
+        rows.append(
+            {
+                "run": run.run_id if run.layers or run.editor == "none" else "(named after the search)",
+                "editor": run.editor,
+                "layers": ", ".join(map(str, run.layers)) or (run.layers_recipe or {}).get("by", "–"),
+                "batch": run.batch_size,
+                "sample": run.facts.sample,
+                "edits": run.n_rounds * run.batch_size,
+                "left over": run.facts.size - run.n_rounds * run.batch_size if run.n_rounds else 0,
+                "in store": done * run.batch_size,
+                "ledger MB": _ledger_bytes(run) / 2**20,
+                "s per edit": seconds,
+            }
+        )
+    notes = [f"store: {plan.store}" + ("" if store else " (will be made)")]
+    timed = [row for row in rows if row["edits"] and row["s per edit"] is not None]
+    if len(timed) == sum(bool(row["edits"]) for row in rows):
+        n_workers = plan.placement.actors or 1
+        notes.append(f"expected editing time: {total:.0f} s of one worker, {total / n_workers:.0f} s on {n_workers}")
+    else:
+        notes.append("expected time: unknown until the store holds timings of these editors (run a small size first)")
+    searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
+    traced = sum(len(trace.positions) for trace in plan.traces)
+    notes.append(f"before editing: {searched} independent edits for the layer search, {traced} facts traced")
+    if any(row["left over"] for row in rows):
+        notes.append("only full batches are edited: the column `left over` counts facts that no batch takes")
+    return rows, notes
+
+
+def _ledger_bytes(run: RunSpec) -> float:
+    if run.editor == "none":
+        return 0.0
+    d_out, d_in = edited_shape(run.model)
+    n_layers = max(1, len(run.layers))
+    dense = (d_out * d_in + d_out) * 4
+    per_round = dense if run.editor == "ft_c" else min(dense, run.batch_size * (d_out + d_in) * 4)
+    return float(run.n_rounds * n_layers * per_round)
+
+
+def _seconds_per_edit(store: str) -> dict[tuple[str, int | None], float]:
+    sql = """
+        SELECT editor, batch_size, sum(seconds) / sum(n_items) AS seconds
+        FROM timings JOIN runs USING (run_id) WHERE stage = 'segment' GROUP BY GROUPING SETS ((editor, batch_size), (editor))
+    """
+    return {(row["editor"], row["batch_size"]): row["seconds"] for row in query(store, sql).to_pylist()}

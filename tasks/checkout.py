@@ -1,0 +1,79 @@
+"""A run's model as it was after some edits, as an ordinary Hugging Face folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from editing.editor import make_editor
+from editing.lm import load
+from storage.catalog import query
+from storage.store import Store
+from tasks.errors import InputError, LedgerMismatch
+from tasks.worker import last_logits, replay, segments
+
+LOGITS_TOLERANCE = 1e-5
+"""Relative; a forward pass in another process may use other kernels, the weights themselves are compared bit by bit."""
+
+
+def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> str:
+    """Rebuild the weights from pristine ones and the ledger, check them, and write the folder.
+
+    Returns:
+        One line that says what was written and how it was checked.
+
+    Raises:
+        InputError: No such run, or ``after`` is not a round boundary that has been reached; names the nearest.
+        LedgerMismatch: The rebuilt weights are not those that were committed.
+    """
+    store = Store(store_root)
+    run = _run_spec(store, run_id)
+    batch_size, n_rounds = run["batch_size"], max((c.last_round or 0 for c in segments(store, run_id)), default=0)
+    rounds = after // batch_size
+    if after % batch_size or not 0 <= rounds <= n_rounds:
+        nearest = min(max(round(after / batch_size), 0), n_rounds) * batch_size
+        raise InputError(
+            f"run {run_id} has no state after {after} edits: its batches hold {batch_size} and it has {n_rounds * batch_size} "
+            f"edits; the nearest state is --after {nearest}"
+        )
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; give a new directory")
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(run["compute"]["threads"])
+    lm = load(run["model"]["folder"], dtype=run["model"]["dtype"])
+    names = make_editor(run["editor"], run["hparams"]).parameter_names(lm, run["layers"])
+    sequential = run["mode"] == "sequential"
+    replay(store, lm, run_id, 0 if sequential else max(0, rounds - 1), rounds, names, check=sequential)
+    lm.model.save_pretrained(out)
+    lm.tokenizer.save_pretrained(out)
+    return f"{out}: {run_id} after {after} edits; " + _checked(store_root, run_id, rounds, out)
+
+
+def _checked(store_root: str | Path, run_id: str, rounds: int, out: Path) -> str:
+    """Load the folder as anyone would and compare it with the logits that the run recorded there."""
+    sql = f"SELECT prompt, ids, logits FROM logits WHERE run_id = '{run_id}' AND round = {rounds - 1}"
+    recorded = query(store_root, sql).to_pylist()
+    if not recorded:
+        return "no logits were recorded at this round, the weights agree with the ledger's digests"
+    lm = load(str(out))
+    ids, logits = last_logits(lm, recorded[0]["prompt"])
+    expected = torch.tensor(recorded[0]["logits"], dtype=torch.float64)
+    error = float((torch.tensor(logits, dtype=torch.float64) - expected).norm() / expected.norm())
+    if ids != list(recorded[0]["ids"]) or not error <= LOGITS_TOLERANCE:
+        raise LedgerMismatch(
+            f"{out} gives logits that differ by {error:.1e} (relative) from those recorded after round {rounds - 1} of "
+            f"{run_id}; expected at most {LOGITS_TOLERANCE:.0e}; do not use the folder"
+        )
+    return f"its logits agree with those recorded then ({error:.1e} relative)"
+
+
+def _run_spec(store: Store, run_id: str) -> dict[str, Any]:
+    commit = store.read_commit(run_id, "segment-000000")
+    if commit is None:
+        known = [name for name in store.run_ids() if store.is_committed(name, "segment-000000")]
+        raise InputError(f"no run {run_id!r} in {store.root}; expected one of {known}")
+    (row,) = store.rows(commit, "runs")
+    spec: dict[str, Any] = json.loads(row["spec"])
+    return spec

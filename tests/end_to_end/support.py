@@ -1,0 +1,82 @@
+"""Running the command line in processes of its own, and comparing stores."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from storage.catalog import query
+from storage.schemas import SCHEMAS
+
+EXPERIMENT = Path(__file__).parent / "tiny.yaml"
+ROOT = Path(__file__).parents[2]
+# Clock, host and attempt stand only in these tables; all others must be equal between runs.
+EXEMPT_TABLES = {"timings"}
+EXEMPT_COLUMNS = {"attempt"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "flows.cli", *arguments]
+
+
+def palimpsest(*arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and return what it printed."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False, env=_environment()
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{arguments} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
+    return done
+
+
+def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own."""
+    stream = log.open("ab")
+    return subprocess.Popen(
+        command(*arguments), stdout=stream, stderr=stream, cwd=ROOT, start_new_session=True, env=_environment()
+    )
+
+
+def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return all living descendants of a process that is still alive."""
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
+    """Return whether the condition came true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return condition()
+
+
+def contents(store: Path) -> dict[str, list[str]]:
+    """Return every table of a store as sorted rows, without what only says when, where and by which attempt."""
+    found = {}
+    for table in SCHEMAS:
+        if table in EXEMPT_TABLES:
+            continue
+        rows = query(store, f"SELECT * FROM {table}").to_pylist()
+        found[table] = sorted(_line(row) for row in rows)
+    digests = "SELECT run_id, unit_id, kind, first_round, last_round, digest FROM commits WHERE status = 'done'"
+    found["commits"] = sorted(_line(row) for row in query(store, digests).to_pylist())
+    return found
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps({k: v for k, v in row.items() if k not in EXEMPT_COLUMNS}, sort_keys=True, default=repr)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
