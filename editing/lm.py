@@ -87,7 +87,7 @@ class LanguageModel:
         self.name = name
         self.family = family_of(model.config)
         self.format = PromptFormat(tokenizer)
-        self.tokens_per_forward = 8192
+        self.tokens_per_forward = 2048
         """Padded tokens in one forward pass; more rows are split.  Changes results by rounding only."""
         self._refuse_nan()
 

@@ -106,7 +106,8 @@ class ComputeSpec(_Strict):
     actors: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
     gpus_per_model: Annotated[float | None, BeforeValidator(_auto_is_none), Field(ge=0)] = None
     threads: int = Field(default=1, gt=0)
-    tokens_per_forward: int = Field(default=8192, gt=0)
+    tokens_per_forward: int = Field(default=2048, gt=0)
+    """Padded tokens in one forward pass; on a CPU more is slower (docs/log.md), on an accelerator raise it."""
     start_timeout_s: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
 
@@ -153,12 +154,12 @@ def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -
         raise SpecError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: found {type(raw).__name__}; expected a table with name, model, facts, editors ...")
+    raw |= {key: _named(raw[key]) for key in ("model", "facts") if key in raw}
     for dotted, value in (overrides or {}).items():
         _assign(raw, dotted, value)
+    raw |= {key: _named(raw[key]) for key in ("model", "facts") if key in raw}
     if isinstance(raw.get("editors"), list):
         raw["editors"] = [_named(entry) for entry in raw["editors"]]
-    for key in ("model", "facts"):
-        raw[key] = _named(raw.get(key))
     try:
         spec = Experiment.model_validate(raw)
     except ValidationError as error:

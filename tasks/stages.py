@@ -15,7 +15,7 @@ from storage.identity import digest_of
 from storage.store import CommitInfo, Store
 from tasks.chain import all_units, ready_units
 from tasks.errors import InputError
-from tasks.identity import ModelRef, Recipe, RunSpec, Unit
+from tasks.identity import Compute, ModelRef, Recipe, RunSpec, Unit
 from tasks.placement import Placement, cluster, start_worker, worker_shape
 from tasks.pool import Pool
 from tasks.progress import progress_bar
@@ -219,7 +219,7 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
 def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     """Drive all chains: the next segment of each as soon as one ends, and every score as soon as its rounds are there."""
     store = session.store
-    by_id = {run.run_id: run for run in runs}
+    by_id = {run.run_id: as_begun(store, run) for run in runs}
     order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
 
     def follow(unit: Unit) -> list[Unit]:
@@ -234,6 +234,16 @@ def analyse(session: Session, runs: tuple[RunSpec, ...]) -> Path:
     """Write the report with all figures; return its path."""
     _stop_if_failed(session)
     return write_report(session.store.root, [run.run_id for run in runs], title=session.plan.name)
+
+
+def as_begun(store: Store, run: RunSpec) -> RunSpec:
+    """Return the run with the threads and micro-batches that its first commit recorded: they can change bits."""
+    commit = store.read_commit(run.run_id, "segment-000000")
+    rows = store.rows(commit, "runs") if commit else []
+    if not rows:
+        return run
+    compute = Compute(threads=rows[0]["threads"], tokens_per_forward=rows[0]["tokens_per_forward"])
+    return replace(run, compute=compute)
 
 
 def _stop_if_failed(session: Session) -> None:

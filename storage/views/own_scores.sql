@@ -1,4 +1,5 @@
--- One row per edit: its probes scored right after its own round. A NULL score is a failure, so that a collapsed model
+-- One row per edit: its probes scored right after its own round (of the baseline: each fact on the unedited model, with
+-- no position). A NULL score is a failure, so that a collapsed model
 -- is not flattered; means over the prompts of a kind first, as the field does.
 WITH per_kind AS (
     SELECT
@@ -16,7 +17,7 @@ WITH per_kind AS (
             ELSE coalesce(n_correct_new = n_new, false)
         END::INT) AS accuracy
     FROM fact_scores
-    WHERE purpose = 'own'
+    WHERE purpose IN ('own', 'baseline')
     GROUP BY run_id, fact_id, edited_at, kind
 ),
 final AS (
@@ -33,7 +34,7 @@ final AS (
         max(accuracy) FILTER (WHERE kind = 'paraphrase') AS paraphrase_accuracy,
         max(accuracy) FILTER (WHERE kind = 'neighborhood') AS neighborhood_accuracy
     FROM per_kind
-    JOIN edits ON edits.run_id = per_kind.run_id AND edits.fact_id = per_kind.fact_id AND edits.round = per_kind.edited_at
+    LEFT JOIN edits ON edits.run_id = per_kind.run_id AND edits.fact_id = per_kind.fact_id AND edits.round = per_kind.edited_at
     GROUP BY ALL
 )
 SELECT * FROM final

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,4 +80,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    # One Prefect home for all runs of a session: its database takes seconds to make.
+    home = Path(tempfile.gettempdir()) / f"palimpsest-tests-{os.getpid()}"
+    home.mkdir(exist_ok=True)
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home)}

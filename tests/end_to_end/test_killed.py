@@ -16,10 +16,8 @@ NAMES = {"worker": "ray::Worker", "node": "raylet"}
 
 
 @pytest.fixture(scope="module")
-def unkilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    store = tmp_path_factory.mktemp("unkilled") / "store"
-    palimpsest("run", str(EXPERIMENT), "--set", f"store={store}")
-    return contents(store)
+def unkilled(tiny_store: Path) -> dict[str, list[str]]:
+    return contents(tiny_store)
 
 
 def segments_done(store: Path) -> int:

@@ -1,0 +1,156 @@
+"""The main job through the command line, as a user runs it: a real Prefect flow, a real Ray cluster, real Parquet."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from storage.catalog import query
+from storage.store import Store
+from tests.end_to_end.support import EXPERIMENT, contents, palimpsest
+from tests.storage.test_views import check_columns
+
+
+def run_id(store: Path, editor: str) -> str:
+    (row,) = query(store, f"SELECT run_id FROM runs WHERE editor = '{editor}'").to_pylist()
+    return str(row["run_id"])
+
+
+@pytest.mark.slow
+def test_every_stage_leaves_its_rows(tiny_store: Path) -> None:
+    (counts,) = query(
+        tiny_store,
+        """SELECT (SELECT count(*) FROM edits) AS edits, (SELECT count(DISTINCT layer) FROM layer_scores) AS layers,
+                  (SELECT count(DISTINCT fact_id) FROM traces) AS traced, (SELECT count(*) FROM runs) AS runs,
+                  (SELECT count(DISTINCT scored_at) FROM benchmark_answers) AS benchmark_points""",
+    ).to_pylist()
+    assert counts == {"edits": 72, "layers": 6, "traced": 4, "runs": 4, "benchmark_points": 6}
+    summary = {row["editor"]: row for row in query(tiny_store, "SELECT * FROM run_summary").to_pylist()}
+    assert set(summary) == {"none", "rome", "memit", "ft_c"}
+    assert summary["none"]["efficacy"] < 0.1 < 0.9 < summary["none"]["neighborhood"], "the model knows the true facts"
+    assert summary["memit"]["efficacy"] > 0.6 and summary["rome"]["efficacy"] > 0.6
+    assert summary["rome"]["layers"] in ([0], [1]), "the search finds the site"
+
+
+@pytest.mark.slow
+def test_the_views_hold_what_they_declare(tiny_store: Path) -> None:
+    assert check_columns(tiny_store) == []
+
+
+@pytest.mark.slow
+def test_scores_in_the_store_are_those_of_the_checked_out_model(tiny_store: Path, tmp_path: Path) -> None:
+    rome = run_id(tiny_store, "rome")
+    said = palimpsest("checkout", rome, "--after", "12", "--out", str(tmp_path / "model"), "--store", str(tiny_store))
+    assert "agree with those recorded" in said.stdout
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    (row,) = query(tiny_store, f"SELECT * FROM logits WHERE run_id = '{rome}' AND edits_so_far = 12").to_pylist()
+    logits = model(**tokenizer(row["prompt"], return_tensors="pt")).logits[0, -1].double()
+    expected = torch.tensor(row["logits"], dtype=torch.float64)
+    assert float((logits - expected).norm() / expected.norm()) < 1e-5
+    pristine = AutoModelForCausalLM.from_pretrained(
+        Path(__file__).parents[2] / "editing/factworld/models/factworld-tiny"
+    )
+    other = pristine(**tokenizer(row["prompt"], return_tensors="pt")).logits[0, -1].double()
+    assert float((other - expected).norm() / expected.norm()) > 1e-3, "the unedited model says something else"
+    sql = f"""SELECT prompt, fact_scores.* FROM fact_scores JOIN probes USING (fact_id, probe_id)
+              WHERE fact_scores.run_id = '{rome}' AND purpose = 'retention' AND edits_so_far = 12
+              AND fact_scores.kind = 'rewrite'"""
+    rows = query(tiny_store, sql).to_pylist()
+    assert len(rows) == 12
+    for row in rows:
+        ids = tokenizer(row["prompt"])["input_ids"] + row["argmax_new"][:-1]
+        best = model(torch.tensor([ids])).logits[0, -len(row["argmax_new"]) :].argmax(-1).tolist()
+        assert best[0] == row["argmax_new"][0]
+
+
+@pytest.mark.slow
+def test_checkout_refuses_what_is_no_round_boundary(tiny_store: Path, tmp_path: Path) -> None:
+    memit = run_id(tiny_store, "memit")
+    done = palimpsest(
+        "checkout", memit, "--after", "10", "--out", str(tmp_path / "m"), "--store", str(tiny_store), check=False
+    )
+    assert done.returncode == 2 and "the nearest state is --after 8" in done.stderr
+    done = palimpsest("checkout", "rome-b1-no", "--after", "1", "--out", "x", "--store", str(tiny_store), check=False)
+    assert done.returncode == 2 and memit in done.stderr, "an unknown run is told what there is"
+
+
+@pytest.mark.slow
+def test_running_again_does_nothing_and_a_longer_run_continues(tiny_store: Path, tmp_path: Path) -> None:
+    before = contents(tiny_store)
+    again = palimpsest("run", str(EXPERIMENT), "--set", f"store={tiny_store}")
+    assert contents(tiny_store) == before and "edit and score" not in again.stderr
+    assert (tiny_store / "report-tiny.html").stat().st_size > 100_000
+    plan = palimpsest("plan", str(EXPERIMENT), "--set", f"store={tiny_store}", "--set", "facts.size=28")
+    assert "expected editing time" in plan.stdout and run_id(tiny_store, "ft_c") in plan.stdout
+
+
+@pytest.mark.slow
+def test_a_longer_run_continues_the_shorter_one(tmp_path: Path) -> None:
+    """Number of edits and benchmarks are not part of a run: the first rounds are the same rows, later ones are added."""
+    short = [
+        "--set",
+        "locate={}",
+        "--set",
+        "layers=[0]",
+        "--set",
+        "score.benchmarks=[]",
+        "--set",
+        f"store={tmp_path / 's'}",
+    ]
+    palimpsest("run", str(EXPERIMENT), *short, "--set", "facts.size=8")
+    first = contents(tmp_path / "s")
+    palimpsest("run", str(EXPERIMENT), *short, "--set", "facts.size=16")
+    longer = contents(tmp_path / "s")
+    assert set(first["ledger"]) < set(longer["ledger"]) and set(first["fact_scores"]) < set(longer["fact_scores"])
+    assert first["runs"] == longer["runs"]
+
+
+@pytest.mark.slow
+def test_query_formats(tiny_store: Path, tmp_path: Path) -> None:
+    sql = "SELECT editor, layers, efficacy FROM run_summary WHERE editor <> 'none' ORDER BY editor"
+    store = ["--store", str(tiny_store)]
+    assert "efficacy" in palimpsest("query", sql, *store).stdout
+    rows = json.loads(palimpsest("query", sql, "--format", "json", *store).stdout)
+    assert [row["editor"] for row in rows] == ["ft_c", "memit", "rome"]
+    assert palimpsest("query", sql, "--format", "csv", *store).stdout.splitlines()[0] == '"editor","layers","efficacy"'
+    out = tmp_path / "rows.parquet"
+    palimpsest("query", sql, "--format", "parquet", "--out", str(out), *store)
+    assert pq.read_table(out).num_rows == 3
+    assert palimpsest("query", sql, "--format", "xml", *store, check=False).returncode == 2
+
+
+@pytest.mark.slow
+def test_a_damaged_store_is_refused_before_any_work(tiny_store: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "store"
+    shutil.copytree(tiny_store, copy)
+    rome = run_id(copy, "rome")
+    commit = Store(copy).read_commit(rome, "segment-000000")
+    assert commit is not None
+    damaged = copy / commit.files[0]
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    done = palimpsest("run", str(EXPERIMENT), "--set", f"store={copy}", "--set", "facts.size=28", check=False)
+    assert done.returncode == 2 and "its commit says" in done.stderr and damaged.name in done.stderr
+    assert not (copy / "edits").joinpath(f"run_id={rome}", "segment-000024").exists()
+
+
+@pytest.mark.slow
+def test_too_many_gpus_are_refused_with_what_the_cluster_has(tmp_path: Path) -> None:
+    done = palimpsest(
+        "run", str(EXPERIMENT), "--set", f"store={tmp_path / 's'}", "--set", "compute.gpus_per_model=8", check=False
+    )
+    assert done.returncode == 2
+    assert "compute.gpus_per_model is 8, the cluster has 0 GPUs" in " ".join(done.stderr.split())
+
+
+@pytest.mark.slow
+def test_doctor_reports_what_works(tmp_path: Path) -> None:
+    done = palimpsest("doctor", "--store", str(tmp_path / "none"))
+    for check in ("packages", "ray", "prefect", "model"):
+        assert check in done.stdout
+    assert "fails" not in done.stdout

@@ -1,0 +1,202 @@
+"""Every bad input is refused before any work, with what was found, what was expected and what to do."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from editing.errors import HparamsError, ModelError, RequestError, TokenizationError
+from editing.factworld.bundled import bundled_folder
+from editing.lm import load
+from editing.requests import EditRequest
+from editing.tokens import PromptFormat
+from flows.plan import plan_experiment
+from flows.spec import SpecError, load_experiment
+
+GOOD: dict[str, Any] = {
+    "name": "t",
+    "model": "factworld-tiny",
+    "facts": {"name": "factworld", "size": 8},
+    "editors": ["memit"],
+    "layers": [0],
+    "batch_sizes": [2],
+}
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"store": str(tmp_path / "store")} | changes))
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(SpecError) as caught:
+        plan_experiment(load_experiment(path))
+    assert not (path.parent / "store").exists(), "refused before any work"
+    return str(caught.value)
+
+
+def counterfact(tmp_path: Path, *changes: dict[str, Any]) -> dict[str, Any]:
+    records = []
+    for number, change in enumerate(changes):
+        rewrite = {
+            "prompt": "{} works as a",
+            "subject": f"Person {number}",
+            "target_new": {"str": "doctor"},
+            "target_true": {"str": "baker"},
+        }
+        records.append(
+            {"case_id": number, "requested_rewrite": rewrite | change, "neighborhood_prompts": ["Anna works as a"]}
+        )
+    path = tmp_path / "facts.jsonl"
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    return {"name": "counterfact", "path": str(path), "size": len(changes)}
+
+
+def test_the_good_experiment_is_planned(tmp_path: Path) -> None:
+    plan = plan_experiment(load_experiment(write(tmp_path)))
+    assert [run.editor for run in plan.runs] == ["none", "memit"]
+
+
+def test_all_errors_of_a_file_come_at_once_with_their_paths(tmp_path: Path) -> None:
+    text = refusal(
+        write(tmp_path, colour="blue", facts={"name": "factworld", "sise": 3}, batch_sizes=[0], score={"every": 1})
+    )
+    for part in (
+        "4 errors",
+        "colour: unknown key",
+        "facts.sise: unknown key",
+        "batch_sizes.0:",
+        "score.every: unknown key",
+    ):
+        assert part in text
+
+
+def test_all_errors_of_a_plan_come_at_once(tmp_path: Path) -> None:
+    text = refusal(
+        write(
+            tmp_path,
+            editors=["memitt", {"name": "memit", "stepz": 3}, {"name": "rome", "batch_sizes": [4]}],
+            layers=[[0, 1]],
+            score={"benchmarks": ["sst3"]},
+        )
+    )
+    assert "no editor 'memitt'; expected one of ['emmet', 'ft_c', 'memit', 'rome']" in text
+    assert "no hyper-parameter ['stepz']" in text
+    assert "rome edits 1 layer at a time, found [0, 1]" in text
+    assert "no benchmark 'sst3'" in text
+
+
+def test_a_batch_size_that_an_editor_cannot_take(tmp_path: Path) -> None:
+    text = refusal(write(tmp_path, editors=[{"name": "rome", "batch_sizes": [4]}]))
+    assert "rome edits 1 fact at a time, found batch size 4; give it batch_sizes: [1]" in text
+
+
+def test_a_missing_file_and_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"nothing\.yaml: no such file; expected an experiment in YAML"):
+        load_experiment(tmp_path / "nothing.yaml")
+    assert "does not exist; expected a folder" in refusal(write(tmp_path, model={"name": "./nowhere"}))
+    text = refusal(write(tmp_path, facts={"name": "counterfact", "path": "missing.jsonl"}))
+    assert "missing.jsonl does not exist" in text
+    (tmp_path / "empty").mkdir()
+    assert "expected config.json, *.safetensors" in refusal(write(tmp_path, model={"name": str(tmp_path / "empty")}))
+
+
+def test_a_layer_that_does_not_exist(tmp_path: Path) -> None:
+    assert "no layers [6] in factworld-tiny; expected layers from 0 to 5" in refusal(write(tmp_path, layers=[6]))
+    assert "expected ascending layers" in refusal(write(tmp_path, layers=[[2, 1]]))
+    assert "'search' needs locate.search" in refusal(write(tmp_path, layers="search"))
+
+
+def test_a_subject_that_is_not_in_its_prompt(tmp_path: Path) -> None:
+    facts = counterfact(tmp_path, {}, {"prompt": "The king works as a", "subject": "The queen"})
+    text = refusal(write(tmp_path, facts=facts))
+    assert "request '1': the subject 'The queen' is not in its prompt 'The king works as a'" in text
+    with pytest.raises(RequestError, match="has 2 slots"):
+        EditRequest(request_id="a", template="{} and {}", subject="x", target_new="y", target_true="z")
+
+
+def test_the_same_subject_twice_in_a_sequential_run(tmp_path: Path) -> None:
+    facts = counterfact(tmp_path, {"subject": "Anna Lee"}, {"subject": "anna lee"})
+    text = refusal(write(tmp_path, facts=facts))
+    assert "have the same subject" in text and "expected every subject once in a sequential run" in text
+    assert plan_experiment(load_experiment(write(tmp_path, facts=facts, mode="independent")))
+
+
+def test_more_facts_than_there_are(tmp_path: Path) -> None:
+    assert "facts.size is 900, the data set has 300 facts" in refusal(
+        write(tmp_path, facts={"name": "factworld", "size": 900})
+    )
+
+
+def test_a_hub_data_set_without_a_revision(tmp_path: Path) -> None:
+    assert "hub: and revision:" in refusal(write(tmp_path, facts={"name": "counterfact", "hub": "some/set"}))
+
+
+def test_a_broken_facts_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{not json")
+    assert "is not a JSON list of records" in refusal(
+        write(tmp_path, facts={"name": "counterfact", "path": "bad.json"})
+    )
+    (tmp_path / "odd.json").write_text('[{"case_id": 3}]')
+    assert "record 3 lacks 'requested_rewrite'" in refusal(
+        write(tmp_path, facts={"name": "counterfact", "path": "odd.json"})
+    )
+
+
+def test_yaml_numbers_that_are_text(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("- memit", "- {name: memit, lr: 1e-5}"))
+    assert "lr = '1e-5' is str, expected float" in refusal(path)
+
+
+def test_impossible_hyperparameters(tmp_path: Path) -> None:
+    assert "impossible values {'lr': 0.0}" in refusal(write(tmp_path, editors=[{"name": "memit", "lr": 0.0}]))
+    with pytest.raises(HparamsError, match="remember needs a ridge"):
+        from editing.editor import make_editor
+        from editing.hparams import resolve_hparams
+
+        make_editor("emmet", resolve_hparams("emmet", model="x", overrides={"remember": True}))
+
+
+def test_a_nan_weight(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    source = bundled_folder("factworld-tiny")
+    assert source is not None
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][3, 4] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"1 of \d+ values of model\.layers\.1\.mlp\.down_proj\.weight are NaN.*load it again"
+    ):
+        load(str(folder))
+
+
+def test_a_tokenizer_without_the_targets_tokens() -> None:
+    known = {"[UNK]": 0, "Anna": 1, "works": 2, "as": 3, "a": 4, "baker": 5}
+    backend = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    form = PromptFormat(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]"))
+    assert form.answers(["Anna works as a"], ["baker"]) == [(5,)]
+    with pytest.raises(TokenizationError, match=r"does not know the answer 'surgeon'.*unknown token '\[UNK\]'"):
+        form.answers(["Anna works as a"], ["surgeon"])
+
+
+def test_an_unknown_family(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    source = bundled_folder("factworld-tiny")
+    assert source is not None
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
+    assert "type 'bert'; expected one of ['gpt2', 'gptj', 'llama']" in refusal(
+        write(tmp_path, model={"name": str(folder)})
+    )

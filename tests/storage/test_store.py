@@ -1,0 +1,145 @@
+"""Commits are atomic and exclusive; damage and foreign versions are refused with a way out."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from storage.artifacts import find_artifact, put_artifact
+from storage.catalog import open_store, query
+from storage.errors import ArtifactMismatch, DamagedFileError, QueryError, StorageError, StoreVersionError
+from storage.store import CommitInfo, Store
+
+
+def edits(round_: int, count: int = 2) -> dict[str, list[dict[str, object]]]:
+    return {
+        "edits": [
+            {"round": round_, "position": round_ * count + i, "fact_id": f"f{i}", "target_loss": float("nan")}
+            for i in range(count)
+        ]
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", create=True)
+
+
+def test_first_writer_wins_and_the_loser_stays_unseen(store: Store) -> None:
+    assert store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
+    assert not store.commit("run-a", "segment-0", edits(0, count=5), CommitInfo(kind="segment"))
+    assert len(list((store.root / "edits/run_id=run-a").glob("*.parquet"))) == 2, "both attempts wrote data"
+    assert query(store.root, "SELECT count(*) AS n FROM edits").to_pylist() == [{"n": 2}]
+
+
+def test_nan_is_stored_as_null(store: Store) -> None:
+    store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
+    assert query(store.root, "SELECT DISTINCT target_loss FROM edits").to_pylist() == [{"target_loss": None}]
+
+
+def test_unknown_tables_columns_and_names_are_refused(store: Store) -> None:
+    with pytest.raises(StorageError, match="no table 'nonsense'"):
+        store.commit("run-a", "u", {"nonsense": [{"a": 1}]}, CommitInfo(kind="x"))
+    with pytest.raises(StorageError, match=r"table 'edits' has no columns \['roundd'\]"):
+        store.commit("run-a", "u", {"edits": [{"roundd": 1}]}, CommitInfo(kind="x"))
+    with pytest.raises(StorageError, match="cannot name a run"):
+        store.commit("../elsewhere", "u", {}, CommitInfo(kind="x"))
+    assert store.run_ids() == []
+
+
+def test_a_missing_store_is_said_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"no store at .*store\.json is missing"):
+        Store(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_store_of_another_schema_version_is_refused_unchanged(store: Store) -> None:
+    store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
+    (store.root / "store.json").write_text(json.dumps({"schema_version": 999}))
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises(StoreVersionError, match=r"schema version 999.*reads and writes 1.*nothing was changed"):
+        Store(store.root, create=True)
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_truncated_file_is_named_with_a_way_out_and_nothing_else_is_lost(store: Store) -> None:
+    store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
+    store.commit("run-a", "segment-1", edits(1), CommitInfo(kind="segment"))
+    commit = store.read_commit("run-a", "segment-0")
+    assert commit is not None
+    path = store.root / commit.files[0]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DamagedFileError, match=r"bytes long; its commit says .* delete .*segment-0\.parquet"):
+        store.check(["run-a"])
+    with pytest.raises(DamagedFileError, match="its commit says"):
+        query(store.root, "SELECT * FROM edits")
+    with pytest.raises(DamagedFileError, match="cannot be read"):
+        store.rows(commit, "edits")
+    store.withdraw("run-a", "segment-0")
+    path.unlink()
+    assert store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
+    assert query(store.root, "SELECT count(*) AS n FROM edits").to_pylist() == [{"n": 4}]
+
+
+def test_wrong_sql_says_what_there_is(store: Store) -> None:
+    with pytest.raises(QueryError, match=r"(?s)run_sumary.*views: editing_curve.*run_summary"):
+        query(store.root, "SELECT * FROM run_sumary")
+
+
+def test_an_open_connection_sees_later_commits(store: Store) -> None:
+    connection = open_store(store.root)
+    assert connection.sql("SELECT count(*) FROM edits").fetchall() == [(0,)]
+    store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
+    assert connection.sql("SELECT count(*) FROM edits").fetchall() == [(2,)]
+
+
+def test_artifacts_are_shared_checked_and_refused_when_they_changed(store: Store) -> None:
+    recipe = {"model": "abc", "layers": [1, 2]}
+    assert find_artifact(store, "moments", recipe) is None
+    first = put_artifact(store, "moments", recipe, {"a.bin": b"content"})
+    second = put_artifact(store, "moments", recipe, {"a.bin": b"later writer"})
+    assert second.digest == first.digest and second.path("a.bin").read_bytes() == b"content", "the first writer wins"
+    first.path("a.bin").write_bytes(b"damaged")
+    with pytest.raises(ArtifactMismatch, match=r"is not what was stored: digest .* expected .* delete"):
+        find_artifact(store, "moments", recipe)
+    card = first.path("artifact.json")
+    card.write_text(json.dumps({"recipe": {"model": "other"}, "files": {}}))
+    with pytest.raises(ArtifactMismatch, match="made by another recipe: found .*other.* expected .*abc"):
+        find_artifact(store, "moments", recipe)
+
+
+def _write_until_killed(root: str, seed: int) -> None:
+    store, rng = Store(root), random.Random(seed)
+    while True:
+        unit = rng.randrange(40)
+        rows = {"edits": edits(unit, 50)["edits"], "timings": [{"stage": "x", "n_items": unit}]}
+        store.commit("run-a", f"segment-{unit}", rows, CommitInfo(kind="segment"))
+
+
+@pytest.mark.slow
+def test_racing_writers_killed_at_random_instants_leave_whole_units_only(store: Store) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    rng = random.Random(os.getpid())
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and len(store.commits("run-a")) < 40:
+        writers = [spawn.Process(target=_write_until_killed, args=(str(store.root), rng.random())) for _ in range(2)]
+        for writer in writers:
+            writer.start()
+        time.sleep(rng.uniform(1.2, 2.0))
+        for writer in writers:
+            assert writer.pid is not None
+            os.kill(writer.pid, signal.SIGKILL)
+            writer.join()
+        (row,) = query(store.root, "SELECT count(*) AS n, count(DISTINCT unit_id) AS u FROM edits").to_pylist()
+        assert row["n"] == 50 * row["u"], "a torn or doubled unit"
+    units = store.commits("run-a")
+    assert units, "no writer ever came to its commit"
+    assert query(store.root, "SELECT count(*) AS n FROM timings").to_pylist() == [{"n": len(units)}]
+    assert all(pq.ParquetFile(store.root / f).metadata.num_rows for c in units.values() for f in c.files)

@@ -1,0 +1,193 @@
+"""The marts on hand-made rows whose numbers can be told by eye, and the declared column checks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from storage.catalog import PUBLIC, VIEWS, query
+from storage.store import CommitInfo, Store
+
+RUN = "memit-b1-hand"
+
+
+def run_row(run_id: str = RUN, **changes: Any) -> dict[str, Any]:
+    row = {
+        "model": "m",
+        "editor": "memit",
+        "layers": [0],
+        "batch_size": 1,
+        "mode": "sequential",
+        "sample": 0,
+        "seed": 0,
+        "protocol": "corrected",
+        "algorithm_version": 1,
+        "hparams_digest": "h",
+    }
+    return row | changes
+
+
+def score(
+    fact: int, edited: int, scored: int, *, purpose: str, good: bool | None, kind: str = "rewrite"
+) -> dict[str, Any]:
+    """One probe of two tokens; ``good`` None is a NaN of a collapsed model."""
+    new, true = (None, None) if good is None else ((1.0, 4.0) if good else (4.0, 1.0))
+    if kind == "neighborhood" and good is not None:
+        new, true = true, new
+    return {
+        "purpose": purpose,
+        "fact_id": f"f{fact}",
+        "probe_id": f"f{fact}/{kind}/0",
+        "kind": kind,
+        "edited_at": edited,
+        "scored_at": scored,
+        "edits_so_far": scored + 1,
+        "nll_new": new,
+        "n_new": 2,
+        "nll_true": true,
+        "n_true": 2,
+        "n_correct_new": 2 if good and kind != "neighborhood" else 0,
+        "n_correct_true": 2 if good and kind == "neighborhood" else 0,
+        "is_nan": good is None,
+    }
+
+
+def fill(
+    store: Store, n_edits: int, *, own: dict[int, bool | None], kept: dict[tuple[int, int], bool | None], every: int
+) -> None:
+    """A run of ``n_edits`` single edits; ``own`` and ``kept`` name the failures (edit) and (checkpoint, edit)."""
+    edits = [{"round": i, "position": i, "fact_id": f"f{i}"} for i in range(n_edits)]
+    rounds = [
+        {"round": i, "edits_so_far": i + 1, "parameter": "w", "outcome": "edited", "update_norm": 1.0, "drift": 0.1 * i}
+        for i in range(n_edits)
+    ]
+    scores = [
+        score(i, i, i, purpose="own", good=own.get(i, True), kind=kind)
+        for i in range(n_edits)
+        for kind in ("rewrite", "paraphrase", "neighborhood")
+    ]
+    scores += [
+        score(i, i, at - 1, purpose="retention", good=kept.get((at, i), True))
+        for at in range(every, n_edits + 1, every)
+        for i in range(at)
+    ]
+    tables = {"runs": [run_row()], "edits": edits, "rounds": rounds, "fact_scores": scores}
+    store.commit(RUN, "segment-000000", tables, CommitInfo(kind="segment", first_round=0, last_round=n_edits))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", create=True)
+
+
+def one(store: Store, sql: str) -> dict[str, Any]:
+    (row,) = query(store.root, sql).to_pylist()
+    return row
+
+
+def test_rates_forgetting_and_their_cumulative_twin(store: Store) -> None:
+    # Edit 1 never worked; edit 0 is wrong at checkpoint 4 and right again at 8; edit 5 is wrong at 8.
+    fill(store, 8, own={1: False}, kept={(4, 0): False, (4, 1): False, (8, 1): False, (8, 5): False}, every=4)
+    rows = query(
+        store.root, "SELECT edits, forgotten, forgotten_ever, n_right_when_applied FROM forgetting_curve"
+    ).to_pylist()
+    assert rows == [
+        {"edits": 4, "forgotten": 1 / 3, "forgotten_ever": 1 / 3, "n_right_when_applied": 3},
+        {"edits": 8, "forgotten": 1 / 7, "forgotten_ever": 2 / 7, "n_right_when_applied": 7},
+    ]
+    summary = one(store, "SELECT * FROM run_summary")
+    assert summary["efficacy"] == 7 / 8 and summary["neighborhood"] == 7 / 8
+    assert summary["score"] == pytest.approx(7 / 8) and summary["forgotten"] == 1 / 7
+    assert summary["edits"] == 8 and summary["drift"] == pytest.approx(0.7) and summary["collapsed_at"] is None
+
+
+def test_windows_roll_over_edits(store: Store) -> None:
+    fill(store, 8, own={7: False}, kept={}, every=4)
+    five = one(store, "SELECT efficacy, n_edits FROM editing_curve WHERE window_edits = 5 AND edits = 8")
+    fifty = one(store, "SELECT efficacy, n_edits FROM editing_curve WHERE window_edits = 50 AND edits = 8")
+    assert five == {"efficacy": 4 / 5, "n_edits": 5} and fifty == {"efficacy": 7 / 8, "n_edits": 8}
+
+
+def test_a_null_score_counts_as_a_failure(store: Store) -> None:
+    fill(store, 4, own={3: None}, kept={(4, 2): None}, every=4)
+    assert one(store, "SELECT efficacy, neighborhood FROM run_summary") == {"efficacy": 3 / 4, "neighborhood": 3 / 4}
+    assert one(store, "SELECT n_forgotten FROM forgetting_curve") == {"n_forgotten": 1}
+
+
+def test_a_tie_fails_on_both_sides(store: Store) -> None:
+    tie = score(0, 0, 0, purpose="own", good=True) | {"nll_new": 2.0, "nll_true": 2.0}
+    near = tie | {"kind": "neighborhood", "probe_id": "f0/neighborhood/0"}
+    other = tie | {"kind": "paraphrase", "probe_id": "f0/paraphrase/0"}
+    edits = [{"round": 0, "position": 0, "fact_id": "f0"}]
+    tables = {"runs": [run_row()], "edits": edits, "fact_scores": [tie, near, other]}
+    store.commit(RUN, "segment-000000", tables, CommitInfo(kind="segment"))
+    summary = one(store, "SELECT efficacy, paraphrase, neighborhood, score FROM run_summary")
+    assert set(summary.values()) == {0}
+
+
+def test_collapse_is_dated_to_the_first_checkpoint_of_a_lasting_fall(store: Store) -> None:
+    failed = {i: False for i in range(8, 20)}
+    lost = {(at, i): False for at in (12, 16, 20) for i in range(at)}
+    dip = {(8, i): False for i in range(8)}  # a dip of retention alone is no collapse
+    fill(store, 20, own=failed, kept=lost | dip, every=4)
+    assert one(store, "SELECT collapsed_at FROM run_summary") == {"collapsed_at": 12}
+
+
+def test_a_recovered_fall_is_no_collapse(store: Store) -> None:
+    failed = {i: False for i in range(8, 12)}
+    fill(store, 20, own=failed, kept={(12, i): False for i in range(12)}, every=4)
+    assert one(store, "SELECT collapsed_at FROM run_summary") == {"collapsed_at": None}
+
+
+def test_f1_is_macro_and_an_invalid_answer_is_wrong(store: Store) -> None:
+    golds = ["yes", "yes", "no", "no"]
+    said = ["yes", None, "no", "yes"]
+    rows = [
+        {
+            "benchmark": "b",
+            "example_id": str(i),
+            "scored_at": 0,
+            "edits_so_far": 1,
+            "labels": ["yes", "no"],
+            "gold": gold,
+            "predicted": answer,
+        }
+        for i, (gold, answer) in enumerate(zip(golds, said, strict=True))
+    ]
+    store.commit(RUN, "segment-000000", {"runs": [run_row()], "benchmark_answers": rows}, CommitInfo(kind="segment"))
+    found = one(store, "SELECT f1, accuracy, invalid FROM benchmark_curve")
+    assert found["accuracy"] == 0.5 and found["invalid"] == 0.25
+    assert found["f1"] == pytest.approx((2 * 1 / (2 + 2) + 2 * 1 / (2 + 1)) / 2)
+
+
+def check_columns(root: Path) -> list[str]:
+    """Return every declared check that a store's views break."""
+    broken = []
+    for view, rules in yaml.safe_load((VIEWS / "columns.yaml").read_text()).items():
+        key = ", ".join(rules["unique"])
+        wrong = [f"SELECT {key} FROM {view} GROUP BY {key} HAVING count(*) > 1"]
+        wrong += [f"SELECT * FROM {view} WHERE {column} IS NULL" for column in rules["not_null"]]
+        wrong += [f"SELECT * FROM {view} WHERE {column} NOT BETWEEN 0 AND 1" for column in rules.get("rates", ())]
+        wrong += [
+            f"SELECT * FROM {view} WHERE {column} NOT IN ({', '.join(repr(value) for value in values)})"
+            for column, values in rules.get("accepted", {}).items()
+        ]
+        for column, target in rules.get("references", {}).items():
+            table, _, other = target.partition(".")
+            wrong.append(f"SELECT * FROM {view} WHERE {column} NOT IN (SELECT {other} FROM {table})")
+        broken += [sql for sql in wrong if query(root, sql).num_rows]
+    return broken
+
+
+def test_every_public_view_declares_its_columns() -> None:
+    assert set(yaml.safe_load((VIEWS / "columns.yaml").read_text())) == set(PUBLIC)
+
+
+def test_declared_columns_hold_and_the_check_can_fail(store: Store) -> None:
+    fill(store, 8, own={1: False}, kept={}, every=4)
+    assert check_columns(store.root) == []
+    bad = {"runs": [run_row(editor=None, mode="sideways")]}
+    store.commit("run-bad", "segment-000000", bad, CommitInfo(kind="segment"))
+    broken = "\n".join(check_columns(store.root))
+    assert "editor IS NULL" in broken and "mode NOT IN" in broken
