@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from editing.errors import ModelError
@@ -45,18 +45,35 @@ class AnswerScore(NamedTuple):
         return self.n_correct == self.n_tokens
 
 
+class KeptKeys:
+    """Attention keys and values of the columns that never change, in the place of a Hugging Face cache."""
+
+    def __init__(self, kept: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        self._kept = kept
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer_idx: int, *_args: Any, **_kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the kept columns followed by the new ones; nothing is stored."""
+        old_keys, old_values = self._kept[layer_idx]
+        return torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2)
+
+    def select(self, rows: Tensor) -> "KeptKeys":
+        return KeptKeys({layer: (keys[rows], values[rows]) for layer, (keys, values) in self._kept.items()})
+
+
 @dataclass(frozen=True)
 class UpperPass:
     """The blocks from one on, ready to run again on other states: HF's own modules with the arguments HF gave them."""
 
     hidden: Tensor
-    """[row, token, d] input of the first of these blocks, or of the final norm if there is none."""
+    """[row, column, d] input of the first of these blocks, or of the final norm if there is none."""
     _blocks: tuple[Any, ...]
     _calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     _final_norm: Any
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Return the final normalised states [row, token, d] for ``hidden`` in place of :attr:`hidden`."""
+        """Return the final normalised states [row, column, d] for ``hidden`` in place of :attr:`hidden`."""
         for block, (args, kwargs) in zip(self._blocks, self._calls, strict=True):
             hidden = _first(block(hidden, *args, **kwargs))
         normed: Tensor = self._final_norm(hidden)
@@ -65,11 +82,15 @@ class UpperPass:
     def select(self, rows: Tensor) -> "UpperPass":
         """Return the same pass for some of the rows (``rows``: int64 indices)."""
         n_rows = self.hidden.shape[0]
-        calls = tuple(
-            (tuple(_rows_of(a, rows, n_rows) for a in args), {k: _rows_of(v, rows, n_rows) for k, v in kwargs.items()})
-            for args, kwargs in self._calls
-        )
-        return UpperPass(self.hidden[rows], self._blocks, calls, self._final_norm)
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, KeptKeys):
+                return value.select(rows.to(self.hidden.device))
+            if isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == n_rows:
+                return value[rows.to(value.device)]
+            return value
+
+        return UpperPass(self.hidden[rows], self._blocks, _map_calls(pick, self._calls), self._final_norm)
 
 
 class LanguageModel:
@@ -215,8 +236,12 @@ class LanguageModel:
         return groups
 
     @torch.no_grad()
-    def upper_pass(self, rows: Rows, first_block: int) -> UpperPass:
-        """Run the model once and return its blocks from ``first_block`` on, ready to run again on other states."""
+    def upper_pass(self, rows: Rows, first_block: int, *, first_column: int = 0) -> UpperPass:
+        """Run the model once and return its blocks from ``first_block`` on, ready to run again on other states.
+
+        With ``first_column`` the pass covers that column and the later ones; what the earlier ones give to attention is
+        kept. In a causal model nothing that happens from ``first_column`` on can change it.
+        """
         blocks = tuple(submodule(self.model, self.family.blocks)[first_block:])
         final_norm = submodule(self.model, self.family.final_norm)
         inputs: list[Tensor] = []
@@ -227,11 +252,29 @@ class LanguageModel:
             inputs.append(args[0] if args else given.pop("hidden_states"))
             calls.append((args[1:], given))
 
+        cache = DynamicCache() if first_column else None
         with ExitStack() as stack:
             for module in (*blocks, final_norm):
                 stack.enter_context(_hook(module.register_forward_pre_hook(record, with_kwargs=True)))
-            self._forward(rows)
-        return UpperPass(inputs[0], blocks, tuple(calls[:-1]), final_norm)
+            self._forward(rows, cache)
+        if cache is None:
+            return UpperPass(inputs[0], blocks, tuple(calls[:-1]), final_norm)
+        kept = KeptKeys(
+            {
+                index: (layer.keys[:, :, :first_column], layer.values[:, :, :first_column])
+                for index, layer in enumerate(cache.layers)
+                if index >= first_block
+            }
+        )
+
+        def crop(value: Any) -> Any:
+            if value is cache:
+                return kept
+            if not isinstance(value, Tensor) or value.ndim < 2:
+                return value
+            return value[:, :, first_column:] if value.ndim == 4 else value[:, first_column:]
+
+        return UpperPass(inputs[0][:, first_column:], blocks, _map_calls(crop, calls[:-1]), final_norm)
 
     def logits(self, final_states: Tensor) -> Tensor:
         """Return vocabulary logits [..., vocab] of final normalised states [..., d]."""
@@ -245,11 +288,18 @@ class LanguageModel:
         last = rows.mask.sum(1).to(final.device) - 1
         return log_softmax(self.logits(final[torch.arange(len(last), device=final.device), last]))
 
-    def _forward(self, rows: Rows) -> Tensor:
-        """Return the final normalised states [row, token, d]."""
+    def _forward(self, rows: Rows, cache: DynamicCache | None = None) -> Tensor:
+        """Return the final normalised states [row, column, d]; ``cache`` receives every column's keys and values."""
         device = submodule(self.model, self.family.embeddings).weight.device
-        out = self.model.base_model(input_ids=rows.ids.to(device), attention_mask=rows.mask.to(device), use_cache=False)
-        final: Tensor = out.last_hidden_state
+        mask = rows.mask.to(device)
+        inputs: dict[str, Any] = {"input_ids": rows.ids.to(device), "attention_mask": mask, "use_cache": False}
+        if cache is not None:
+            # The mask is written out, because its rows will be used without the earlier ones, and the positions are
+            # counted from each row's first token, because these rows are padded on the left as well.
+            positions = (mask.cumsum(1) - 1).clamp_min(0)
+            inputs |= {"attention_mask": _causal_mask(mask, self.dtype), "position_ids": positions}
+            inputs |= {"past_key_values": cache, "use_cache": True}
+        final: Tensor = self.model.base_model(**inputs).last_hidden_state
         return final
 
     # --- answers
@@ -340,12 +390,22 @@ def _first(output: Any) -> Tensor:
     return state
 
 
-def _rows_of(value: Any, rows: Tensor, n_rows: int) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_rows_of(item, rows, n_rows) for item in value)
-    if isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == n_rows:
-        return value[rows.to(value.device)]
-    return value
+def _map_calls(
+    change: Callable[[Any], Any], calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]:
+    def deep(value: Any) -> Any:
+        return tuple(deep(item) for item in value) if isinstance(value, tuple) else change(value)
+
+    return tuple((deep(args), {name: deep(value) for name, value in kwargs.items()}) for args, kwargs in calls)
+
+
+def _causal_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to attention scores [row, 1, query, key]: 0 where a query may look, else the least number."""
+    width = mask.shape[1]
+    order = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()
+    # A padding column looks at itself: a query that may look nowhere gives NaN.
+    allowed = order & (mask[:, None, None, :].bool() | torch.eye(width, dtype=torch.bool, device=mask.device))
+    return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 def _in_order(parts: list[tuple[list[int], Tensor]], count: int) -> Tensor:

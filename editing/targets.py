@@ -12,7 +12,7 @@ from torch import Tensor
 
 from editing.lm import LanguageModel, Site, UpperPass, log_softmax
 from editing.requests import EditRequest
-from editing.tokens import pad_rows
+from editing.tokens import align_rows
 
 KL_PROMPT = "{} is a"
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
@@ -98,7 +98,8 @@ def optimise_targets(
             In a pre-norm block δ arrives at both alike.
     """
     facts = _tokenise(lm, requests, contexts)
-    lengths = [max(len(ids) for ids in fact.ids) * len(fact.ids) for fact in facts]
+    # What lies before a subject's last token never changes: only the columns from there on are computed again.
+    lengths = [max(len(ids) - at for ids, at in zip(f.ids, f.lookups, strict=True)) * len(f.ids) for f in facts]
     parts = []
     for group in lm.groups(lengths):
         parts.append((group, _optimise_group(lm, [facts[i] for i in group], layer, hparams, site)))
@@ -135,7 +136,7 @@ class _LossIndex(NamedTuple):
     """Where the loss reads, for the facts still in the batch (a fact's rows are consecutive)."""
 
     rows: Tensor  # [position] row of each target token's prediction
-    at: Tensor  # [position]
+    at: Tensor  # [position] column, counted from the lookup token
     token: Tensor  # [position] the target's token
     weight: Tensor  # [position] 1 / (target tokens · contexts)
     fact: Tensor  # [position]
@@ -145,11 +146,11 @@ def _optimise_group(
     lm: LanguageModel, facts: list[_FactRows], layer: int, hparams: TargetHparams, site: Literal["value", "block"]
 ) -> Targets:
     width = len(facts[0].ids)
-    upper = lm.upper_pass(pad_rows([ids for fact in facts for ids in fact.ids]), layer + 1)
-    lookup = torch.tensor([position for fact in facts for position in fact.lookups])
-    hidden = upper.hidden
+    sequences = [ids for fact in facts for ids in fact.ids]
+    rows, column = align_rows(sequences, [at for fact in facts for at in fact.lookups])
+    upper = lm.upper_pass(rows, layer + 1, first_column=column)
     if site == "block":
-        initial = hidden[torch.arange(len(facts)) * width, lookup[::width]].clone()
+        initial = upper.hidden[::width, 0].clone()
     else:
         bare = Site("value", layer)
         initial = lm.states_at([fact.ids[0] for fact in facts], [fact.lookups[0] for fact in facts], [bare])[bare]
@@ -162,7 +163,7 @@ def _optimise_group(
     index = _loss_index(facts, width)
     for step in range(hparams.steps):
         free = delta.clone().requires_grad_(True)
-        nll, now = _losses(lm, upper, free, lookup, index, width)
+        nll, now = _losses(lm, upper, free, index, width)
         before = now.detach() if before is None else before
         kl = (now.exp() * (now - before)).sum(1)
         decay = hparams.weight_decay * free.norm(dim=1) / size[active] ** 2
@@ -180,7 +181,7 @@ def _optimise_group(
             keep = (~done).nonzero()[:, 0]
             active = [active[local] for local in keep.tolist()]
             kept_rows = (keep[:, None] * width + torch.arange(width, device=keep.device)).flatten()
-            upper, lookup = upper.select(kept_rows), lookup[kept_rows.cpu()]
+            upper = upper.select(kept_rows)
             index = _loss_index([facts[i] for i in active], width)
             delta, gradient, before = delta[keep], gradient[keep], before[keep]
             adam.select(keep)
@@ -190,7 +191,13 @@ def _optimise_group(
 
 def _loss_index(facts: list[_FactRows], width: int) -> _LossIndex:
     entries = [
-        (fact_index * width + row, head - 1 + k, token, 1.0 / (len(fact.target) * len(fact.heads)), fact_index)
+        (
+            fact_index * width + row,
+            head - 1 + k - fact.lookups[row],
+            token,
+            1.0 / (len(fact.target) * len(fact.heads)),
+            fact_index,
+        )
         for fact_index, fact in enumerate(facts)
         for row, head in enumerate(fact.heads)
         for k, token in enumerate(fact.target)
@@ -202,17 +209,13 @@ def _loss_index(facts: list[_FactRows], width: int) -> _LossIndex:
     )
 
 
-def _losses(
-    lm: LanguageModel, upper: UpperPass, delta: Tensor, lookup: Tensor, index: _LossIndex, width: int
-) -> tuple[Tensor, Tensor]:
+def _losses(lm: LanguageModel, upper: UpperPass, delta: Tensor, index: _LossIndex, width: int) -> tuple[Tensor, Tensor]:
     """Return each fact's NLL [edit] and its log-probabilities [edit, vocab] at the KL row's lookup token."""
-    hidden = upper.hidden
-    n_rows, device = hidden.shape[0], hidden.device
-    every_row = torch.arange(n_rows)
-    moved = hidden.index_put((every_row, lookup), delta.repeat_interleave(width, dim=0), accumulate=True)
-    states = upper(moved)
-    kl_rows = torch.arange(width - 1, n_rows, width)
-    picked = torch.cat([states[index.rows, index.at], states[kl_rows, lookup[kl_rows]]])
+    hidden, device = upper.hidden, upper.hidden.device
+    moved = hidden[:, :1] + delta.repeat_interleave(width, dim=0)[:, None]
+    states = upper(torch.cat([moved, hidden[:, 1:]], dim=1))
+    kl_rows = torch.arange(width - 1, hidden.shape[0], width)
+    picked = torch.cat([states[index.rows, index.at], states[kl_rows, 0]])
     logprobs = log_softmax(lm.logits(picked))
     n_targets = len(index.rows)
     token_nll = -logprobs[:n_targets].gather(1, index.token[:, None].to(device))[:, 0]

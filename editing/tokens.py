@@ -11,7 +11,7 @@ from editing.errors import TokenizationError
 
 
 class Rows(NamedTuple):
-    """Right-padded token rows."""
+    """Padded token rows; right-padded unless :func:`align_rows` made them."""
 
     ids: Tensor
     """int64 [row, token]"""
@@ -35,6 +35,15 @@ def pad_rows(sequences: Sequence[Sequence[int]]) -> Rows:
         ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.int64)
         mask[row, : len(sequence)] = 1
     return Rows(ids, mask)
+
+
+def align_rows(sequences: Sequence[Sequence[int]], at: Sequence[int]) -> tuple[Rows, int]:
+    """Return the sequences as rows, padded on both sides so that position ``at`` of each is in one column; and the column."""
+    column = max(at)
+    rows = pad_rows([(0,) * (column - position) + tuple(ids) for ids, position in zip(sequences, at, strict=True)])
+    for row, position in enumerate(at):
+        rows.mask[row, : column - position] = 0
+    return rows, column
 
 
 class PromptFormat:

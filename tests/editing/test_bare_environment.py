@@ -21,7 +21,7 @@ edit(lm, requests, editor="memit", layers=[0, 1], texts=some_strings)
 after = lm.answer_logprobs([r.prompt for r in requests], [r.target_new for r in requests])
 print(sum(s.correct for s in before), sum(s.correct for s in after))
 """
-FOREIGN = ("prefect", "ray", "duckdb", "pyarrow", "datasets", "pandas", "pydantic", "sklearn")
+FOREIGN = ("prefect", "ray", "duckdb", "pyarrow", "datasets", "pandas", "sklearn")
 
 
 def closure(names: tuple[str, ...]) -> set[str]:

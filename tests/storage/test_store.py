@@ -111,7 +111,7 @@ def test_artifacts_are_shared_checked_and_refused_when_they_changed(store: Store
         find_artifact(store, "moments", recipe)
     card = first.path("artifact.json")
     card.write_text(json.dumps({"recipe": {"model": "other"}, "files": {}}))
-    with pytest.raises(ArtifactMismatch, match="made by another recipe: found .*other.* expected .*abc"):
+    with pytest.raises(ArtifactMismatch, match=r"made by another recipe: found .*other.* expected .*abc"):
         find_artifact(store, "moments", recipe)
 
 
