@@ -1,0 +1,90 @@
+"""The pool on a real embedded Ray cluster: lost workers, poison units, and workers that never start."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+
+from tasks.errors import ClusterError
+from tasks.identity import ModelRef, Unit
+from tasks.placement import Placement, cluster
+from tasks.pool import Pool
+
+MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1)
+
+
+class Fake:
+    """A worker whose units say what happens to them."""
+
+    def ping(self) -> str:
+        return "here"
+
+    def do(self, unit: Unit) -> str:
+        if unit.payload["what"] == "die":
+            os._exit(1)
+        if unit.payload["what"] == "raise":
+            raise ValueError("a poisoned unit")
+        if unit.payload["what"] == "refuse":
+            raise ClusterError("will never work")
+        return "done"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_cluster() -> Iterator[None]:
+    with cluster(Placement()):
+        yield
+
+
+def unit(name: str, what: str) -> Unit:
+    return Unit(run_id="r", unit_id=name, kind="own", model=MODEL, payload={"what": what})
+
+
+def start() -> Any:
+    return ray.remote(Fake).options(num_cpus=0.5, max_restarts=0, max_task_retries=0).remote()
+
+
+@pytest.mark.slow
+def test_failures_cost_their_own_unit_only() -> None:
+    done: list[str] = []
+    given_up: list[str] = []
+    pool = Pool(start=start, n_workers=2, quarantine=lambda u, message: given_up.append(u.unit_id))
+    units = [unit(f"ok-{i}", "fine") for i in range(6)] + [
+        unit("dies", "die"),
+        unit("raises", "raise"),
+        unit("no", "refuse"),
+    ]
+    failed = pool.run(units, on_done=lambda u: done.append(u.unit_id))
+    pool.close()
+    assert sorted(done) == [f"ok-{i}" for i in range(6)]
+    assert sorted(given_up) == ["dies", "no", "raises"]
+    assert "worker lost" in failed["r", "dies"] and "a poisoned unit" in failed["r", "raises"]
+    assert failed["r", "no"] == "ClusterError: will never work", "it was not tried again"
+
+
+@pytest.mark.slow
+def test_units_that_follow_are_done_once() -> None:
+    pool, done = Pool(start=start, n_workers=1), []
+
+    def follow(finished: Unit) -> list[Unit]:
+        return (
+            [unit("second", "fine"), unit("third", "fine")] if finished.unit_id != "third" else [unit("first", "fine")]
+        )
+
+    assert pool.run([unit("first", "fine")], follow=follow, on_done=lambda u: done.append(u.unit_id)) == {}
+    pool.close()
+    assert sorted(done) == ["first", "second", "third"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_be_placed_is_an_error_in_time() -> None:
+    def infeasible() -> Any:
+        return ray.remote(Fake).options(num_cpus=0, resources={"unobtainium": 1}, max_restarts=0).remote()
+
+    pool = Pool(start=infeasible, n_workers=1, start_timeout_s=3)
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match="no worker started within 3 s; the cluster has"):
+        pool.run([unit("a", "fine")])
+    assert time.monotonic() - began < 30

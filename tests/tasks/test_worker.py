@@ -1,0 +1,186 @@
+"""Chains, replays and scores in one process; what a segment boundary, another worker or another order must not change."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from storage.catalog import query
+from storage.store import Store
+from tasks.chain import all_units, ready_units, segment_unit
+from tasks.checkout import checkout
+from tasks.errors import InputError, LedgerMismatch
+from tasks.worker import Worker, replay, segments
+from tests.end_to_end.support import contents
+from tests.tasks.support import edited, finish, plan, prepare, run_all
+
+
+def without_units(found: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """Drop what names the unit, for runs whose segments have other lengths."""
+    keep = ("ledger", "edits", "edit_updates", "rounds", "fact_scores", "benchmark_answers")
+    return {
+        table: sorted(json.dumps({k: v for k, v in json.loads(row).items() if k != "unit_id"}) for row in found[table])
+        for table in keep
+    }
+
+
+def test_segment_length_and_the_number_of_workers_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, _ = run_all(tmp_path / "a")
+    planned = plan(tmp_path / "b", commit_every=6)
+    store, workers, rng = Store(planned.store), [Worker(planned.store, "cpu") for _ in range(2)], random.Random(3)
+    prepare(planned, workers[0])
+    for run in planned.runs:
+        while units := ready_units(store, run):
+            rng.choice(workers).do(rng.choice(units))  # in any order that the store allows
+    found, expected = without_units(contents(store.root)), without_units(contents(one.root))
+    for table, rows in expected.items():
+        if table == "ledger":
+            continue  # the editor's state is written once per segment
+        baseline = [row for row in rows if '"baseline"' not in row]
+        assert [row for row in found[table] if '"baseline"' not in row] == baseline, table
+
+
+def test_a_unit_done_twice_is_skipped(tmp_path: Path) -> None:
+    store, planned = run_all(tmp_path)
+    before = contents(store.root)
+    assert Worker(planned.store, "cpu").do(segment_unit(edited(planned), 0)) == "skipped"
+    assert contents(store.root) == before
+
+
+def test_every_planned_unit_is_committed_and_no_other(tmp_path: Path) -> None:
+    store, planned = run_all(tmp_path)
+    for run in planned.runs:
+        assert set(store.commits(run.run_id)) == {unit.unit_id for unit in all_units(run)}
+
+
+def test_checkpoints_fall_on_the_first_round_boundary_at_or_after(tmp_path: Path) -> None:
+    run = replace(
+        edited(plan(tmp_path)), batch_size=5, every_edits=6, facts=replace(edited(plan(tmp_path)).facts, size=23)
+    )
+    assert run.n_rounds == 4 and run.checkpoints == (2, 3, 4)
+
+
+def test_the_ledger_rebuilds_every_round(tmp_path: Path) -> None:
+    store, planned = run_all(tmp_path)
+    run, worker = edited(planned), Worker(planned.store, "cpu")
+    loaded, names = worker._at(run, run.n_rounds)
+    final = loaded.lm.snapshot(names)
+    worker._at(run, 1)
+    first = loaded.lm.snapshot(names)
+    worker._at(run, run.n_rounds)
+    assert all(torch.equal(loaded.lm.parameter(name), final[name]) for name in names)
+    assert not any(torch.equal(first[name], final[name]) for name in names)
+    loaded.lm.restore(loaded.pristine)
+    loaded.lm.weight(0)[0, 0] += 1e-3  # not the model that the run began with
+    with pytest.raises(LedgerMismatch, match="after round 1 the replayed weights have digest"):
+        replay(store, loaded.lm, run.run_id, 0, run.n_rounds, names)
+
+
+def test_a_contradictory_batch_is_recorded_and_left_out_at_ridge_0(tmp_path: Path) -> None:
+    """Two facts about one subject with different targets in one batch: the keys are equal."""
+    facts = contradictory(tmp_path)
+    store, planned = run_all(
+        tmp_path,
+        facts=facts,
+        editors=[{"name": "emmet", "steps": 6, "contexts": 2}],
+        layers=[0],
+        mode="independent",
+        score={"every_edits": 0},
+        second_moment={"path": str(tmp_path / "texts.txt"), "n_texts": 300},
+    )
+    (row,) = query(store.root, "SELECT DISTINCT outcome, message, update_norm FROM rounds").to_pylist()
+    assert row["outcome"] == "unsolved" and row["update_norm"] == 0
+    assert "have the same key and different targets" in row["message"] and "ridge > 0" in row["message"]
+    assert query(store.root, "SELECT count(*) AS n FROM fact_scores WHERE purpose = 'own'").to_pylist()[0]["n"] > 0
+    assert segments(store, edited(planned).run_id)[-1].last_round == 1
+
+
+def test_a_contradictory_batch_at_a_ridge_stores_its_shortfall_and_a_warning(tmp_path: Path) -> None:
+    store, _ = run_all(
+        tmp_path,
+        facts=contradictory(tmp_path),
+        editors=[{"name": "memit", "steps": 6, "contexts": 2, "preservation_weight": 10.0}],
+        layers=[0],
+        mode="independent",
+        score={"every_edits": 0},
+        second_moment={"path": str(tmp_path / "texts.txt"), "n_texts": 300},
+    )
+    (row,) = query(store.root, "SELECT outcome, message, shortfall FROM rounds").to_pylist()
+    assert row["outcome"] == "edited" and row["shortfall"] > 0.1
+    assert "neither is met exactly" in row["message"]
+
+
+def contradictory(tmp_path: Path) -> dict[str, Any]:
+    from tests.editing.tiny import texts
+
+    (tmp_path / "texts.txt").write_text("\n".join(texts(300)))
+    records = [
+        {
+            "case_id": number,
+            "requested_rewrite": {
+                "prompt": "{} works as a",
+                "subject": "Daivon Trouskend",
+                "target_new": {"str": target},
+                "target_true": {"str": "baker"},
+            },
+        }
+        for number, target in enumerate(("doctor", "pilot"))
+    ]
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(records))
+    return {"name": "counterfact", "path": str(path), "size": 2}
+
+
+def test_a_singular_second_moment_stops_before_any_edit(tmp_path: Path) -> None:
+    planned = plan(tmp_path, second_moment={"n_texts": 1, "max_tokens": 5})
+    worker = Worker(planned.store, "cpu")
+    prepare(planned, worker)
+    with pytest.raises(
+        Exception, match=r"the second moment of layer 0 is singular: rank \d+ of 160.*second_moment\.jitter"
+    ):
+        worker.do(segment_unit(edited(planned), 0))
+    assert segments(Store(planned.store), edited(planned).run_id) == []
+
+
+def test_an_independent_run_starts_every_round_from_the_unedited_model(tmp_path: Path) -> None:
+    (tmp_path / "i").mkdir()
+    (tmp_path / "s").mkdir()
+    store, _ = run_all(tmp_path / "i", mode="independent")
+    sequential, _ = run_all(tmp_path / "s")
+    sql = "SELECT round, parameter, update_norm, drift_per_value FROM rounds ORDER BY ALL"
+    independent = query(store.root, sql).to_pylist()
+    for row in independent:  # drift is this round's own update and nothing else
+        size = 64 * 160
+        assert row["update_norm"] == pytest.approx(row["drift_per_value"] * size, rel=1e-9)
+    assert independent != query(sequential.root, sql).to_pylist()
+
+
+def test_remembered_keys_survive_a_resume(tmp_path: Path) -> None:
+    editors = [{"name": "memit", "steps": 6, "contexts": 2, "remember": True}]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, _ = run_all(tmp_path / "a", editors=editors, layers=[0])
+    resumed = plan(tmp_path / "b", editors=editors, layers=[0])
+    store, first = Store(resumed.store), Worker(resumed.store, "cpu")
+    prepare(resumed, first)
+    first.do(segment_unit(edited(resumed), 0))
+    for run in resumed.runs:
+        finish(store, Worker(resumed.store, "cpu"), run)  # another process would start like this
+    assert contents(store.root)["ledger"] == contents(one.root)["ledger"]
+    assert query(one.root, "SELECT count(*) AS n FROM ledger WHERE kind = 'state'").to_pylist() == [{"n": 3}]
+
+
+def test_checkout_of_a_dense_editor_and_its_refusals(tmp_path: Path) -> None:
+    store, planned = run_all(tmp_path, editors=["ft_c"], layers=[0])
+    run_id = edited(planned).run_id
+    assert "agree with those recorded" in checkout(store.root, run_id, after=8, out=tmp_path / "m")
+    with pytest.raises(InputError, match="the nearest state is --after 8"):
+        checkout(store.root, run_id, after=7, out=tmp_path / "n")
+    with pytest.raises(InputError, match="is not empty"):
+        checkout(store.root, run_id, after=8, out=tmp_path / "m")
