@@ -37,8 +37,16 @@ def forgetting_figure(rows: Rows) -> Figure:
 
 
 def benchmark_figure(rows: Rows) -> Figure:
-    """Macro F1 of each benchmark against the number of edits."""
+    """Macro F1 of each benchmark against the number of edits; every curve begins at the unedited model's."""
     names = sorted({row["benchmark"] for row in rows})
+    starts = [row for row in rows if row["editor"] == "none"]
+    runs = {row["run_id"]: row for row in rows if row["editor"] != "none"}
+    rows = [row for row in rows if row["editor"] != "none"] + [
+        {**start, **{key: run[key] for key in ("run_id", "editor", "batch_size")}}
+        for run in runs.values()
+        for start in starts
+        if start["model"] == run["model"] and start["sample"] == run["sample"]
+    ]
     figure = Figure(figsize=(max(4, 3.2 * len(names)), 3.6), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         _curves(axis, [row for row in rows if row["benchmark"] == name], "edits", "f1", marker="o")
@@ -109,12 +117,14 @@ def batch_size_figure(rows: Rows) -> Figure:
     """Scores at the end of the run against batch size, one line per editor."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     editors = sorted({row["editor"] for row in rows})
+    sizes = sorted({row["batch_size"] for row in rows})
     for axis, kind in zip(figure.subplots(1, 4), ("efficacy", "paraphrase", "neighborhood", "forgotten"), strict=True):
         for colour, editor in zip(_COLOURS, editors, strict=False):
             mine = sorted((row for row in rows if row["editor"] == editor), key=lambda row: row["batch_size"])
-            sizes = [str(row["batch_size"]) for row in mine]
-            axis.plot(sizes, [row[kind] for row in mine], color=colour, marker="o", label=editor)
+            places = [sizes.index(row["batch_size"]) for row in mine]
+            axis.plot(places, [row[kind] for row in mine], color=colour, marker="o", label=editor)
         axis.set(title=kind, xlabel="batch size", ylim=(-0.03, 1.03))
+        axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
