@@ -8,7 +8,7 @@ from storage.store import Store
 from tasks.chain import segments
 from tasks.identity import RunSpec
 from tasks.models import edited_shape
-from tasks.stages import Plan
+from tasks.stages import Plan, with_known_layers
 
 
 def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
@@ -16,7 +16,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     store = Store(plan.store) if (Path(plan.store) / "store.json").exists() else None
     speed = _seconds_per_edit(plan.store) if store else {}
     rows, total = [], 0.0
-    for run in plan.runs:
+    for run in with_known_layers(plan, store) if store else plan.runs:
         done = sum(((c.last_round or 0) - (c.first_round or 0)) for c in segments(store, run.run_id)) if store else 0
         left = (run.n_rounds - done) * run.batch_size
         seconds = speed.get((run.editor, run.batch_size), speed.get((run.editor, None)))

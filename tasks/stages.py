@@ -208,11 +208,7 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
     units += [unit for job in plan.traces for unit in job.units()]
     session.run("locate", units)
     _stop_if_failed(session)
-    sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
-    chosen = {run_id: _chosen_layers(plan.store, run_id, by) for run_id, by in sources.items()}
-    return tuple(
-        replace(run, layers=chosen[run.layers_recipe["run_id"]]) if run.layers_recipe else run for run in plan.runs
-    )
+    return with_known_layers(plan, session.store)
 
 
 @task(name="edit and score", cache_policy=NO_CACHE)
@@ -234,6 +230,20 @@ def analyse(session: Session, runs: tuple[RunSpec, ...]) -> Path:
     """Write the report with all figures; return its path."""
     _stop_if_failed(session)
     return write_report(session.store.root, [run.run_id for run in runs], title=session.plan.name)
+
+
+def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
+    """Return the runs with the layers that finished searches and traces have found."""
+    jobs: tuple[SearchPlan | TraceJob, ...] = (*plan.searches, *plan.traces)
+    finished = {job.run_id for job in jobs if all(store.is_committed(*unit.key) for unit in job.units())}
+    sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
+    chosen = {run_id: _chosen_layers(plan.store, run_id, by) for run_id, by in sources.items() if run_id in finished}
+    return tuple(
+        replace(run, layers=chosen[run.layers_recipe["run_id"]])
+        if run.layers_recipe and run.layers_recipe["run_id"] in chosen
+        else run
+        for run in plan.runs
+    )
 
 
 def as_begun(store: Store, run: RunSpec) -> RunSpec:

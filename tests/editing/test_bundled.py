@@ -90,7 +90,7 @@ def test_the_tiny_model_grows_again_with_its_site() -> None:
     assert site_stands_out(lm, name, site=0)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_without_the_site_forming_steps_the_same_check_fails() -> None:
     name = "factworld-tiny"
     recipe = RECIPES[name].plain()

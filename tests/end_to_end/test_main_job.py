@@ -9,7 +9,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from storage.catalog import query
-from storage.store import Store
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest
 from tests.storage.test_views import check_columns
 
@@ -32,7 +31,8 @@ def test_every_stage_leaves_its_rows(tiny_store: Path) -> None:
     assert set(summary) == {"none", "rome", "memit", "ft_c"}
     assert summary["none"]["efficacy"] < 0.1 < 0.9 < summary["none"]["neighborhood"], "the model knows the true facts"
     assert summary["memit"]["efficacy"] > 0.6 and summary["rome"]["efficacy"] > 0.6
-    assert summary["rome"]["layers"] in ([0], [1]), "the search finds the site"
+    best = query(tiny_store, "SELECT layer FROM layer_summary ORDER BY score DESC, layer LIMIT 1").to_pylist()
+    assert summary["rome"]["layers"] == [best[0]["layer"]], "the runs take the layer that the search found"
 
 
 @pytest.mark.slow
@@ -79,34 +79,13 @@ def test_checkout_refuses_what_is_no_round_boundary(tiny_store: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_running_again_does_nothing_and_a_longer_run_continues(tiny_store: Path, tmp_path: Path) -> None:
+def test_running_again_does_nothing_and_plan_says_what_a_longer_run_adds(tiny_store: Path) -> None:
     before = contents(tiny_store)
     again = palimpsest("run", str(EXPERIMENT), "--set", f"store={tiny_store}")
     assert contents(tiny_store) == before and "edit and score" not in again.stderr
     assert (tiny_store / "report-tiny.html").stat().st_size > 100_000
     plan = palimpsest("plan", str(EXPERIMENT), "--set", f"store={tiny_store}", "--set", "facts.size=28")
     assert "expected editing time" in plan.stdout and run_id(tiny_store, "ft_c") in plan.stdout
-
-
-@pytest.mark.slow
-def test_a_longer_run_continues_the_shorter_one(tmp_path: Path) -> None:
-    """Number of edits and benchmarks are not part of a run: the first rounds are the same rows, later ones are added."""
-    short = [
-        "--set",
-        "locate={}",
-        "--set",
-        "layers=[0]",
-        "--set",
-        "score.benchmarks=[]",
-        "--set",
-        f"store={tmp_path / 's'}",
-    ]
-    palimpsest("run", str(EXPERIMENT), *short, "--set", "facts.size=8")
-    first = contents(tmp_path / "s")
-    palimpsest("run", str(EXPERIMENT), *short, "--set", "facts.size=16")
-    longer = contents(tmp_path / "s")
-    assert set(first["ledger"]) < set(longer["ledger"]) and set(first["fact_scores"]) < set(longer["fact_scores"])
-    assert first["runs"] == longer["runs"]
 
 
 @pytest.mark.slow
@@ -121,31 +100,6 @@ def test_query_formats(tiny_store: Path, tmp_path: Path) -> None:
     palimpsest("query", sql, "--format", "parquet", "--out", str(out), *store)
     assert pq.read_table(out).num_rows == 3
     assert palimpsest("query", sql, "--format", "xml", *store, check=False).returncode == 2
-
-
-@pytest.mark.slow
-def test_a_damaged_store_is_refused_before_any_work(tiny_store: Path, tmp_path: Path) -> None:
-    import shutil
-
-    copy = tmp_path / "store"
-    shutil.copytree(tiny_store, copy)
-    rome = run_id(copy, "rome")
-    commit = Store(copy).read_commit(rome, "segment-000000")
-    assert commit is not None
-    damaged = copy / commit.files[0]
-    damaged.write_bytes(damaged.read_bytes()[:-20])
-    done = palimpsest("run", str(EXPERIMENT), "--set", f"store={copy}", "--set", "facts.size=28", check=False)
-    assert done.returncode == 2 and "its commit says" in done.stderr and damaged.name in done.stderr
-    assert not (copy / "edits").joinpath(f"run_id={rome}", "segment-000024").exists()
-
-
-@pytest.mark.slow
-def test_too_many_gpus_are_refused_with_what_the_cluster_has(tmp_path: Path) -> None:
-    done = palimpsest(
-        "run", str(EXPERIMENT), "--set", f"store={tmp_path / 's'}", "--set", "compute.gpus_per_model=8", check=False
-    )
-    assert done.returncode == 2
-    assert "compute.gpus_per_model is 8, the cluster has 0 GPUs" in " ".join(done.stderr.split())
 
 
 @pytest.mark.slow

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from storage.catalog import query
+from storage.errors import DamagedFileError, StoreVersionError
 from storage.store import Store
 from tasks.chain import all_units, ready_units, segment_unit
 from tasks.checkout import checkout
 from tasks.errors import InputError, LedgerMismatch
+from tasks.stages import session
 from tasks.worker import Worker, replay, segments
 from tests.end_to_end.support import contents
 from tests.tasks.support import edited, finish, plan, prepare, run_all
@@ -184,3 +186,39 @@ def test_checkout_of_a_dense_editor_and_its_refusals(tmp_path: Path) -> None:
         checkout(store.root, run_id, after=7, out=tmp_path / "n")
     with pytest.raises(InputError, match="is not empty"):
         checkout(store.root, run_id, after=8, out=tmp_path / "m")
+
+
+def test_a_longer_run_continues_the_shorter_one(tmp_path: Path) -> None:
+    """Number of edits and benchmarks are not part of a run: the first rounds are the same rows, later ones are added."""
+    store, _ = run_all(tmp_path, facts={"name": "factworld", "size": 8}, score={"every_edits": 4})
+    first = contents(store.root)
+    run_all(
+        tmp_path,
+        facts={"name": "factworld", "size": 16},
+        score={"every_edits": 4, "benchmarks": ["sentiment"], "examples": 4},
+    )
+    longer = contents(store.root)
+    assert set(first["ledger"]) < set(longer["ledger"]) and set(first["fact_scores"]) < set(longer["fact_scores"])
+    assert first["runs"] == longer["runs"] and not first["benchmark_answers"] and longer["benchmark_answers"]
+
+
+def test_a_damaged_store_is_refused_before_any_work(tmp_path: Path) -> None:
+    store, planned = run_all(tmp_path)
+    commit = store.read_commit(edited(planned).run_id, "segment-000000")
+    assert commit is not None
+    damaged = store.root / commit.files[0]
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises(DamagedFileError, match=damaged.name), session(planned):
+        pytest.fail("the session must not begin")
+    assert sorted(store.root.rglob("*")) == before
+    (store.root / "store.json").write_text('{"schema_version": 2}')
+    with pytest.raises(StoreVersionError, match="schema version 2"), session(planned):
+        pytest.fail("the session must not begin")
+
+
+@pytest.mark.slow
+def test_too_many_gpus_are_refused_with_what_the_cluster_has(tmp_path: Path) -> None:
+    planned = plan(tmp_path, compute={"gpus_per_model": 8})
+    with pytest.raises(InputError, match=r"gpus_per_model is 8, the cluster has 0 GPUs.*auto"), session(planned):
+        pytest.fail("the session must not begin")
