@@ -192,11 +192,8 @@ def test_a_longer_run_continues_the_shorter_one(tmp_path: Path) -> None:
     """Number of edits and benchmarks are not part of a run: the first rounds are the same rows, later ones are added."""
     store, _ = run_all(tmp_path, facts={"name": "factworld", "size": 8}, score={"every_edits": 4})
     first = contents(store.root)
-    run_all(
-        tmp_path,
-        facts={"name": "factworld", "size": 16},
-        score={"every_edits": 4, "benchmarks": ["sentiment"], "examples": 4},
-    )
+    scored = {"every_edits": 4, "benchmarks": ["sentiment"], "examples": 4}
+    run_all(tmp_path, facts={"name": "factworld", "size": 16}, score=scored)
     longer = contents(store.root)
     assert set(first["ledger"]) < set(longer["ledger"]) and set(first["fact_scores"]) < set(longer["fact_scores"])
     assert first["runs"] == longer["runs"] and not first["benchmark_answers"] and longer["benchmark_answers"]
