@@ -41,7 +41,8 @@ final AS (
         count(*) FILTER (WHERE was_right AND wrong_now) AS n_forgotten,
         n_forgotten / nullif(n_right_when_applied, 0) AS forgotten,
         count(*) FILTER (WHERE was_right AND wrong_ever) / nullif(n_right_when_applied, 0) AS forgotten_ever,
-        avg(preferred::INT) AS retention
+        avg(preferred::INT) AS retention,
+        avg((NOT wrong_now)::INT) AS retention_accuracy
     FROM with_history
     JOIN runs USING (run_id)
     GROUP BY ALL
