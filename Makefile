@@ -1,4 +1,4 @@
-# Every target makes its own environment from the lock, once.  With uv on the PATH it is used; pip does as well.
+# Every target makes its own environment from the lock, once; the second time it does nothing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

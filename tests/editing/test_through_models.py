@@ -192,6 +192,24 @@ def test_moments_stream_merge_and_ignore_padding(family: str) -> None:
     assert relative(two.result()[2].matrix, whole.result()[2].matrix) > 1e-3
 
 
+@families
+def test_memit_is_emmet_with_its_weight_as_ridge_through_a_model(family: str) -> None:
+    found = {}
+    for name, given in (
+        ("memit", {"preservation_weight": 150.0}),
+        ("emmet", {"ridge": 150.0}),
+        ("other", {"ridge": 15.0}),
+    ):
+        lm = random_lm(family)
+        editor = "emmet" if name == "other" else name
+        hparams = resolve_hparams(editor, model="x", overrides={"steps": 4, **given})
+        start = lm.weight(1).clone()
+        apply(lm, make_editor(editor, hparams), requests(4), [1], {}, artifacts(lm, [1]))
+        found[name] = lm.weight(1) - start
+    assert relative(found["memit"], found["emmet"]) < TOLERANCE[family]
+    assert relative(found["memit"], found["other"]) > 1e-3, "another ridge is another method"
+
+
 def test_remembering_edits_travels_in_the_state() -> None:
     lm = random_lm("gpt2")
     inputs = artifacts(lm, [1])

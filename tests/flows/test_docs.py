@@ -1,0 +1,44 @@
+"""What the documentation names exists, and what exists is named."""
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.listing import KINDS, listing
+from storage.catalog import ORDER, PUBLIC
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_command_has_help_and_stands_in_the_readme() -> None:
+    commands = [command.name or command.callback.__name__.rstrip("_") for command in app.registered_commands]
+    assert {"plan", "run", "status", "query", "report", "checkout", "list", "doctor"} <= set(commands)
+    for name in commands:
+        assert f"| `palimpsest {name}" in README, name
+        shown = CliRunner().invoke(app, [name, "--help"])
+        assert shown.exit_code == 0 and len(shown.output.splitlines()) > 5, name
+
+
+def test_every_kind_can_be_listed() -> None:
+    for kind in KINDS:
+        assert listing(kind), kind
+    assert {row["editor"] for row in listing("editors")} == {"rome", "memit", "emmet", "ft_c"}
+    assert {row["view"] for row in listing("views")} == set(PUBLIC)
+    assert all(row["what"] for row in listing("views"))
+
+
+def test_files_that_the_documents_name_exist() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for name in re.findall(
+            r"`((?:editing|tasks|flows|storage|tests|docs)/[a-z_0-9./-]+\.\w+)`", document.read_text()
+        ):
+            assert (ROOT / name).exists(), f"{document.name} names {name}"
+
+
+def test_marts_build_only_on_earlier_ones() -> None:
+    for index, name in enumerate(ORDER):
+        sql = (ROOT / "storage/views" / f"{name}.sql").read_text()
+        assert not [later for later in ORDER[index + 1 :] if re.search(rf"(FROM|JOIN) {later}\b", sql)], name
