@@ -45,7 +45,7 @@ def test_scores_in_the_store_are_those_of_the_checked_out_model(tiny_store: Path
     rome = run_id(tiny_store, "rome")
     said = palimpsest("checkout", rome, "--after", "12", "--out", str(tmp_path / "model"), "--store", str(tiny_store))
     assert "agree with those recorded" in said.stdout
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     (row,) = query(tiny_store, f"SELECT * FROM logits WHERE run_id = '{rome}' AND edits_so_far = 12").to_pylist()
     logits = model(**tokenizer(row["prompt"], return_tensors="pt")).logits[0, -1].double()
