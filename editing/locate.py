@@ -112,12 +112,8 @@ def contradiction_warnings(batch: Sequence[EditRequest], solution: Solution) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpreadEditor:
-    """MEMIT and EMMET: one target at the last layer, reached by equal shares of the residual from each layer.
-
-    At each layer in turn the keys and the present state are read again, on the model with the earlier layers of this
-    batch already written.  Subclasses say what the ridge is.
-    """
+class LocatingEditor:
+    """What ROME, MEMIT and EMMET have in common: the numbers of the target search, and the weights that they edit."""
 
     steps: int
     lr: float
@@ -127,13 +123,9 @@ class SpreadEditor:
     contexts: int
     context_tokens: int
     context_starts: Sequence[str]
-    remember: bool
-    """Count the keys of earlier batches as knowledge to preserve (``C ← C + KKᵀ/ridge``)."""
     protocol: str
 
     needs: ClassVar[frozenset[Need]] = frozenset({"second_moment", "contexts"})
-    max_batch: ClassVar[int | None] = None
-    max_layers: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         require(
@@ -147,6 +139,31 @@ class SpreadEditor:
             context_tokens=self.context_tokens > 0,
         )
 
+    @property
+    def target_hparams(self) -> TargetHparams:
+        return TargetHparams(
+            steps=self.steps, lr=self.lr, weight_decay=self.weight_decay, clamp=self.clamp, kl_weight=self.kl_weight
+        )
+
+    def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
+        """Return the names of the edited weights."""
+        return tuple(lm.parameter_names(layer)["weight"] for layer in layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadEditor(LocatingEditor):
+    """MEMIT and EMMET: one target at the last layer, reached by equal shares of the residual from each layer.
+
+    At each layer in turn the keys and the present state are read again, on the model with the earlier layers of this
+    batch already written.  Subclasses say what the ridge is.
+    """
+
+    remember: bool
+    """Count the keys of earlier batches as knowledge to preserve (``C ← C + KKᵀ/ridge``)."""
+
+    max_batch: ClassVar[int | None] = None
+    max_layers: ClassVar[int | None] = None
+
     def ridge_for(self, n_edits: int) -> float:
         """Return the ridge for a batch of this size."""
         raise NotImplementedError  # a subclass's one duty
@@ -155,16 +172,10 @@ class SpreadEditor:
     def averaging(self) -> Averaging:
         return "prefixes_only" if self.protocol == "paper" else "half_bare"
 
-    def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
-        return tuple(lm.parameter_names(layer)["weight"] for layer in layers)
-
     def targets(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
     ) -> Targets:
-        hparams = TargetHparams(
-            steps=self.steps, lr=self.lr, weight_decay=self.weight_decay, clamp=self.clamp, kl_weight=self.kl_weight
-        )
-        return optimise_targets(lm, batch, artifacts.contexts, layers[-1], hparams, site="block")
+        return optimise_targets(lm, batch, artifacts.contexts, layers[-1], self.target_hparams, site="block")
 
     def edit(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts

@@ -5,8 +5,8 @@ from typing import Any
 
 from storage.catalog import query
 from storage.store import Store
-from tasks.chain import segments
 from tasks.identity import RunSpec
+from tasks.ledger import segments
 from tasks.models import edited_shape
 from tasks.stages import Plan, with_known_layers
 

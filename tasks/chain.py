@@ -8,7 +8,7 @@ from editing.scores import SCORING_VERSION
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.identity import RunSpec, Unit, UnitKind
-from tasks.worker import segments
+from tasks.ledger import segments
 
 
 def ready_units(store: Store, run: RunSpec) -> list[Unit]:

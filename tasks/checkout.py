@@ -12,7 +12,8 @@ from editing.lm import load
 from storage.catalog import query
 from storage.store import Store
 from tasks.errors import InputError, LedgerMismatch
-from tasks.worker import last_logits, replay, segments
+from tasks.ledger import replay, segments
+from tasks.rounds import last_logits
 
 LOGITS_TOLERANCE = 1e-5
 """Relative; a forward pass in another process may use other kernels, the weights themselves are compared bit by bit."""

@@ -1,4 +1,4 @@
-"""The edit ledger: parameter updates as rows, rows as parameter updates, and digests of what they give."""
+"""The edit ledger: parameter updates as rows, rows as parameter updates, replays, and digests of what they give."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,6 +9,8 @@ from torch import Tensor
 from editing.editor import ParameterUpdate
 from editing.lm import LanguageModel
 from storage.identity import digest_of_bytes
+from storage.store import Commit, Store
+from tasks.errors import LedgerMismatch
 
 STATE = "state"
 
@@ -49,6 +51,46 @@ def updates_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, list[ParameterUpd
 def state_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Return the editor's state that the rows hold."""
     return {row["parameter"]: _tensor(row["dtype"], row["shape"], row["value"]) for row in rows if row["kind"] == STATE}
+
+
+def segments(store: Store, run_id: str) -> list[Commit]:
+    """Return a run's committed segments as a chain: each starts where the one before ended."""
+    found = {c.first_round: c for c in store.commits(run_id).values() if c.kind == "segment" and c.status == "done"}
+    chain, at = [], 0
+    while at in found:
+        chain.append(found[at])
+        at = found[at].last_round or 0
+    return chain
+
+
+def replay(
+    store: Store, lm: LanguageModel, run_id: str, start: int, stop: int, names: Sequence[str], *, check: bool = True
+) -> None:
+    """Apply rounds [start, stop) of a run's ledger, comparing digests wherever a segment ends.
+
+    Raises:
+        LedgerMismatch: The ledger ends before ``stop``, or the weights are not those that were committed.
+    """
+    at = start
+    for commit in segments(store, run_id):
+        first, last = commit.first_round or 0, commit.last_round or 0
+        if last <= start or first >= stop:
+            continue
+        updates = updates_of(store.rows(commit, "ledger"))
+        for round_ in range(max(first, start), min(last, stop)):
+            for update in updates.get(round_, ()):
+                update.apply(lm)
+        at = min(last, stop)
+        if check and last <= stop:
+            found = digest_of_parameters(lm, names)
+            if found != commit.digest:
+                raise LedgerMismatch(
+                    f"run {run_id}: after round {last - 1} the replayed weights have digest {found[:12]}, the commit says "
+                    f"{str(commit.digest)[:12]}; the model files, the store, or the kind of device have changed since; "
+                    "restore them, or use a new store"
+                )
+    if at < stop:
+        raise LedgerMismatch(f"run {run_id}: the ledger ends at round {at}, wanted {stop}; let the run go on first")
 
 
 def digest_of_parameters(lm: LanguageModel, names: Sequence[str]) -> str:

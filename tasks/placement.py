@@ -77,5 +77,4 @@ def worker_shape(placement: Placement) -> tuple[int, float]:
 def start_worker(store_root: str, placement: Placement, gpus: float) -> Any:
     """Start a worker actor; Ray never restarts it or replays its calls, which would edit an unedited model."""
     options = {"num_cpus": placement.threads, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-    device = "cuda" if gpus else "cpu"
-    return ray.remote(Worker).options(**options).remote(store_root, device)
+    return ray.remote(Worker).options(**options).remote(store_root, accelerated=gpus > 0)

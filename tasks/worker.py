@@ -3,31 +3,26 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from editing.editor import Artifacts, Editor, EditResult, make_editor
-from editing.errors import SolveError
-from editing.hparams import hparams_digest
+from editing.editor import Artifacts, Editor, make_editor
 from editing.lm import LanguageModel, load
 from editing.requests import EditRequest
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
 from tasks.datasets import read_facts, sample_order
-from tasks.errors import LedgerMismatch
 from tasks.identity import ModelRef, RunSpec, Unit
-from tasks.ledger import digest_of_parameters, state_of, state_rows, update_row, updates_of
+from tasks.ledger import digest_of_parameters, replay, segments, state_of, state_rows
 from tasks.prepared import artifacts_for, make_contexts, make_moments
+from tasks.rounds import Tables, add_round, edit_batch, logits_row, round_rows, run_row
 from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows
-
-Tables = dict[str, list[dict[str, Any]]]
 
 
 @dataclass
@@ -46,13 +41,14 @@ class Worker:
 
     Args:
         root: The store, an absolute path.
-        device: Where models go, as torch names it.
+        accelerated: Whether models go to the accelerator that this process sees, or stay on the CPU.
     """
 
-    def __init__(self, root: str, device: str) -> None:
+    def __init__(self, root: str, *, accelerated: bool = False) -> None:
         transformers_logging.disable_progress_bar()
         self._store = Store(root)
-        self._device = device
+        accelerator = torch.accelerator.current_accelerator() if accelerated else None
+        self._device = accelerator.type if accelerator is not None else "cpu"
         self._models: dict[str, Loaded] = {}
         self._requests: dict[str, list[EditRequest]] = {}
         self._prepared = lru_cache(maxsize=8)(self._prepare)
@@ -133,16 +129,16 @@ class Worker:
                 lm.restore({name: loaded.pristine[name] for name in names})
             batch = [order[i] for i in range(round_ * run.batch_size, (round_ + 1) * run.batch_size)]
             before = lm.snapshot(names)
-            outcome, message, result = _edit(lm, method, batch, run, state, artifacts)
+            outcome, message, result = edit_batch(lm, method, batch, run, state, artifacts)
             if result is not None:
                 state = result.state
                 for update in result.updates:
                     update.apply(lm)
             loaded.rounds = round_ + 1
-            _add_round(tables, run, round_, batch, outcome, message, result)
-            tables["rounds"] += _round_rows(lm, names, loaded.pristine, before, run, round_, outcome, message, result)
+            add_round(tables, run, round_, batch, outcome, message, result)
+            tables["rounds"] += round_rows(lm, names, loaded.pristine, before, run, round_, outcome, message, result)
         tables["ledger"] += state_rows(last - 1, state)
-        tables["logits"].append(_logits_row(lm, order[0].prompt, last, run))
+        tables["logits"].append(logits_row(lm, order[0].prompt, last, run))
         digest = digest_of_parameters(lm, names)
         return tables, CommitInfo(kind="segment", first_round=first, last_round=last, digest=digest)
 
@@ -269,187 +265,6 @@ class Worker:
         run = self._runs[run_id]
         artifacts, digests = artifacts_for(self._store, run)
         return make_editor(run.editor, run.hparams), artifacts, digests
-
-
-def segments(store: Store, run_id: str) -> list[Any]:
-    """Return a run's committed segments as a chain: each starts where the one before ended."""
-    found = {c.first_round: c for c in store.commits(run_id).values() if c.kind == "segment" and c.status == "done"}
-    chain, at = [], 0
-    while at in found:
-        chain.append(found[at])
-        at = found[at].last_round or 0
-    return chain
-
-
-def replay(
-    store: Store, lm: LanguageModel, run_id: str, start: int, stop: int, names: Sequence[str], *, check: bool = True
-) -> None:
-    """Apply rounds [start, stop) of a run's ledger, comparing digests wherever a segment ends.
-
-    Raises:
-        LedgerMismatch: The ledger ends before ``stop``, or the weights are not those that were committed.
-    """
-    at = start
-    for commit in segments(store, run_id):
-        first, last = commit.first_round or 0, commit.last_round or 0
-        if last <= start or first >= stop:
-            continue
-        updates = updates_of(store.rows(commit, "ledger"))
-        for round_ in range(max(first, start), min(last, stop)):
-            for update in updates.get(round_, ()):
-                update.apply(lm)
-        at = min(last, stop)
-        if check and last <= stop:
-            found = digest_of_parameters(lm, names)
-            if found != commit.digest:
-                raise LedgerMismatch(
-                    f"run {run_id}: after round {last - 1} the replayed weights have digest {found[:12]}, the commit says "
-                    f"{str(commit.digest)[:12]}; the model files, the store, or the kind of device have changed since; "
-                    "restore them, or use a new store"
-                )
-    if at < stop:
-        raise LedgerMismatch(f"run {run_id}: the ledger ends at round {at}, wanted {stop}; let the run go on first")
-
-
-def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """Return a run's row of the table ``runs``, written with its first commit."""
-    variant = {"rome": "r-ROME" if run.protocol != "code" else "ROME"}.get(run.editor)
-    return {
-        "baseline_run_id": None if run.editor == "none" else run.baseline_run_id,
-        "experiment": run.experiment,
-        "model": run.model.name,
-        "model_digest": run.model.digest,
-        "model_revision": run.model.revision,
-        "dtype": run.model.dtype,
-        "facts": run.facts.name,
-        "facts_run_id": run.facts.run_id,
-        "editor": run.editor,
-        "variant": variant,
-        "hparams": json.dumps(dict(run.hparams), sort_keys=True),
-        "hparams_digest": hparams_digest(run.hparams),
-        "algorithm_version": run.version,
-        "layers": list(run.layers),
-        "batch_size": run.batch_size,
-        "mode": run.mode,
-        "sample": run.facts.sample,
-        "seed": run.seed,
-        "protocol": run.protocol,
-        "contexts": digests.get("context_texts"),
-        "moments_digest": digests.get("moments"),
-        "threads": run.compute.threads,
-        "tokens_per_forward": run.compute.tokens_per_forward,
-        "device_kind": torch.device(device).type,
-        "versions": json.dumps(
-            {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
-        ),
-        "spec": json.dumps(asdict(run), sort_keys=True),
-    }
-
-
-def _edit(
-    lm: LanguageModel,
-    method: Editor,
-    batch: Sequence[EditRequest],
-    run: RunSpec,
-    state: Mapping[str, Tensor],
-    artifacts: Artifacts,
-) -> tuple[str, str | None, EditResult | None]:
-    """Return (outcome, message, result); a batch that cannot be written is recorded and left out, the run goes on."""
-    try:
-        result = method.edit(lm, batch, run.layers, state, artifacts)
-    except SolveError as error:
-        return "unsolved", str(error), None
-    for update in result.updates:
-        tensors = [t for t in (update.left, update.right, update.value) if t is not None]
-        if not all(bool(torch.isfinite(t).all()) for t in tensors):
-            return "nan", f"the update of {update.name} holds NaN or infinite values; it was not applied", None
-    return "edited", "; ".join(result.warnings) or None, result
-
-
-def _add_round(
-    tables: Tables,
-    run: RunSpec,
-    round_: int,
-    batch: Sequence[EditRequest],
-    outcome: str,
-    message: str | None,
-    result: EditResult | None,
-) -> None:
-    reports = {report.request_id: report for report in result.facts} if result else {}
-    for index, request in enumerate(batch):
-        report = reports.get(request.request_id)
-        tables["edits"].append(
-            {
-                "round": round_,
-                "position": round_ * run.batch_size + index,
-                "fact_id": request.request_id,
-                "target_loss": report.target_loss if report else None,
-                "n_steps": report.n_steps if report else None,
-                "target_distance": report.target_distance if report else None,
-            }
-        )
-    if result is None:
-        return
-    for entry in result.edit_updates:
-        fields = asdict(entry)
-        tables["edit_updates"].append({"round": round_, "fact_id": fields.pop("request_id"), **fields})
-    tables["ledger"] += [update_row(round_, update) for update in result.updates]
-
-
-def _round_rows(
-    lm: LanguageModel,
-    names: Sequence[str],
-    pristine: Mapping[str, Tensor],
-    before: Mapping[str, Tensor],
-    run: RunSpec,
-    round_: int,
-    outcome: str,
-    message: str | None,
-    result: EditResult | None,
-) -> list[dict[str, Any]]:
-    reports = {report.parameter: report for report in result.parameters} if result else {}
-    rows = []
-    for name in names:
-        weight, origin = lm.parameter(name).double(), pristine[name].double()
-        moved, size = float((weight - origin).norm()), float(origin.norm())
-        step = float((weight - before[name].double()).norm())
-        report = reports.get(name)
-        rows.append(
-            {
-                "round": round_,
-                "edits_so_far": (round_ + 1) * run.batch_size,
-                "parameter": name,
-                "outcome": "unchanged" if outcome == "edited" and step == 0 else outcome,
-                "message": message,
-                "update_norm": step,
-                "weight_norm": float(weight.norm()),
-                "drift": moved / size if size else None,
-                "drift_per_value": moved / origin.numel(),
-                "ridge": report.ridge if report else None,
-                "shortfall": report.shortfall if report else None,
-                "solve_error": report.solve_error if report else None,
-            }
-        )
-    return rows
-
-
-def _logits_row(lm: LanguageModel, prompt: str, rounds: int, run: RunSpec) -> dict[str, Any]:
-    ids, logits = last_logits(lm, prompt)
-    return {
-        "round": rounds - 1,
-        "edits_so_far": rounds * run.batch_size,
-        "prompt": prompt,
-        "ids": ids,
-        "logits": logits,
-    }
-
-
-def last_logits(lm: LanguageModel, prompt: str) -> tuple[list[int], list[float]]:
-    """Return a prompt's ids and the model's own logits after it, from an ordinary forward pass."""
-    (ids,) = lm.format.prompts([prompt])
-    with torch.no_grad():
-        logits = lm.model(torch.tensor([list(ids)], device=lm.model.device)).logits[0, -1]
-    return list(ids), logits.double().cpu().tolist()
 
 
 def _constant(round_: int | None, _index: int) -> int | None:

@@ -7,22 +7,20 @@ from typing import ClassVar
 from editing.editor import (
     Artifacts,
     EditResult,
-    Need,
     ParameterReport,
     ParameterUpdate,
     State,
     editor,
-    require,
 )
 from editing.lm import LanguageModel
-from editing.locate import Averaging, Keys, edit_update_reports, fact_reports, read_keys
+from editing.locate import Averaging, Keys, LocatingEditor, edit_update_reports, fact_reports, read_keys
 from editing.requests import EditRequest
-from editing.targets import TargetHparams, Targets, optimise_targets
+from editing.targets import Targets, optimise_targets
 
 
 @editor("rome")
 @dataclass(frozen=True, kw_only=True)
-class Rome:
+class Rome(LocatingEditor):
     """``Δ = (v* - W k) uᵀ / (uᵀk)`` with ``u = C⁻¹k``.
 
     ``corrected`` and ``paper`` use the prefix-averaged key for every k, so that the edited weight maps it to v*
@@ -30,39 +28,13 @@ class Rome:
     disagree it divides by almost nothing (disabling edits).
     """
 
-    steps: int
-    lr: float
-    weight_decay: float
-    clamp: float
-    kl_weight: float
-    contexts: int
-    context_tokens: int
-    context_starts: Sequence[str]
-    protocol: str
-
     version: ClassVar[int] = 1
-    needs: ClassVar[frozenset[Need]] = frozenset({"second_moment", "contexts"})
     max_batch: ClassVar[int | None] = 1
     max_layers: ClassVar[int | None] = 1
-
-    def __post_init__(self) -> None:
-        require(
-            self,
-            steps=self.steps > 0,
-            lr=self.lr > 0,
-            clamp=self.clamp > 0,
-            weight_decay=self.weight_decay >= 0,
-            kl_weight=self.kl_weight >= 0,
-            contexts=self.contexts >= 0,
-            context_tokens=self.context_tokens > 0,
-        )
 
     @property
     def averaging(self) -> Averaging:
         return "prefixes_only" if self.protocol == "paper" else "flat"
-
-    def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
-        return tuple(lm.parameter_names(layer)["weight"] for layer in layers)
 
     def edit(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
@@ -74,10 +46,7 @@ class Rome:
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
     ) -> Targets:
         """Return v* of each request, optimised on the model as it is now."""
-        hparams = TargetHparams(
-            steps=self.steps, lr=self.lr, weight_decay=self.weight_decay, clamp=self.clamp, kl_weight=self.kl_weight
-        )
-        return optimise_targets(lm, batch, artifacts.contexts, layers[0], hparams, site="value")
+        return optimise_targets(lm, batch, artifacts.contexts, layers[0], self.target_hparams, site="value")
 
     def edit_each(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts

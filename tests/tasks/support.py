@@ -51,7 +51,7 @@ def finish(store: Store, worker: Worker, run: RunSpec) -> None:
 def run_all(tmp_path: Path, **changes: Any) -> tuple[Store, Plan]:
     planned = plan(tmp_path, **changes)
     store = Store(planned.store)
-    worker = Worker(planned.store, "cpu")
+    worker = Worker(planned.store)
     prepare(planned, worker)
     for run in planned.runs:
         finish(store, worker, run)

@@ -15,8 +15,9 @@ from storage.store import Store
 from tasks.chain import all_units, ready_units, segment_unit
 from tasks.checkout import checkout
 from tasks.errors import InputError, LedgerMismatch
+from tasks.ledger import replay, segments
 from tasks.stages import session
-from tasks.worker import Worker, replay, segments
+from tasks.worker import Worker
 from tests.end_to_end.support import contents
 from tests.tasks.support import edited, finish, plan, prepare, run_all
 
@@ -35,7 +36,7 @@ def test_segment_length_and_the_number_of_workers_change_nothing(tmp_path: Path)
     (tmp_path / "b").mkdir()
     one, _ = run_all(tmp_path / "a")
     planned = plan(tmp_path / "b", commit_every=6)
-    store, workers, rng = Store(planned.store), [Worker(planned.store, "cpu") for _ in range(2)], random.Random(3)
+    store, workers, rng = Store(planned.store), [Worker(planned.store) for _ in range(2)], random.Random(3)
     prepare(planned, workers[0])
     for run in planned.runs:
         while units := ready_units(store, run):
@@ -51,7 +52,7 @@ def test_segment_length_and_the_number_of_workers_change_nothing(tmp_path: Path)
 def test_a_unit_done_twice_is_skipped(tmp_path: Path) -> None:
     store, planned = run_all(tmp_path)
     before = contents(store.root)
-    assert Worker(planned.store, "cpu").do(segment_unit(edited(planned), 0)) == "skipped"
+    assert Worker(planned.store).do(segment_unit(edited(planned), 0)) == "skipped"
     assert contents(store.root) == before
 
 
@@ -70,7 +71,7 @@ def test_checkpoints_fall_on_the_first_round_boundary_at_or_after(tmp_path: Path
 
 def test_the_ledger_rebuilds_every_round(tmp_path: Path) -> None:
     store, planned = run_all(tmp_path)
-    run, worker = edited(planned), Worker(planned.store, "cpu")
+    run, worker = edited(planned), Worker(planned.store)
     loaded, names = worker._at(run, run.n_rounds)
     final = loaded.lm.snapshot(names)
     worker._at(run, 1)
@@ -141,7 +142,7 @@ def contradictory(tmp_path: Path) -> dict[str, Any]:
 
 def test_a_singular_second_moment_stops_before_any_edit(tmp_path: Path) -> None:
     planned = plan(tmp_path, second_moment={"n_texts": 1, "max_tokens": 5})
-    worker = Worker(planned.store, "cpu")
+    worker = Worker(planned.store)
     prepare(planned, worker)
     with pytest.raises(
         Exception, match=r"the second moment of layer 0 is singular: rank \d+ of 160.*second_moment\.jitter"
@@ -169,11 +170,11 @@ def test_remembered_keys_survive_a_resume(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     one, _ = run_all(tmp_path / "a", editors=editors, layers=[0])
     resumed = plan(tmp_path / "b", editors=editors, layers=[0])
-    store, first = Store(resumed.store), Worker(resumed.store, "cpu")
+    store, first = Store(resumed.store), Worker(resumed.store)
     prepare(resumed, first)
     first.do(segment_unit(edited(resumed), 0))
     for run in resumed.runs:
-        finish(store, Worker(resumed.store, "cpu"), run)  # another process would start like this
+        finish(store, Worker(resumed.store), run)  # another process would start like this
     assert contents(store.root)["ledger"] == contents(one.root)["ledger"]
     assert query(one.root, "SELECT count(*) AS n FROM ledger WHERE kind = 'state'").to_pylist() == [{"n": 3}]
 

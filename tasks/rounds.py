@@ -1,0 +1,162 @@
+"""One round: a batch edited, and everything that is known of it as rows."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from editing.editor import Artifacts, Editor, EditResult
+from editing.errors import SolveError
+from editing.hparams import hparams_digest
+from editing.lm import LanguageModel
+from editing.requests import EditRequest
+from tasks.identity import RunSpec
+from tasks.ledger import update_row
+
+Tables = dict[str, list[dict[str, Any]]]
+
+
+def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Return a run's row of the table ``runs``, written with its first commit."""
+    variant = {"rome": "r-ROME" if run.protocol != "code" else "ROME"}.get(run.editor)
+    return {
+        "baseline_run_id": None if run.editor == "none" else run.baseline_run_id,
+        "experiment": run.experiment,
+        "model": run.model.name,
+        "model_digest": run.model.digest,
+        "model_revision": run.model.revision,
+        "dtype": run.model.dtype,
+        "facts": run.facts.name,
+        "facts_run_id": run.facts.run_id,
+        "editor": run.editor,
+        "variant": variant,
+        "hparams": json.dumps(dict(run.hparams), sort_keys=True),
+        "hparams_digest": hparams_digest(run.hparams),
+        "algorithm_version": run.version,
+        "layers": list(run.layers),
+        "batch_size": run.batch_size,
+        "mode": run.mode,
+        "sample": run.facts.sample,
+        "seed": run.seed,
+        "protocol": run.protocol,
+        "contexts": digests.get("context_texts"),
+        "moments_digest": digests.get("moments"),
+        "threads": run.compute.threads,
+        "tokens_per_forward": run.compute.tokens_per_forward,
+        "device_kind": torch.device(device).type,
+        "versions": json.dumps(
+            {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+        ),
+        "spec": json.dumps(asdict(run), sort_keys=True),
+    }
+
+
+def edit_batch(
+    lm: LanguageModel,
+    method: Editor,
+    batch: Sequence[EditRequest],
+    run: RunSpec,
+    state: Mapping[str, Tensor],
+    artifacts: Artifacts,
+) -> tuple[str, str | None, EditResult | None]:
+    """Return (outcome, message, result); a batch that cannot be written is recorded and left out, the run goes on."""
+    try:
+        result = method.edit(lm, batch, run.layers, state, artifacts)
+    except SolveError as error:
+        return "unsolved", str(error), None
+    for update in result.updates:
+        tensors = [t for t in (update.left, update.right, update.value) if t is not None]
+        if not all(bool(torch.isfinite(t).all()) for t in tensors):
+            return "nan", f"the update of {update.name} holds NaN or infinite values; it was not applied", None
+    return "edited", "; ".join(result.warnings) or None, result
+
+
+def add_round(
+    tables: Tables,
+    run: RunSpec,
+    round_: int,
+    batch: Sequence[EditRequest],
+    outcome: str,
+    message: str | None,
+    result: EditResult | None,
+) -> None:
+    reports = {report.request_id: report for report in result.facts} if result else {}
+    for index, request in enumerate(batch):
+        report = reports.get(request.request_id)
+        tables["edits"].append(
+            {
+                "round": round_,
+                "position": round_ * run.batch_size + index,
+                "fact_id": request.request_id,
+                "target_loss": report.target_loss if report else None,
+                "n_steps": report.n_steps if report else None,
+                "target_distance": report.target_distance if report else None,
+            }
+        )
+    if result is None:
+        return
+    for entry in result.edit_updates:
+        fields = asdict(entry)
+        tables["edit_updates"].append({"round": round_, "fact_id": fields.pop("request_id"), **fields})
+    tables["ledger"] += [update_row(round_, update) for update in result.updates]
+
+
+def round_rows(
+    lm: LanguageModel,
+    names: Sequence[str],
+    pristine: Mapping[str, Tensor],
+    before: Mapping[str, Tensor],
+    run: RunSpec,
+    round_: int,
+    outcome: str,
+    message: str | None,
+    result: EditResult | None,
+) -> list[dict[str, Any]]:
+    reports = {report.parameter: report for report in result.parameters} if result else {}
+    rows = []
+    for name in names:
+        weight, origin = lm.parameter(name).double(), pristine[name].double()
+        moved, size = float((weight - origin).norm()), float(origin.norm())
+        step = float((weight - before[name].double()).norm())
+        report = reports.get(name)
+        rows.append(
+            {
+                "round": round_,
+                "edits_so_far": (round_ + 1) * run.batch_size,
+                "parameter": name,
+                "outcome": "unchanged" if outcome == "edited" and step == 0 else outcome,
+                "message": message,
+                "update_norm": step,
+                "weight_norm": float(weight.norm()),
+                "drift": moved / size if size else None,
+                "drift_per_value": moved / origin.numel(),
+                "ridge": report.ridge if report else None,
+                "shortfall": report.shortfall if report else None,
+                "solve_error": report.solve_error if report else None,
+            }
+        )
+    return rows
+
+
+def logits_row(lm: LanguageModel, prompt: str, rounds: int, run: RunSpec) -> dict[str, Any]:
+    ids, logits = last_logits(lm, prompt)
+    return {
+        "round": rounds - 1,
+        "edits_so_far": rounds * run.batch_size,
+        "prompt": prompt,
+        "ids": ids,
+        "logits": logits,
+    }
+
+
+def last_logits(lm: LanguageModel, prompt: str) -> tuple[list[int], list[float]]:
+    """Return a prompt's ids and the model's own logits after it, from an ordinary forward pass."""
+    (ids,) = lm.format.prompts([prompt])
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([list(ids)], device=lm.model.device)).logits[0, -1]
+    return list(ids), logits.double().cpu().tolist()
