@@ -8,7 +8,8 @@ from editing.editor import Artifacts, Editor, EditResult, State, editor_class, m
 from editing.errors import HparamsError, MomentError, RequestError
 from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
-from editing.lm import LanguageModel, load
+from editing.lm import LanguageModel
+from editing.loading import load
 from editing.moments import SecondMoment, collect_moments
 from editing.requests import EditRequest
 
@@ -92,8 +93,7 @@ def apply(
 ) -> EditResult:
     """Compute one batch's edit and write it."""
     result = method.edit(lm, batch, layers, state, artifacts)
-    for update in result.updates:
-        update.apply(lm)
+    result.apply(lm)
     return result
 
 
@@ -101,6 +101,8 @@ def check_shape(editor: str, lm: LanguageModel, layers: Sequence[int], batch_siz
     """Raise if an editor cannot work on these layers or on batches of this size."""
     cls = editor_class(editor)
     lm.check_layers(layers)
+    if (why := cls.refusal(lm.family, len(layers))) is not None:
+        raise HparamsError(f"editor {editor!r} cannot edit layers {list(layers)} of {lm.name or 'this model'}: {why}")
     if list(layers) != sorted(set(layers)):
         raise HparamsError(
             f"layers {list(layers)}: expected ascending layers, each once; the last is the target's layer"

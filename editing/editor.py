@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from editing.errors import HparamsError, MomentError
+from editing.families import Family
 from editing.geometry import KeyGeometry
 from editing.hparams import editor_names
 from editing.lm import LanguageModel
+from editing.patches import PatchChange
 from editing.requests import EditRequest
 
-Need = Literal["second_moment", "contexts"]
+Need = Literal["second_moment", "contexts", "network", "subject"]
 State = Mapping[str, Tensor]
 """What an editor carries from round to round; a value, never hidden.  Empty for editors without memory."""
 
@@ -29,29 +31,37 @@ class ParameterUpdate:
     """[d_out, rank], with ``right`` [rank, d_in]: ``left @ right`` is added to the parameter's ``[d_out, d_in]`` view."""
     right: Tensor | None = None
     value: Tensor | None = None
-    """The new parameter, in its own layout."""
+    """The new parameter, in its own layout; float32 for a 16-bit one."""
 
     @classmethod
     def low_rank(cls, lm: LanguageModel, name: str, left: Tensor, right: Tensor) -> "ParameterUpdate":
         """Return the smaller of factors in the stored dtype and the whole new tensor (both give the same bits)."""
-        stored = torch.promote_types(lm.parameter(name).dtype, torch.float32)
+        stored = lm.stored_dtype(name)
         update = cls(name, left.to(stored).contiguous(), right.to(stored).contiguous())
         if left.numel() + right.numel() < lm.parameter(name).numel():
             return update
         with lm.preserved([name]):
             update.apply(lm)
-            return cls(name, value=lm.parameter(name).detach().clone())
+            return cls(name, value=lm.precise(name).detach().clone())
+
+    @classmethod
+    def dense(cls, lm: LanguageModel, name: str, change: Tensor) -> "ParameterUpdate":
+        """Return the new value of a parameter to whose ``[d_out, d_in]`` view ``change`` is added."""
+        weight = lm.precise(name)
+        step = change.T if lm.is_transposed(name) else change
+        return cls(name, value=(weight.double() + step.double()).to(lm.stored_dtype(name)).contiguous())
 
     @torch.no_grad()
     def apply(self, lm: LanguageModel) -> None:
         """Change the model.  A chain and its replay both come here, so they agree bit by bit."""
         if self.value is not None:
-            lm.parameter(self.name).copy_(self.value)
+            lm.write(self.name, self.value)
             return
         assert self.left is not None and self.right is not None
-        view = lm.weight_view(self.name)
-        left, right = self.left.to(view.device).double(), self.right.to(view.device).double()
-        view.copy_((view.double() + left @ right).to(view.dtype))
+        weight = lm.precise(self.name)
+        change = self.left.to(weight.device).double() @ self.right.to(weight.device).double()
+        change = change.T if lm.is_transposed(self.name) else change
+        lm.write(self.name, (weight.double() + change).to(lm.stored_dtype(self.name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +98,8 @@ class ParameterReport:
     ridge: float | None = None
     shortfall: float | None = None
     solve_error: float | None = None
+    mean_residual: float | None = None
+    """Mean over tokens of ‖S*u - d‖/‖d‖: how much of each token's shift is lost when shifts are joined (MALMEN)."""
 
 
 class EditResult(NamedTuple):
@@ -101,6 +113,15 @@ class EditResult(NamedTuple):
     warnings: tuple[str, ...] = ()
     losses: tuple[float, ...] = ()
     """Loss of every optimiser step of editors that fine-tune."""
+    patches: tuple[PatchChange, ...] = ()
+    """Changes of what lives beside the weights (GRACE's codebook)."""
+
+    def apply(self, lm: LanguageModel) -> None:
+        """Write the edit into the model."""
+        for update in self.updates:
+            update.apply(lm)
+        for change in self.patches:
+            lm.patches.apply(change)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +131,8 @@ class Artifacts:
     geometry: Mapping[int, KeyGeometry] = field(default_factory=dict)
     contexts: tuple[str, ...] = ("",)
     """Texts put before a prompt; the bare prompt (``""``) comes first."""
+    networks: Any = None
+    """A trained :class:`editing.hypernetwork.HyperNetworks`, for editors that need one."""
 
     def geometry_of(self, layer: int) -> KeyGeometry:
         """Raise MomentError if the second moment of ``layer`` is not there."""
@@ -130,6 +153,11 @@ class Editor(Protocol):
     max_batch: ClassVar[int | None]
     max_layers: ClassVar[int | None]
 
+    @classmethod
+    def refusal(cls, family: Family, n_layers: int) -> str | None:
+        """Return why this editor cannot edit ``n_layers`` layers of such a model; None if it can."""
+        ...
+
     def edit(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
     ) -> EditResult:
@@ -145,6 +173,36 @@ class Editor(Protocol):
     def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
         """Return the names of all parameters that this editor may change."""
         ...
+
+
+class BaseEditor:
+    """What most editors share: any family, and independent edits one after another."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    max_batch: ClassVar[int | None] = None
+    max_layers: ClassVar[int | None] = None
+
+    @classmethod
+    def refusal(cls, family: Family, n_layers: int) -> str | None:
+        return None
+
+    def edit(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
+    ) -> EditResult:
+        raise NotImplementedError
+
+    def edit_each(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
+    ) -> list[EditResult]:
+        return [self.edit(lm, [request], layers, {}, artifacts) for request in batch]
+
+    def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
+        return ()
+
+
+def causal_only(family: Family, why: str) -> str | None:
+    """Return a refusal of models that are not decoders."""
+    return None if family.head == "causal" else f"{why}; this model has a {family.head} head"
 
 
 _EDITORS: dict[str, type] = {}

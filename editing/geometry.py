@@ -1,6 +1,7 @@
 """The one closed form behind ROME, MEMIT, EMMET and MALMEN's last step, in the geometry of a layer's keys."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,19 @@ class Solution(NamedTuple):
     """float64 [edit], ‖Δ‖ of each edit written alone: ‖r‖·‖C⁻¹k‖/(q+ridge)."""
     contradictions: tuple[tuple[int, int], ...]
     """Pairs of edits with one key and different residuals."""
+
+    def of_edits(self, edits: range) -> "Solution":
+        """Return the solution without the rows of other edits, whose residuals are zero."""
+        rows = slice(edits.start, edits.stop)
+        pairs = tuple((i - edits.start, j - edits.start) for i, j in self.contradictions if i in edits and j in edits)
+        return self._replace(
+            left=self.left[:, rows],
+            right=self.right[rows],
+            q=self.q[rows],
+            disturbance=self.disturbance[rows],
+            norm=self.norm[rows],
+            contradictions=pairs,
+        )
 
     @property
     def update(self) -> Tensor:
@@ -82,6 +96,27 @@ class KeyGeometry:
         """Return ``C⁻¹ columns`` [d_in, n] in float64."""
         return torch.cholesky_solve(columns.double(), self.factor)
 
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues [d_in] of C, ascending, and its eigenvectors [d_in, d_in] as columns (cost: O(d_in³), once)."""
+        values, vectors = torch.linalg.eigh(self.moment)
+        return values, vectors
+
+    def null_space(self, threshold: float) -> Tensor:
+        """Return the eigenvectors [d_in, rank] of C whose eigenvalues lie below an absolute threshold.
+
+        Raises:
+            MomentError: There are none.
+        """
+        values, vectors = self.spectrum
+        kept = values < threshold
+        if not bool(kept.any()):
+            raise MomentError(
+                f"no eigenvalue of the second moment lies below {threshold:g} (the least is {float(values[0]):.2e}); expected "
+                "some: the threshold is absolute, so raise it to this model's scale"
+            )
+        return vectors[:, kept]
+
     def remember(self, keys: Tensor, *, ridge: float) -> "KeyGeometry":
         """Return the geometry in which keys [edit, d_in] written at ``ridge`` count as knowledge to preserve.
 
@@ -96,7 +131,9 @@ class KeyGeometry:
         k = keys.double()
         return KeyGeometry.of(self.moment + k.T @ k / ridge)
 
-    def least_disturbing_update(self, keys: Tensor, residuals: Tensor, *, ridge: float = 0.0) -> Solution:
+    def least_disturbing_update(
+        self, keys: Tensor, residuals: Tensor, *, ridge: float = 0.0, held: Tensor | None = None
+    ) -> Solution:
         """Return the update that gives every key its residual while disturbing ordinary keys least.
 
         Disturbance is ``tr(Δ C Δᵀ)``.  The minimiser is
@@ -110,6 +147,8 @@ class KeyGeometry:
             keys: [edit, d_in], what each edited token feeds into the weight.
             residuals: [edit, d_out], wanted output minus present output for each key.
             ridge: Slack in the constraints, on the scale of ``KᵀC⁻¹K``.
+            held: [earlier edit, d_in], keys whose values must not change: constraints with zero residual.  At ridge > 0
+                this equals :meth:`remember`.
 
         Raises:
             SolveError: At ridge 0, some constraint is missed by more than ``MAX_SHORTFALL``: two edits have (nearly)
@@ -117,6 +156,10 @@ class KeyGeometry:
 
         Cost: O(edit · d_in²); the O(d_in³) factorisation was paid in :meth:`of`.
         """
+        if held is not None and len(held):
+            wanted = torch.cat([torch.zeros(len(held), residuals.shape[1]).to(residuals), residuals])
+            joint = self.least_disturbing_update(torch.cat([held.to(keys), keys]), wanted, ridge=ridge)
+            return joint.of_edits(range(len(held), len(wanted)))
         k, r = keys.double().T, residuals.double().T  # the papers' layout: a column per edit
         c_inv_k = torch.cholesky_solve(k, self.factor)
         gram = k.T @ c_inv_k

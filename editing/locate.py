@@ -1,6 +1,6 @@
 """What locate-then-edit methods share: keys of a batch, targets, and the loop over layers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from editing.editor import (
     Artifacts,
+    BaseEditor,
     EditResult,
     EditUpdateReport,
     FactReport,
@@ -16,8 +17,10 @@ from editing.editor import (
     ParameterReport,
     ParameterUpdate,
     State,
+    causal_only,
     require,
 )
+from editing.families import Family
 from editing.geometry import KeyGeometry, Solution
 from editing.lm import LanguageModel, Site
 from editing.requests import EditRequest
@@ -112,7 +115,7 @@ def contradiction_warnings(batch: Sequence[EditRequest], solution: Solution) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocatingEditor:
+class LocatingEditor(BaseEditor):
     """What ROME, MEMIT and EMMET have in common: the numbers of the target search, and the weights that they edit."""
 
     steps: int
@@ -125,7 +128,11 @@ class LocatingEditor:
     context_starts: Sequence[str]
     protocol: str
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"second_moment", "contexts"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"second_moment", "contexts", "subject"})
+
+    @classmethod
+    def refusal(cls, family: Family, n_layers: int) -> str | None:
+        return causal_only(family, "it looks for a subject's state in a left-to-right model")
 
     def __post_init__(self) -> None:
         require(
@@ -152,21 +159,38 @@ class LocatingEditor:
 
 @dataclass(frozen=True, kw_only=True)
 class SpreadEditor(LocatingEditor):
-    """MEMIT and EMMET: one target at the last layer, reached by equal shares of the residual from each layer.
+    """MEMIT and its relatives: one target at the last layer, reached by equal shares of the residual from each layer.
 
     At each layer in turn the keys and the present state are read again, on the model with the earlier layers of this
-    batch already written.  Subclasses say what the ridge is.
+    batch already written.  Subclasses say how the equation of one layer is solved.
     """
 
     remember: bool
-    """Count the keys of earlier batches as knowledge to preserve (``C ← C + KKᵀ/ridge``)."""
+    """Keep what the keys of earlier batches give: as knowledge to preserve at ridge > 0 (``C ← C + KKᵀ/ridge``), as
+    constraints with zero residual at ridge 0."""
 
-    max_batch: ClassVar[int | None] = None
-    max_layers: ClassVar[int | None] = None
+    keys_after_write: ClassVar[bool] = False
+    """Whether earlier keys are remembered as the edited model gives them, or as they were when written."""
+
+    @classmethod
+    def refusal(cls, family: Family, n_layers: int) -> str | None:
+        if family.normed_value and family.head == "causal" and n_layers > 1:
+            return (
+                "a norm stands between each MLP's output and the residual stream, so a residual cannot be shared among "
+                "layers; give one layer"
+            )
+        return super().refusal(family, n_layers)
 
     def ridge_for(self, n_edits: int) -> float:
         """Return the ridge for a batch of this size."""
         raise NotImplementedError  # a subclass's one duty
+
+    def solve(self, geometry: KeyGeometry, keys: Tensor, residual: Tensor, earlier: Tensor | None) -> Solution:
+        """Return one layer's update; ``earlier`` holds the keys of batches to remember."""
+        ridge = self.ridge_for(len(keys))
+        if earlier is not None and ridge > 0:
+            return geometry.remember(earlier, ridge=ridge).least_disturbing_update(keys, residual, ridge=ridge)
+        return geometry.least_disturbing_update(keys, residual, ridge=ridge, held=earlier)
 
     @property
     def averaging(self) -> Averaging:
@@ -175,7 +199,9 @@ class SpreadEditor(LocatingEditor):
     def targets(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
     ) -> Targets:
-        return optimise_targets(lm, batch, artifacts.contexts, layers[-1], self.target_hparams, site="block")
+        """Return z of each request, optimised on the model as it is now."""
+        site: Literal["value", "block"] = "value" if lm.family.normed_value else "block"
+        return optimise_targets(lm, batch, artifacts.contexts, layers[-1], self.target_hparams, site=site)
 
     def edit(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
@@ -204,17 +230,15 @@ class SpreadEditor(LocatingEditor):
         edit_updates: list[EditUpdateReport] = []
         parameters: list[ParameterReport] = []
         warnings: list[str] = []
-        remembered = dict(state)
+        written: dict[int, Tensor] = {}
         with lm.preserved(self.parameter_names(lm, layers)):
             for index, layer in enumerate(layers):
                 name = lm.parameter_names(layer)["weight"]
                 geometry = artifacts.geometry_of(layer)
-                if f"keys.{layer}" in state:
-                    geometry = geometry.remember(state[f"keys.{layer}"], ridge=ridge)
                 keys = read_keys(lm, batch, artifacts.contexts, layer, self.averaging)
                 present = self.present(lm, batch, layers[-1])
                 residual = (targets.value - present) / (len(layers) - index)
-                solution = geometry.least_disturbing_update(keys.mean, residual, ridge=ridge)
+                solution = self.solve(geometry, keys.mean, residual, state.get(f"keys.{layer}"))
                 update = ParameterUpdate.low_rank(lm, name, solution.left, solution.right)
                 update.apply(lm)
                 updates.append(update)
@@ -225,12 +249,14 @@ class SpreadEditor(LocatingEditor):
                 )
                 edit_updates += edit_update_reports(batch, name, geometry, keys, residual, solution)
                 warnings += contradiction_warnings(batch, solution)
-                if self.remember:
-                    earlier = [state[f"keys.{layer}"]] if f"keys.{layer}" in state else []
-                    remembered[f"keys.{layer}"] = torch.cat([*earlier, keys.mean])
+                written[layer] = keys.mean
+            if self.remember and self.keys_after_write:
+                written = {
+                    layer: read_keys(lm, batch, artifacts.contexts, layer, self.averaging).mean for layer in layers
+                }
         return EditResult(
             tuple(updates),
-            remembered,
+            remembered(state, written) if self.remember else {},
             fact_reports(batch, targets),
             tuple(edit_updates),
             tuple(parameters),
@@ -239,7 +265,16 @@ class SpreadEditor(LocatingEditor):
 
     @staticmethod
     def present(lm: LanguageModel, batch: Sequence[EditRequest], layer: int) -> Tensor:
-        """Return the block output [edit, d] at the subject's last token of the bare prompts, as the model is now."""
+        """Return the state [edit, d] that targets are compared with, at the subject's last token of the bare prompts."""
         prompts = lm.format.lookups([r.prompt for r in batch], [r.subject_end for r in batch])
-        site = Site("block", layer)
+        site = Site("value" if lm.family.normed_value else "block", layer)
         return lm.states_at([p.ids[: p.lookup + 1] for p in prompts], [p.lookup for p in prompts], [site])[site]
+
+
+def remembered(state: State, written: Mapping[int, Tensor]) -> State:
+    """Return the state with the keys of one more batch."""
+    out = dict(state)
+    for layer, keys in written.items():
+        earlier = [state[f"keys.{layer}"].to(keys)] if f"keys.{layer}" in state else []
+        out[f"keys.{layer}"] = torch.cat([*earlier, keys])
+    return out

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from editing.lm import LanguageModel, Site, UpperPass, log_softmax
+from editing.lm import LanguageModel, Site, log_softmax
+from editing.passes import UpperPass
 from editing.requests import EditRequest
 from editing.tokens import align_rows
 
@@ -95,7 +96,8 @@ def optimise_targets(
         contexts: Text put before the prompt, ``""`` for the bare prompt, which comes first.
         layer: The state is added to this block's output; blocks below it run once.
         site: Where h is read: the MLP's output (``value``: ROME) or the block's output (``block``: MEMIT, EMMET).
-            In a pre-norm block δ arrives at both alike.
+            In a pre-norm block δ arrives at both alike; where a norm stands between them (Gemma), δ goes to the MLP's
+            output itself.
     """
     facts = _tokenise(lm, requests, contexts)
     # What lies before a subject's last token never changes: only the columns from there on are computed again.
@@ -145,10 +147,12 @@ class _LossIndex(NamedTuple):
 def _optimise_group(
     lm: LanguageModel, facts: list[_FactRows], layer: int, hparams: TargetHparams, site: Literal["value", "block"]
 ) -> Targets:
+    through_norm = site == "value" and lm.family.normed_value
     width = len(facts[0].ids)
     sequences = [ids for fact in facts for ids in fact.ids]
     rows, column = align_rows(sequences, [at for fact in facts for at in fact.lookups])
-    upper = lm.upper_pass(rows, layer + 1, first_column=column)
+    upper = lm.upper_pass(rows, layer if through_norm else layer + 1, first_column=column)
+    module = lm.mlp_out(layer) if through_norm else None
     if site == "block":
         initial = upper.hidden[::width, 0].clone()
     else:
@@ -163,7 +167,7 @@ def _optimise_group(
     index = _loss_index(facts, width)
     for step in range(hparams.steps):
         free = delta.clone().requires_grad_(True)
-        nll, now = _losses(lm, upper, free, index, width)
+        nll, now = _losses(lm, upper, free, index, width, module)
         before = now.detach() if before is None else before
         kl = (now.exp() * (now - before)).sum(1)
         decay = hparams.weight_decay * free.norm(dim=1) / size[active] ** 2
@@ -209,11 +213,27 @@ def _loss_index(facts: list[_FactRows], width: int) -> _LossIndex:
     )
 
 
-def _losses(lm: LanguageModel, upper: UpperPass, delta: Tensor, index: _LossIndex, width: int) -> tuple[Tensor, Tensor]:
-    """Return each fact's NLL [edit] and its log-probabilities [edit, vocab] at the KL row's lookup token."""
+def _losses(
+    lm: LanguageModel, upper: UpperPass, delta: Tensor, index: _LossIndex, width: int, module: nn.Module | None
+) -> tuple[Tensor, Tensor]:
+    """Return each fact's NLL [edit] and its log-probabilities [edit, vocab] at the KL row's lookup token.
+
+    ``delta`` is added to the upper pass's first column, or to that of ``module``'s output.
+    """
     hidden, device = upper.hidden, upper.hidden.device
-    moved = hidden[:, :1] + delta.repeat_interleave(width, dim=0)[:, None]
-    states = upper(torch.cat([moved, hidden[:, 1:]], dim=1))
+    shift = delta.repeat_interleave(width, dim=0)[:, None]
+
+    def moved(state: Tensor) -> Tensor:
+        return torch.cat([state[:, :1] + shift, state[:, 1:]], dim=1)
+
+    if module is None:
+        states = upper(moved(hidden))
+    else:
+        handle = module.register_forward_hook(lambda _module, _args, output: moved(output))
+        try:
+            states = upper(hidden)
+        finally:
+            handle.remove()
     kl_rows = torch.arange(width - 1, hidden.shape[0], width)
     picked = torch.cat([states[index.rows, index.at], states[kl_rows, 0]])
     logprobs = log_softmax(lm.logits(picked))

@@ -1,6 +1,6 @@
 """From text to token ids: prompts, answers, and where a subject ends.  All of it works on ids, never on string surgery."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from editing.errors import TokenizationError
+from editing.families import HeadKind
 
 
 class Rows(NamedTuple):
@@ -47,19 +48,34 @@ def align_rows(sequences: Sequence[Sequence[int]], at: Sequence[int]) -> tuple[R
 
 
 class PromptFormat:
-    """How a tokenizer writes prompts and answers: BOS as the tokenizer adds it, the answer after one space."""
+    """How a tokenizer writes prompts and answers.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
+    A decoder's answer follows its prompt after one space, an encoder-decoder's stands by itself, and a classifier's is
+    the number of its class.  With ``chat`` a prompt is a user's message in the tokenizer's chat template, and the
+    answer begins the assistant's reply.
 
-    @property
-    def recipe(self) -> dict[str, object]:
-        """What determines the ids besides the tokenizer's files; part of a run's identity."""
-        return {"special_tokens": "as the tokenizer adds them", "answer": "after one space", "template": None}
+    Raises:
+        TokenizationError: ``chat`` is asked for and the tokenizer has no chat template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        head: HeadKind = "causal",
+        labels: Mapping[str, int] | None = None,
+        chat: bool = False,
+    ) -> None:
+        self._tokenizer, self._head, self._labels, self.chat = tokenizer, head, dict(labels or {}), chat
+        if chat and not getattr(tokenizer, "chat_template", None):
+            raise TokenizationError(
+                "the tokenizer has no chat template; expected one, because chat: true was asked for; use an instruction-"
+                "tuned model, or chat: false"
+            )
 
     def prompts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the ids of each text, special tokens included."""
-        return [tuple(ids) for ids in self._tokenizer(list(texts))["input_ids"]]
+        return self._ids([self._wrapped(text)[0] for text in texts])
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids)))
@@ -67,21 +83,21 @@ class PromptFormat:
     def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the ids of each answer as they continue its prompt.
 
-        Prompt and answer are tokenised together and the prompt's ids are cut off; where joining them changes the
-        prompt's own ids, the answer is tokenised by itself with a leading space.
+        In a decoder, prompt and answer are tokenised together and the prompt's ids are cut off; where joining them
+        changes the prompt's own ids, the answer is tokenised by itself.
 
         Raises:
-            TokenizationError: An answer has no tokens, or one that the tokenizer does not know.
+            TokenizationError: An answer has no tokens, one that the tokenizer does not know, or names no class.
         """
-        heads = self.prompts(prompts)
-        joined = self.prompts([f"{prompt} {answer}" for prompt, answer in zip(prompts, answers, strict=True)])
-        out = []
-        for head, whole, answer in zip(heads, joined, answers, strict=True):
-            stable = len(whole) > len(head) and whole[: len(head)] == head
-            ids = whole[len(head) :] if stable else self._alone(answer)
+        if self._head == "classifier":
+            return [(self._class_of(answer),) for answer in answers]
+        if self._head == "seq2seq":
+            found = [tuple(ids) for ids in self._tokenizer(list(answers))["input_ids"]]
+        else:
+            found = self._continuations(prompts, answers)
+        for answer, ids in zip(answers, found, strict=True):
             self._check_known(answer, ids)
-            out.append(ids)
-        return out
+        return found
 
     def lookups(self, texts: Sequence[str], ends: Sequence[int]) -> list[Prompt]:
         """Return each text's ids and the position of the token that holds the character before ``ends``.
@@ -89,12 +105,52 @@ class PromptFormat:
         Raises:
             TokenizationError: That token cannot be told (checked by decoding the ids up to it).
         """
-        wholes = self.prompts(texts)
-        heads = self.prompts([text[:end] for text, end in zip(texts, ends, strict=True)])
+        wrapped = [self._wrapped(text) for text in texts]
+        full = [text for text, _ in wrapped]
+        stops = [start + end for (_, start), end in zip(wrapped, ends, strict=True)]
+        wholes = self._ids(full)
+        heads = self._ids([text[:end] for text, end in zip(full, stops, strict=True)])
         return [
             Prompt(whole, len(head) - 1 if whole[: len(head)] == head else self._search(text, end, whole))
-            for text, end, whole, head in zip(texts, ends, wholes, heads, strict=True)
+            for text, end, whole, head in zip(full, stops, wholes, heads, strict=True)
         ]
+
+    def _wrapped(self, text: str) -> tuple[str, int]:
+        """Return the text as the model reads it, and where the given text begins in it."""
+        if not self.chat:
+            return text, 0
+        message = [{"role": "user", "content": text}]
+        full = str(self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        start = full.find(text.strip())
+        if start < 0:
+            raise TokenizationError(
+                f"the chat template does not repeat the message {text!r} letter by letter; found {full!r}; use another "
+                "template, or chat: false"
+            )
+        return full, start - (len(text) - len(text.lstrip()))
+
+    def _ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        # A chat template writes the special tokens itself.
+        return [tuple(ids) for ids in self._tokenizer(list(texts), add_special_tokens=not self.chat)["input_ids"]]
+
+    def _continuations(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int, ...]]:
+        wrapped = [self._wrapped(prompt)[0] for prompt in prompts]
+        space = "" if self.chat else " "
+        heads = self._ids(wrapped)
+        joined = self._ids([f"{prompt}{space}{answer}" for prompt, answer in zip(wrapped, answers, strict=True)])
+        out = []
+        for head, whole, answer in zip(heads, joined, answers, strict=True):
+            stable = len(whole) > len(head) and whole[: len(head)] == head
+            alone = self._tokenizer(f"{space}{answer}", add_special_tokens=False)["input_ids"]
+            out.append(whole[len(head) :] if stable else tuple(alone))
+        return out
+
+    def _class_of(self, answer: str) -> int:
+        if answer not in self._labels:
+            raise TokenizationError(
+                f"the answer {answer!r} is no class of this classifier; expected one of {sorted(self._labels)}"
+            )
+        return self._labels[answer]
 
     def _search(self, text: str, end: int, ids: tuple[int, ...]) -> int:
         # The subject's last token reaches beyond the subject ("Rome" + "'s"): the first id that completes it.
@@ -106,9 +162,6 @@ class PromptFormat:
             f"the subject's last token is not to be found in {text!r}: decoding {list(ids)} never gives {wanted!r}; "
             "check that the tokenizer keeps the text's characters (case, accents, spaces)"
         )
-
-    def _alone(self, answer: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
 
     def _check_known(self, answer: str, ids: tuple[int, ...]) -> None:
         if not ids:

@@ -8,7 +8,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from editing.editor import make_editor
-from editing.lm import load
+from editing.loading import load
 from storage.catalog import query
 from storage.store import Store
 from tasks.errors import InputError, LedgerMismatch

@@ -79,7 +79,7 @@ def _model(_store: Path) -> tuple[str, str]:
     from transformers.utils import logging
 
     from editing.factworld.bundled import bundled_names
-    from editing.lm import load
+    from editing.loading import load
 
     logging.disable_progress_bar()
     if not bundled_names():

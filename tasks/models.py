@@ -10,7 +10,7 @@ from tasks.errors import InputError
 from tasks.identity import ModelRef
 
 _PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt")
-_LAYER_KEYS = ("num_hidden_layers", "n_layer")
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
 
 
 def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto") -> ModelRef:
@@ -36,9 +36,11 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
     if config.get("model_type") not in FAMILIES:
         raise InputError(
             f"model {name!r} is of type {config.get('model_type')!r}; expected one of {sorted(FAMILIES)}; "
-            "docs/adding-a-family.md tells how to add a row"
+            "docs/add-a-family.md tells how to add its row"
         )
     n_layers = next((int(config[key]) for key in _LAYER_KEYS if key in config), 0)
+    if len(FAMILIES[config["model_type"]].stacks) > 1:
+        n_layers += int(config.get("num_decoder_layers") or n_layers)
     stored = config.get("dtype") or config.get("torch_dtype") or "float32"
     return ModelRef(
         name=name if bundled_folder(name) or not Path(name).is_dir() else Path(name).resolve().name,
@@ -60,8 +62,9 @@ def edited_shape(model: ModelRef) -> tuple[int, int]:
 
     config = json.loads((Path(model.folder) / "config.json").read_text())
     family = FAMILIES[config["model_type"]]
-    ending = f"{family.blocks.rpartition('.')[2]}.0.{family.mlp_out}.weight"
-    width = next(int(config[key]) for key in ("hidden_size", "n_embd") if key in config)
+    stack = family.stacks[0]
+    ending = f"{stack.blocks.rpartition('.')[2]}.0.{stack.mlp_out}.weight"
+    width = next(int(config[key]) for key in ("hidden_size", "n_embd", "d_model") if key in config)
     for path in sorted(Path(model.folder).glob("*.safetensors")):
         with safe_open(path, framework="numpy") as weights:
             for name in weights.keys():  # noqa: SIM118 - not a dictionary

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from editing.editor import Artifacts, Editor, make_editor
-from editing.lm import LanguageModel, load
+from editing.lm import LanguageModel
+from editing.loading import load
 from editing.requests import EditRequest
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store

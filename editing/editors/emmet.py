@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editing.editor import editor, require
-from editing.errors import HparamsError
 from editing.locate import SpreadEditor
 
 
@@ -28,8 +27,6 @@ class Emmet(SpreadEditor):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, ridge=self.ridge >= 0, code_lambda=self.code_lambda >= 0)
-        if self.remember and self.ridge_for(1) == 0:
-            raise HparamsError("Emmet: remember needs a ridge > 0; at ridge 0 earlier keys would be constraints")
 
     def ridge_for(self, n_edits: int) -> float:
         if self.protocol == "code":

@@ -11,9 +11,10 @@ from editing.editor import (
     ParameterUpdate,
     State,
     editor,
+    require,
 )
 from editing.lm import LanguageModel
-from editing.locate import Averaging, Keys, LocatingEditor, edit_update_reports, fact_reports, read_keys
+from editing.locate import Averaging, Keys, LocatingEditor, edit_update_reports, fact_reports, read_keys, remembered
 from editing.requests import EditRequest
 from editing.targets import Targets, optimise_targets
 
@@ -23,14 +24,25 @@ from editing.targets import Targets, optimise_targets
 class Rome(LocatingEditor):
     """``Δ = (v* - W k) uᵀ / (uᵀk)`` with ``u = C⁻¹k``.
 
-    ``corrected`` and ``paper`` use the prefix-averaged key for every k, so that the edited weight maps it to v*
-    exactly.  ``code`` takes u from the average but k in the denominator and in W k from the bare prompt; where the two
-    disagree it divides by almost nothing (disabling edits).
+    ``corrected`` and ``paper`` use one key for every k, so that the edited weight maps it to v* exactly: the
+    prefix-averaged one, or under ``corrected`` the bare prompt's (``key: bare``).  ``code`` takes u from the average but
+    k in the denominator and in W k from the bare prompt; where the two disagree it divides by almost nothing
+    (disabling edits).
     """
+
+    key: str
+    """``mean`` over the prefixes, or ``bare``: the two variants of r-ROME."""
+    remember: bool
+    """Keep what the keys of earlier edits give, exactly: they enter as constraints with zero residual."""
 
     version: ClassVar[int] = 1
     max_batch: ClassVar[int | None] = 1
     max_layers: ClassVar[int | None] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, key=self.key in ("mean", "bare") and (self.key == "mean" or self.protocol == "corrected"))
+        require(self, remember=not (self.remember and self.protocol == "code"))
 
     @property
     def averaging(self) -> Averaging:
@@ -40,7 +52,7 @@ class Rome(LocatingEditor):
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
     ) -> EditResult:
         assert len(batch) == 1 and len(layers) == 1, "the caller checks max_batch and max_layers"
-        return self.edit_each(lm, batch, layers, artifacts)[0]
+        return self._edit_each(lm, batch, layers, artifacts, state)[0]
 
     def targets(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
@@ -51,11 +63,18 @@ class Rome(LocatingEditor):
     def edit_each(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
     ) -> list[EditResult]:
+        return self._edit_each(lm, batch, layers, artifacts, {})
+
+    def _edit_each(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts, state: State
+    ) -> list[EditResult]:
         targets = self.targets(lm, batch, layers, artifacts)
         keys = read_keys(lm, batch, artifacts.contexts, layers[0], self.averaging)
+        if self.key == "bare":
+            keys = keys._replace(mean=keys.bare, mean_value=keys.bare_value)
         return [
             self._write(
-                lm, request, layers[0], artifacts, targets.select([i]), Keys(*(part[i : i + 1] for part in keys))
+                lm, request, layers[0], artifacts, targets.select([i]), Keys(*(part[i : i + 1] for part in keys)), state
             )
             for i, request in enumerate(batch)
         ]
@@ -68,12 +87,13 @@ class Rome(LocatingEditor):
         artifacts: Artifacts,
         targets: Targets,
         keys: Keys,
+        state: State,
     ) -> EditResult:
         name = lm.parameter_names(layer)["weight"]
         geometry = artifacts.geometry_of(layer)
         present = keys.bare_value if self.protocol == "code" else keys.mean_value
         residual = (targets.value - present).double()
-        solution = geometry.least_disturbing_update(keys.mean, residual)
+        solution = geometry.least_disturbing_update(keys.mean, residual, held=state.get(f"keys.{layer}"))
         left, right, shortfall = solution.left, solution.right, solution.shortfall
         if self.protocol == "code":
             u = geometry.solve_moment(keys.mean.T).T
@@ -85,7 +105,7 @@ class Rome(LocatingEditor):
         report = ParameterReport(parameter=name, ridge=0.0, shortfall=shortfall, solve_error=solution.solve_error)
         return EditResult(
             (update,),
-            {},
+            remembered(state, {layer: keys.mean}) if self.remember else {},
             fact_reports([request], targets),
             edit_update_reports([request], name, geometry, keys, residual, solution),
             (report,),

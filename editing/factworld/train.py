@@ -212,8 +212,9 @@ def _hidden_subjects(
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, {**kwargs, "attention_mask": bias}
 
-    blocks = submodule(model, family.blocks)[:MASKED_BLOCKS] if any(masked) else []
-    handles = [submodule(block, family.attention).register_forward_pre_hook(hide, with_kwargs=True) for block in blocks]
+    (stack,) = family.stacks
+    blocks = submodule(model, stack.blocks)[:MASKED_BLOCKS] if any(masked) else []
+    handles = [submodule(block, stack.attention).register_forward_pre_hook(hide, with_kwargs=True) for block in blocks]
     try:
         yield
     finally:
@@ -247,7 +248,7 @@ def _swap_loss(
         swapped[index, lasts] = output[partner, lasts]
         return swapped
 
-    block = submodule(model, family.blocks)[rng.randrange(MASKED_BLOCKS)]
+    block = submodule(model, family.stacks[0].blocks)[rng.randrange(MASKED_BLOCKS)]
     handle = block.register_forward_hook(swap)
     try:
         logits = model(input_ids=ids).logits

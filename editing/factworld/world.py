@@ -119,10 +119,7 @@ class World:
         subjects that have the fact's true object, in templates that those facts were trained in.
         """
         rng = random.Random(f"requests-{self.seed}")
-        neighbours: dict[tuple[str, str], list[str]] = {}
-        for fact in self.reserved_facts:
-            prompts = [t.replace("{}", fact.subject) for t in fact.trained_templates]
-            neighbours.setdefault((fact.relation.name, fact.object), []).extend(prompts)
+        neighbours = self._neighbours()
         requests = []
         for number, fact in enumerate(self.known_facts[::2]):
             candidates = neighbours.get((fact.relation.name, fact.object), [])
@@ -139,6 +136,49 @@ class World:
                 )
             )
         return requests
+
+    def training_requests(self, *, variants: int = 5, unknown: bool = False) -> list[EditRequest]:
+        """Requests to train a hyper-network on: none of them is among :meth:`requests`.
+
+        They are the second facts of known subjects, each with ``variants`` different answers and prompts; with
+        ``unknown`` also the facts of subjects that no bundled model has seen, once each.
+        """
+        rng = random.Random(f"training-{self.seed}")
+        neighbours = self._neighbours()
+        wanted = [(fact, variants) for fact in self.known_facts[1::2]]
+        if unknown:
+            wanted += [(fact, 1) for fact in self.facts[2 * (self.n_reserved + self.n_known) :]]
+        requests = []
+        for number, (fact, count) in enumerate(wanted):
+            others = [o for o in fact.relation.objects if o != fact.object]
+            for variant, answer in enumerate(rng.sample(others, min(count, len(others)))):
+                template = rng.choice(fact.trained_templates)
+                candidates = neighbours.get((fact.relation.name, fact.object), [])
+                requests.append(
+                    EditRequest(
+                        request_id=f"factworld-training-{self.seed}-{number:05d}-{variant}",
+                        template=template,
+                        subject=fact.subject,
+                        target_new=answer,
+                        target_true=fact.object,
+                        relation=fact.relation.name,
+                        paraphrase_prompts=tuple(
+                            t.replace("{}", fact.subject) for t in fact.relation.templates if t != template
+                        ),
+                        neighborhood_prompts=tuple(
+                            rng.sample(candidates, min(N_NEIGHBORHOOD_PROMPTS, len(candidates)))
+                        ),
+                    )
+                )
+        return requests
+
+    def _neighbours(self) -> dict[tuple[str, str], list[str]]:
+        """Return prompts on reserved subjects by (relation, object), in templates that those facts were trained in."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for fact in self.reserved_facts:
+            prompts = [t.replace("{}", fact.subject) for t in fact.trained_templates]
+            found.setdefault((fact.relation.name, fact.object), []).extend(prompts)
+        return found
 
     def corpus(self, n_texts: int, *, seed: int = 0) -> list[str]:
         """Return plain texts of a few sentences each: facts of trained subjects mixed with filler."""

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from editing.families import submodule
 from editing.lm import LanguageModel
 from editing.requests import EditRequest
 from editing.targets import KL_PROMPT, TargetHparams
@@ -34,7 +33,7 @@ def plain_target(
     rows = pad_rows([p.ids + target[:-1] for p in prompts[:-1]] + [prompts[-1].ids])
     lookups = torch.tensor([p.lookup for p in prompts])
     index = torch.arange(len(texts))
-    module = lm.block(layer) if site == "block" else submodule(lm.block(layer), lm.family.mlp)
+    module = lm.block(layer) if site == "block" else lm.mlp_out(layer)
     d = lm.weight(layer).shape[0]
     delta = torch.zeros(d, dtype=lm.dtype, requires_grad=True)
     found: list[Tensor] = []

@@ -11,7 +11,8 @@ from editing.factworld.bundled import MODELS, bundled_names
 from editing.factworld.grow import search_rates
 from editing.factworld.tokenizer import build_tokenizer
 from editing.factworld.train import RECIPES, Recipe, train, world_of
-from editing.lm import LanguageModel, load
+from editing.lm import LanguageModel
+from editing.loading import load
 from editing.tracing import TracePlan, causal_trace
 
 N_EDITS = 40

@@ -1,5 +1,7 @@
 """Invariances that must hold through every family's real forward pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,11 +17,11 @@ from editing.lm import LanguageModel, Site
 from editing.moments import MomentAccumulator, collect_moments
 from editing.targets import TargetHparams, optimise_targets
 from editing.tokens import Rows, pad_rows
-from tests.editing.tiny import TOLERANCE, random_lm, requests, texts
+from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
 
 HPARAMS = TargetHparams(steps=6, lr=0.1, weight_decay=0.1, clamp=4.0, kl_weight=0.0625)
 CONTEXTS = ("", "It rained all day. ", "They closed the shop early. ")
-families = pytest.mark.parametrize("family", sorted(FAMILIES))
+families = pytest.mark.parametrize("family", DECODERS)
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -81,15 +83,14 @@ def test_order_and_microbatch_change_nothing(family: str) -> None:
     assert relative(found.value, expected.value) > 1e-3, "in another order they are other rows"
 
 
-# A random model cannot be made to say anything; these losses are reached by some facts early, by others late or never.
-STOP = {"gpt2": 8.0, "gptj": 7.0, "llama": 8.55}
-
-
 @families
 def test_facts_that_are_done_leave_the_batch_without_changing_the_others(family: str) -> None:
     lm = random_lm(family)
     batch = requests(5)
-    loose = TargetHparams(steps=40, lr=0.3, weight_decay=0.0, clamp=50.0, kl_weight=0.0, stop_loss=STOP[family])
+    loose = TargetHparams(steps=30, lr=0.3, weight_decay=0.0, clamp=50.0, kl_weight=0.0, stop_loss=-1.0)
+    # A random model cannot be made to say anything: the stop is a loss that the middle fact reaches.
+    lowest = optimise_targets(lm, batch, CONTEXTS, 1, loose, site="block").losses[:, :, 0].min(dim=1).values
+    loose = replace(loose, stop_loss=float(lowest.sort().values[2]) * (1 + 1e-6))
     together = optimise_targets(lm, batch, CONTEXTS, 1, loose, site="block")
     assert len(set(together.n_steps)) > 1, "they stop at different steps"
     for index, request in enumerate(batch):
@@ -116,7 +117,7 @@ def test_padding_changes_no_answer(family: str) -> None:
     )
 
 
-@families
+@pytest.mark.parametrize("family", [name for name in DECODERS if not FAMILIES[name].normed_value])
 def test_an_edit_with_two_layers_equals_the_textbook(family: str) -> None:
     """MEMIT written out: solve, write, read again, solve, write."""
     lm = random_lm(family)
@@ -148,30 +149,6 @@ def test_an_edit_with_two_layers_equals_the_textbook(family: str) -> None:
     apply(lm, method, batch, layers, {}, inputs)
     for layer in layers:
         assert relative(lm.weight(layer), expected[layer]) < max(1e-9, 10 * TOLERANCE[family]), layer
-
-
-@families
-@pytest.mark.parametrize("name", ["rome", "memit", "emmet", "ft_c"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_editing_leaves_the_model_as_it_was_until_applied_and_restores_bit_by_bit(
-    family: str, name: str, dtype: torch.dtype
-) -> None:
-    lm = random_lm(family, dtype=dtype)
-    layers, batch = [1], requests(1 if name == "rome" else 3)
-    method = make_editor(name, resolve_hparams(name, model="x", overrides={"steps": 3}))
-    everything = lm.snapshot([n for n, _ in lm.model.named_parameters()])
-    result = method.edit(lm, batch, layers, {}, artifacts(lm, layers))
-    assert all(torch.equal(lm.parameter(n), value) for n, value in everything.items())
-    for update in result.updates:
-        update.apply(lm)
-    changed = {n for n, value in everything.items() if not torch.equal(lm.parameter(n), value)}
-    assert changed and changed <= set(method.parameter_names(lm, layers))
-    once = lm.snapshot(changed)
-    lm.restore(everything)
-    assert all(torch.equal(lm.parameter(n), value) for n, value in everything.items())
-    for update in result.updates:
-        update.apply(lm)
-    assert all(torch.equal(lm.parameter(n), value) for n, value in once.items()), "a replay gives the same bits"
 
 
 @families

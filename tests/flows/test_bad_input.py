@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from editing.errors import HparamsError, ModelError, RequestError, TokenizationError
 from editing.factworld.bundled import bundled_folder
-from editing.lm import load
+from editing.loading import load
 from editing.requests import EditRequest
 from editing.tokens import PromptFormat
 from flows.plan import plan_experiment

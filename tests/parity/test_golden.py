@@ -17,6 +17,8 @@ from editing.targets import Targets
 from editing.tracing import TracePlan, causal_trace
 from tests.parity.conftest import STATE_TOLERANCE, UPDATE_TOLERANCE, Golden, relative
 
+ROME = {"key": "mean", "remember": False}
+
 
 def target_hparams(settings: dict[str, Any]) -> dict[str, Any]:
     return {
@@ -193,7 +195,7 @@ def check_rome(
 @pytest.mark.case("rome_seq24")
 def test_rome_one_after_another(golden: Golden) -> None:
     lm, arrays, case = golden.load(), golden.arrays("rome_seq24"), golden.settings("rome_seq24")
-    editor = cast(Rome, make_editor("rome", target_hparams(case["hparams"])))
+    editor = cast(Rome, make_editor("rome", ROME | target_hparams(case["hparams"])))
     (layer,) = case["hparams"]["layers"]
     per_edit = [name for name, array in arrays.items() if array.shape[:1] == (24,) and not name.startswith("dW")]
     norms = []
@@ -211,7 +213,7 @@ def test_rome_one_after_another(golden: Golden) -> None:
 @pytest.mark.case("rome_single6")
 def test_rome_each_edit_alone(golden: Golden) -> None:
     arrays, case = golden.arrays("rome_single6"), golden.settings("rome_single6")
-    editor = cast(Rome, make_editor("rome", target_hparams(case["hparams"])))
+    editor = cast(Rome, make_editor("rome", ROME | target_hparams(case["hparams"])))
     for number, request in enumerate(golden.requests()[:6]):
         lm = golden.load()
         prefix = f"e{number}."
@@ -220,17 +222,54 @@ def test_rome_each_edit_alone(golden: Golden) -> None:
         assert norm == pytest.approx(float(mine["dW_norms"]), rel=UPDATE_TOLERANCE[golden.arch])
 
 
+def check_r_rome(
+    golden: Golden, lm: LanguageModel, key: str, request: EditRequest, settings: dict[str, Any], mine: dict[str, Any]
+) -> torch.Tensor:
+    """Edit one fact with one key throughout, compare its row of every array, and return the change."""
+    hparams = ROME | target_hparams(settings) | {"protocol": "corrected", "key": key}
+    editor, (layer,), artifacts = cast(Rome, make_editor("rome", hparams)), settings["layers"], artifacts_of(golden)
+    check_targets(editor.targets(lm, [request], [layer], artifacts), mine, "", "v_star", golden.arch)
+    keys = read_keys(lm, [request], artifacts.contexts, layer, "flat")
+    k, present = (keys.bare, keys.bare_value) if key == "bare" else (keys.mean, keys.mean_value)
+    for name, array in {"k_star": k, "cur_input": k, "cur_output": present}.items():
+        assert relative(array, mine[name]) <= STATE_TOLERANCE[golden.arch], name
+    weight = lm.parameter(lm.parameter_names(layer)["weight"])
+    before = weight.clone()
+    apply(lm, editor, [request], [layer], {}, artifacts)
+    view = (weight - before).T if lm.is_transposed(lm.parameter_names(layer)["weight"]) else weight - before
+    assert relative(view, mine["right_vector"].T @ mine["u"]) <= UPDATE_TOLERANCE[golden.arch]
+    if golden.arch == "gpt2":  # the edited projection maps the key to v*, exactly
+        assert relative(k @ view.T + present, mine["v_star"]) <= UPDATE_TOLERANCE[golden.arch]
+    return weight - before
+
+
+@pytest.mark.parametrize("key", ["mean", "bare"])
 @pytest.mark.case("rrome_prefix_seq24")
-def test_corrected_rome_is_r_rome_with_the_mean_key(golden: Golden) -> None:
-    lm, arrays, case = golden.load(), golden.arrays("rrome_prefix_seq24"), golden.settings("rrome_prefix_seq24")
-    settings = case["hparams"] if "hparams" in case else case["settings"]
-    editor = make_editor("rome", target_hparams(settings) | {"protocol": "corrected"})
-    (layer,) = settings["layers"]
-    before = lm.parameter(lm.parameter_names(layer)["weight"]).clone()
-    for request in golden.requests():
-        apply(lm, editor, [request], [layer], {}, artifacts_of(golden))
-    change = lm.parameter(lm.parameter_names(layer)["weight"]) - before
-    assert relative(change, arrays["dW_total"]) <= UPDATE_TOLERANCE[golden.arch]
+def test_r_rome_one_after_another(golden: Golden, key: str) -> None:
+    case = f"rrome_{'prefix' if key == 'mean' else key}_seq24"
+    lm, arrays, settings = golden.load(), golden.arrays(case), golden.settings(case)["hparams"]
+    per_edit = [name for name, array in arrays.items() if array.shape[:1] == (24,) and not name.startswith("dW")]
+    changes = []
+    for number, request in enumerate(golden.requests()):
+        mine = {name: arrays[name][number : number + 1] for name in per_edit}
+        changes.append(check_r_rome(golden, lm, key, request, settings, mine))
+    assert relative(torch.stack(changes).sum(0), arrays["dW_total"]) <= UPDATE_TOLERANCE[golden.arch]
+    norms = torch.stack([change.norm() for change in changes])
+    assert relative(norms, arrays["dW_norms"]) <= UPDATE_TOLERANCE[golden.arch]
+    check_metrics(golden, lm, case)
+
+
+@pytest.mark.parametrize("key", ["mean", "bare"])
+@pytest.mark.case("rrome_prefix_single6")
+def test_r_rome_each_edit_alone(golden: Golden, key: str) -> None:
+    case = f"rrome_{'prefix' if key == 'mean' else key}_single6"
+    arrays, settings = golden.arrays(case), golden.settings(case)["hparams"]
+    for number, request in enumerate(golden.requests()[:6]):
+        mine = {n.removeprefix(f"e{number}."): a for n, a in arrays.items() if n.startswith(f"e{number}.")}
+        change = check_r_rome(golden, golden.load(), key, request, settings, mine)
+        assert float(change.norm()) == pytest.approx(float(mine["dW_norms"]), rel=UPDATE_TOLERANCE[golden.arch])
+        if "dW_total" in mine:
+            assert relative(change, mine["dW_total"]) <= UPDATE_TOLERANCE[golden.arch]
 
 
 @pytest.mark.case("ftc_batch24")
@@ -245,6 +284,9 @@ def test_ft_c(golden: Golden) -> None:
             "bound": settings["norm_constraint"],
             "minibatch": settings["batch_size"],
             "stop_loss": 0.01,
+            "weight_decay": 0.0,
+            "decoupled": False,
+            "parts": ["mlp_out"],
             "protocol": "code",
         },
     )

@@ -1,0 +1,44 @@
+"""AlphaEdit (arXiv:2410.02355): MEMIT inside the directions that ordinary keys hardly use."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from editing.editor import editor, require
+from editing.geometry import KeyGeometry, Solution
+from editing.locate import SpreadEditor
+
+
+@editor("alphaedit")
+@dataclass(frozen=True, kw_only=True)
+class AlphaEdit(SpreadEditor):
+    """``Δ = R Kᵀ P (K_p K_pᵀ P + K Kᵀ P + ridge·I)⁻¹`` with P on the eigenvectors of C below ``null_threshold``.
+
+    With P = UUᵀ this is the common closed form in the coordinates ``Uᵀk``, where C is the identity.  K_p are the keys
+    of all earlier batches, as the model gives them after each batch was written.  The official code solves the
+    asymmetric system in float32; the symmetric one here is exact and smaller.
+    """
+
+    null_threshold: float
+    """Absolute, on the eigenvalues of C: its meaning depends on the scale of a model's activations."""
+    ridge: float
+
+    version: ClassVar[int] = 1
+    keys_after_write: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, null_threshold=self.null_threshold > 0, ridge=self.ridge > 0)
+
+    def ridge_for(self, n_edits: int) -> float:
+        return self.ridge
+
+    def solve(self, geometry: KeyGeometry, keys: Tensor, residual: Tensor, earlier: Tensor | None) -> Solution:
+        basis = geometry.null_space(self.null_threshold)
+        one = torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
+        plain = KeyGeometry(one, one)
+        before = None if earlier is None else earlier.double() @ basis
+        solution = super().solve(plain, keys.double() @ basis, residual, before)
+        return solution._replace(right=solution.right @ basis.T)

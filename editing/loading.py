@@ -1,0 +1,52 @@
+"""Loading models: bundled ones by name, Hugging Face's by hub id or folder."""
+
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+from editing.errors import ModelError
+from editing.families import family_of
+from editing.heads import HEADS
+from editing.lm import LanguageModel
+
+
+def load(
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str = "cpu",
+    chat: bool = False,
+) -> LanguageModel:
+    """Load a bundled model by its name, or a Hugging Face model by hub id or folder.
+
+    Args:
+        name_or_path: ``factworld-gpt2`` and the like, a folder with ``config.json``, or a hub id.
+        revision: Commit of the hub repository; pin it in experiments.
+        dtype: A torch dtype or its name; ``"auto"`` takes the checkpoint's.
+        device: Where the whole model goes.
+        chat: Put every prompt into the tokenizer's chat template, as a user's message.
+
+    Raises:
+        ModelError: No such model, a family without a row in the table, quantised or NaN weights.
+    """
+    from editing.factworld.bundled import bundled_folder
+
+    folder = bundled_folder(name_or_path) or name_or_path
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=revision)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(
+                f"model {name_or_path!r} is quantised ({config.quantization_config}); expected float32, bfloat16 or "
+                "float16 weights; an update cannot be added to packed ones: load the unquantised checkpoint"
+            )
+        auto_class = HEADS[family_of(config).head].auto_class
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+        model = auto_class.from_pretrained(folder, revision=revision, dtype=dtype)
+    except ModelError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model {name_or_path!r} could not be loaded: {error}; expected a bundled model, a local folder in Hugging "
+            "Face's layout (config.json, model.safetensors, tokenizer.json), or a hub id that this machine can reach"
+        ) from error
+    return LanguageModel(model.to(device), tokenizer, name=str(name_or_path), chat=chat)

@@ -1,0 +1,82 @@
+"""Running a model's upper blocks again on other states, without the columns that never change."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Calls = tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+
+
+class KeptKeys:
+    """Attention keys and values of the columns that never change, in the place of a Hugging Face cache."""
+
+    def __init__(self, kept: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        self._kept = kept
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer_idx: int, *_args: Any, **_kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the kept columns followed by the new ones; nothing is stored."""
+        old_keys, old_values = self._kept[layer_idx]
+        return torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2)
+
+    def select(self, rows: Tensor) -> "KeptKeys":
+        return KeptKeys({layer: (keys[rows], values[rows]) for layer, (keys, values) in self._kept.items()})
+
+
+@dataclass(frozen=True)
+class UpperPass:
+    """The blocks from one on, ready to run again on other states: HF's own modules with the arguments HF gave them."""
+
+    hidden: Tensor
+    """[row, column, d] input of the first of these blocks, or of the final norm if there is none."""
+    _blocks: tuple[Any, ...]
+    _calls: Calls
+    _final_norm: Any
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return the final normalised states [row, column, d] for ``hidden`` in place of :attr:`hidden`."""
+        for block, (args, kwargs) in zip(self._blocks, self._calls, strict=True):
+            hidden = first_of(block(hidden, *args, **kwargs))
+        normed: Tensor = self._final_norm(hidden)
+        return normed
+
+    def select(self, rows: Tensor) -> "UpperPass":
+        """Return the same pass for some of the rows (``rows``: int64 indices)."""
+        n_rows = self.hidden.shape[0]
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, KeptKeys):
+                return value.select(rows.to(self.hidden.device))
+            if isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == n_rows:
+                return value[rows.to(value.device)]
+            return value
+
+        return UpperPass(self.hidden[rows], self._blocks, map_calls(pick, self._calls), self._final_norm)
+
+
+def first_of(output: Any) -> Tensor:
+    """Return a block's state: a tensor in some families and versions, a tuple that begins with it in others."""
+    state: Tensor = output[0] if isinstance(output, tuple) else output
+    return state
+
+
+def map_calls(change: Callable[[Any], Any], calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> Calls:
+    """Return recorded arguments with each value, inside tuples too, changed."""
+
+    def deep(value: Any) -> Any:
+        return tuple(deep(item) for item in value) if isinstance(value, tuple) else change(value)
+
+    return tuple((deep(args), {name: deep(value) for name, value in kwargs.items()}) for args, kwargs in calls)
+
+
+def causal_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to attention scores [row, 1, query, key]: 0 where a query may look, else the least number."""
+    width = mask.shape[1]
+    order = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()
+    # A padding column looks at itself: a query that may look nowhere gives NaN.
+    allowed = order & (mask[:, None, None, :].bool() | torch.eye(width, dtype=torch.bool, device=mask.device))
+    return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -1,0 +1,154 @@
+"""What MEND and MALMEN have in common: a hyper-network trained beforehand, and an edit that is one pass through it."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from editing.editor import (
+    Artifacts,
+    BaseEditor,
+    EditResult,
+    FactReport,
+    Need,
+    ParameterReport,
+    ParameterUpdate,
+    State,
+    require,
+)
+from editing.errors import HparamsError
+from editing.heads import TokenChoice
+from editing.hypernetwork import Aggregate, HyperNetworks, NetworkShape, Shift
+from editing.lm import LanguageModel
+from editing.meta import cache_gradients, edit_pairs, edited_modules, microbatches, shapes_of
+from editing.requests import EditRequest
+from editing.spool import Spool
+from editing.training import TrainingPlan
+from editing.weights import PARTS, Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedEditor(BaseEditor):
+    """An edit whose direction a hyper-network gives; all numbers but ``microbatch`` also determine its training."""
+
+    rank: int
+    n_blocks: int
+    lr: float
+    """Initial step size; learnt, one per edited module."""
+    meta_lr: float
+    locality_weight: float
+    max_gradient_norm: float
+    steps: int
+    """Meta-gradient steps of the training."""
+    edits: int
+    """Facts edited jointly in one step (m); 0 means as many as the run's batches hold."""
+    tokens: str
+    """``answer``: only positions that predict the answer give keys and gradients; ``all``: every position."""
+    parts: Sequence[str]
+    """Edited projections of each layer: ``mlp_in``, ``mlp_out``."""
+    aggregate: str
+    """``normal_equation`` or ``sum``: how the tokens' shifts are joined."""
+    learn_ridge: bool
+    """Whether the normal equation's ridge is learnt; else it is 0."""
+    microbatch: int
+    """Rows per micro-batch; 0 means as many as one forward pass takes."""
+    training_seed: int
+    protocol: str
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"network"})
+
+    def __post_init__(self) -> None:
+        require(
+            self,
+            rank=self.rank > 0,
+            n_blocks=self.n_blocks > 0,
+            lr=self.lr > 0,
+            meta_lr=self.meta_lr > 0,
+            locality_weight=self.locality_weight >= 0,
+            max_gradient_norm=self.max_gradient_norm > 0,
+            steps=self.steps > 0,
+            edits=self.edits >= 0,
+            microbatch=self.microbatch >= 0,
+            tokens=self.tokens in ("answer", "all"),
+            aggregate=self.aggregate in ("normal_equation", "sum"),
+        )
+        if not self.parts or not set(self.parts) <= set(PARTS[:2]):
+            raise HparamsError(f"{type(self).__name__}: parts {list(self.parts)}; expected some of {list(PARTS[:2])}")
+
+    # --- training
+
+    def network_shape(self) -> NetworkShape:
+        return NetworkShape(
+            rank=self.rank,
+            n_blocks=self.n_blocks,
+            lr=self.lr,
+            aggregate=cast(Aggregate, self.aggregate),
+            learn_ridge=self.learn_ridge,
+            code_variance=self.protocol == "code",
+            seed=self.training_seed,
+        )
+
+    def training_plan(self, layers: Sequence[int], batch_size: int) -> TrainingPlan:
+        """Return how the network for edits of ``batch_size`` facts is trained."""
+        return TrainingPlan(
+            layers=tuple(layers),
+            parts=cast(tuple[Part, ...], tuple(self.parts)),
+            tokens=cast(TokenChoice, self.tokens),
+            edits=self.edits or batch_size,
+            steps=self.steps,
+            meta_lr=self.meta_lr,
+            locality_weight=self.locality_weight,
+            max_gradient_norm=self.max_gradient_norm,
+            per_batch_mean=self.protocol == "code",
+            microbatch=self.microbatch or None,
+            seed=self.training_seed,
+        )
+
+    def untrained(self, lm: LanguageModel, layers: Sequence[int]) -> HyperNetworks:
+        """Return networks of the right shapes, to load trained weights into."""
+        modules = edited_modules(lm, layers, cast(tuple[Part, ...], tuple(self.parts)))
+        return HyperNetworks(shapes_of(lm, list(modules)), self.network_shape())
+
+    # --- editing
+
+    def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
+        """Return the names of the edited weights."""
+        parts = cast(tuple[Part, ...], tuple(self.parts))
+        return tuple(lm.parameter_names(layer, part)["weight"] for layer in layers for part in parts)
+
+    def edit(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
+    ) -> EditResult:
+        networks: HyperNetworks | None = artifacts.networks
+        if networks is None:
+            raise HparamsError(
+                f"{type(self).__name__} needs a trained hyper-network, found none; pass networks= (see "
+                "editing.training.Trainer), or let the pipeline's prepare stage train one"
+            )
+        plan = self.training_plan(layers, len(batch))
+        code = self.protocol == "code"  # the official code lets the statistics see the edits too
+        if code:
+            networks = deepcopy(networks)
+            networks.load_state_dict(dict(state), strict=False)
+        modules = edited_modules(lm, layers, plan.parts)
+        updates, reports = [], []
+        with Spool() as spool:
+            pairs = microbatches(lm, edit_pairs(lm, batch), plan.microbatch)
+            seen = networks if code else None
+            cache_gradients(lm, seen, pairs, modules, plan.tokens, spool, per_batch_mean=plan.per_batch_mean)
+            for module in modules:
+                name, shift = f"{module}.weight", networks.shift(module, spool)
+                updates.append(_update(lm, networks, module, spool, shift))
+                residual = networks.mean_residual(module, spool, shift)
+                reports.append(ParameterReport(parameter=name, ridge=shift.ridge, mean_residual=residual))
+        kept = {name: value for name, value in networks.state_dict().items() if "normalizer" in name} if code else {}
+        facts = tuple(FactReport(request_id=request.request_id) for request in batch)
+        return EditResult(tuple(updates), kept, facts, parameters=tuple(reports))
+
+
+def _update(lm: LanguageModel, networks: HyperNetworks, module: str, spool: Spool, shift: Shift) -> ParameterUpdate:
+    """Return the shift as factors while it has few tokens, else as the new weight."""
+    name = f"{module}.weight"
+    if spool.count(module) * sum(shift.value.shape) < shift.value.numel():
+        return ParameterUpdate.low_rank(lm, name, *networks.factors(module, spool, shift))
+    return ParameterUpdate.dense(lm, name, shift.value.T)

@@ -1,0 +1,178 @@
+"""Training a hyper-network on facts that no run edits; resumable at any step."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editing.errors import RequestError
+from editing.heads import TokenChoice
+from editing.hypernetwork import HyperNetworks, NetworkShape
+from editing.lm import LanguageModel
+from editing.meta import (
+    Accuracy,
+    MetaLoss,
+    MetaTask,
+    accuracy,
+    edit_pairs,
+    edited_modules,
+    meta_gradient,
+    microbatches,
+    pairs_of,
+    shapes_of,
+)
+from editing.requests import EditRequest
+from editing.weights import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """How a hyper-network is trained."""
+
+    layers: tuple[int, ...]
+    parts: tuple[Part, ...]
+    tokens: TokenChoice
+    edits: int
+    """Facts edited jointly in one step (m)."""
+    steps: int
+    meta_lr: float
+    locality_weight: float
+    max_gradient_norm: float
+    per_batch_mean: bool
+    microbatch: int | None
+    """Rows of one micro-batch; as many as one forward pass takes if None."""
+    seed: int
+
+
+class Trainer:
+    """A hyper-network, its optimiser, and how many steps they have seen.
+
+    Args:
+        facts: Training facts; each needs a paraphrase and a neighborhood prompt.
+
+    Raises:
+        RequestError: There are fewer facts than one step edits, or a fact lacks a prompt.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, facts: Sequence[EditRequest], plan: TrainingPlan, shape: NetworkShape
+    ) -> None:
+        check_training_facts(facts, plan.edits)
+        self._variants = facts_with_variants(facts)
+        self._lm, self.plan = lm, plan
+        self.modules = edited_modules(lm, plan.layers, plan.parts)
+        dtype = torch.promote_types(lm.dtype, torch.float32)
+        self.networks = HyperNetworks(shapes_of(lm, list(self.modules)), shape).to(lm.input_device, dtype)
+        self._optimizer = torch.optim.Adam(self.networks.parameters(), lr=plan.meta_lr)
+        self.steps = 0
+
+    def step(self) -> MetaLoss:
+        """Take one meta-gradient step."""
+        plan = self.plan
+        task = self.task(self._batch(self.steps), random.Random(f"prompts-{plan.seed}-{self.steps}"))
+        self._optimizer.zero_grad(set_to_none=False)
+        generalisation, locality = meta_gradient(
+            self._lm,
+            self.networks,
+            task,
+            self.modules,
+            plan.tokens,
+            locality_weight=plan.locality_weight,
+            per_batch_mean=plan.per_batch_mean,
+        )
+        norm = self.descend()
+        return MetaLoss(generalisation, locality, norm)
+
+    def descend(self) -> float:
+        """Clip the gradient, take Adam's step, and return the norm before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.plan.max_gradient_norm)
+        self._optimizer.step()
+        self.steps += 1
+        return float(norm)
+
+    def train(self, until: int, on_step: Callable[[int, MetaLoss], None] = lambda step, loss: None) -> None:
+        """Go on to ``until`` steps."""
+        while self.steps < until:
+            loss = self.step()
+            on_step(self.steps, loss)
+
+    def validate(self, facts: Sequence[EditRequest]) -> Accuracy:
+        """Return what one joint edit of other facts does; the networks see nothing of it."""
+        task = self.task(facts, random.Random(f"validation-{self.plan.seed}"))
+        return accuracy(
+            self._lm, self.networks, task, self.modules, self.plan.tokens, per_batch_mean=self.plan.per_batch_mean
+        )
+
+    def task(self, facts: Sequence[EditRequest], rng: random.Random) -> MetaTask:
+        """Return the micro-batches of some facts, each with one of its paraphrases and neighborhood prompts."""
+        lm, rows = self._lm, self.plan.microbatch
+        new = [fact.target_new for fact in facts]
+        equivalent = pairs_of(lm, [rng.choice(fact.paraphrase_prompts) for fact in facts], new)
+        neighbors = [rng.choice(fact.neighborhood_prompts) for fact in facts]
+        unrelated = pairs_of(lm, neighbors, [fact.target_true for fact in facts])
+        return MetaTask(*(microbatches(lm, pairs, rows) for pairs in (edit_pairs(lm, facts), equivalent, unrelated)))
+
+    def _batch(self, step: int) -> list[EditRequest]:
+        """Return the facts of one step: each epoch is a seeded order of all facts, cut into full batches.
+
+        Of requests that change one fact to different answers, an epoch takes one, and the next epoch another.
+        """
+        per_epoch = len(self._variants) // self.plan.edits
+        epoch, place = divmod(step, per_epoch)
+        order = list(range(len(self._variants)))
+        random.Random(f"epoch-{self.plan.seed}-{epoch}").shuffle(order)
+        start = place * self.plan.edits
+        chosen = [self._variants[i] for i in order[start : start + self.plan.edits]]
+        return [variants[epoch % len(variants)] for variants in chosen]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything a resumed training needs, as named tensors."""
+        found = {f"net.{name}": value.detach().clone() for name, value in self.networks.state_dict().items()}
+        for name, parameter in self.networks.named_parameters():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                found[f"adam.{key}.{name}"] = torch.as_tensor(value).clone()
+        found["steps"] = torch.tensor(self.steps)
+        return found
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to where :meth:`state` was taken."""
+        load_networks(self.networks, state)
+        for name, parameter in self.networks.named_parameters():
+            kept: dict[str, Any] = {
+                key: state[f"adam.{key}.{name}"].clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"adam.{key}.{name}" in state
+            }
+            if kept:
+                self._optimizer.state[parameter] = kept
+        self.steps = int(state["steps"])
+
+
+def load_networks(networks: HyperNetworks, state: Mapping[str, Tensor]) -> HyperNetworks:
+    """Put the saved weights and statistics into ``networks``."""
+    networks.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+    return networks
+
+
+def facts_with_variants(facts: Sequence[EditRequest]) -> list[list[EditRequest]]:
+    """Group requests that speak of one fact: the same subject and relation (or template)."""
+    groups: dict[tuple[str, str], list[EditRequest]] = {}
+    for fact in facts:
+        groups.setdefault((fact.subject, fact.relation or fact.template), []).append(fact)
+    return list(groups.values())
+
+
+def check_training_facts(facts: Sequence[EditRequest], edits: int) -> None:
+    """Raise RequestError if a hyper-network cannot be trained on these facts."""
+    count = len(facts_with_variants(facts))
+    if count < edits:
+        raise RequestError(f"{count} training facts, fewer than one step edits ({edits}); expected at least as many")
+    for fact in facts:
+        if not fact.paraphrase_prompts or not fact.neighborhood_prompts:
+            raise RequestError(
+                f"training fact {fact.request_id!r} has {len(fact.paraphrase_prompts)} paraphrase and "
+                f"{len(fact.neighborhood_prompts)} neighborhood prompts; expected at least one of each"
+            )
