@@ -73,6 +73,8 @@ class FactReport:
     n_steps: int | None = None
     target_distance: float | None = None
     """‖z - h‖"""
+    key_asymmetry: float | None = None
+    """(C⁻¹k̄)ᵀk_bare / (C⁻¹k̄)ᵀk̄ at the last edited layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +176,10 @@ class Editor(Protocol):
         """Return the names of all parameters that this editor may change."""
         ...
 
+    def ridge_for(self, n_edits: int) -> float | None:
+        """Return the effective ridge for a batch of this size."""
+        ...
+
 
 class BaseEditor:
     """What most editors share: any family, and independent edits one after another."""
@@ -198,6 +204,10 @@ class BaseEditor:
 
     def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
         return ()
+
+    def ridge_for(self, n_edits: int) -> float | None:
+        """Return the ridge for a batch of this size; None where there is none, or where it is learnt."""
+        return None
 
 
 def causal_only(family: Family, why: str) -> str | None:

@@ -70,11 +70,20 @@ def _context_weights(averaging: Averaging, count: int) -> Tensor:
     return torch.tensor([bare] + [(1 - bare) / (count - 1)] * (count - 1), dtype=torch.float64)
 
 
-def fact_reports(batch: Sequence[EditRequest], targets: Targets) -> tuple[FactReport, ...]:
-    """Return what the target optimisation says of each fact."""
+def fact_reports(
+    batch: Sequence[EditRequest], targets: Targets, updates: Sequence[EditUpdateReport]
+) -> tuple[FactReport, ...]:
+    """Return what is known of each fact: of its target's optimisation, and of its key at the last edited layer."""
     distances = targets.delta.double().norm(dim=1).tolist()
+    asymmetry = {report.request_id: report.key_asymmetry for report in updates}
     return tuple(
-        FactReport(request_id=request.request_id, target_loss=loss, n_steps=n, target_distance=distance)
+        FactReport(
+            request_id=request.request_id,
+            target_loss=loss,
+            n_steps=n,
+            target_distance=distance,
+            key_asymmetry=asymmetry[request.request_id],
+        )
         for request, loss, n, distance in zip(batch, targets.final_loss, targets.n_steps, distances, strict=True)
     )
 
@@ -257,7 +266,7 @@ class SpreadEditor(LocatingEditor):
         return EditResult(
             tuple(updates),
             remembered(state, written) if self.remember else {},
-            fact_reports(batch, targets),
+            fact_reports(batch, targets, edit_updates),
             tuple(edit_updates),
             tuple(parameters),
             tuple(warnings),

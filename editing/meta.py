@@ -6,7 +6,7 @@ and the gradient of the shift is carried back by hand (arXiv:2311.04661, section
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,12 @@ class MetaTask(NamedTuple):
     """Another prompt for the same fact → new target: where the generalisation loss is taken."""
     unrelated: tuple[Pairs, ...]
     """A prompt on another fact → its answer: where the edited model must say what the unedited one says."""
+
+
+class Observer(Protocol):
+    """What sees every key and gradient: the running statistics of a hyper-network, or of UltraEdit."""
+
+    def observe(self, module: str, keys: Tensor, gradients: Tensor) -> None: ...
 
 
 class MetaLoss(NamedTuple):
@@ -93,7 +99,7 @@ def microbatches(lm: LanguageModel, pairs: Pairs, rows: int | None = None) -> tu
 
 def cache_gradients(
     lm: LanguageModel,
-    networks: HyperNetworks | None,
+    networks: Observer | None,
     batches: Sequence[Pairs],
     modules: Mapping[str, int],
     tokens: TokenChoice,
@@ -222,7 +228,8 @@ def accuracy(
         rates = [_token_accuracy(lm, batches) for batches in task]
     finally:
         weights.own()
-    return Accuracy(*rates, sum(residuals) / len(residuals))
+    edit, equivalent, unrelated = rates
+    return Accuracy(edit, equivalent, unrelated, sum(residuals) / len(residuals))
 
 
 def _token_accuracy(lm: LanguageModel, batches: Sequence[Pairs]) -> float:

@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from editing.errors import MomentError
 from editing.lm import LanguageModel, Site
 from editing.tokens import pad_rows
+
+_CONSTRUCTOR = "util.runningstats.SecondMoment()"
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,36 @@ class SecondMoment:
     matrix: Tensor
     """float64 [d_in, d_in]"""
     n_tokens: int
+
+    def write_npz(self, path: Path) -> None:
+        """Write the layout that ROME, MEMIT and EasyEdit read: the sum of ``kkᵀ`` and the number of tokens."""
+        total = (self.matrix.double() * self.n_tokens).cpu().numpy()
+        content: dict[str, Any] = {"mom2.constructor": _CONSTRUCTOR, "mom2.count": self.n_tokens, "mom2.mom2": total}
+        np.savez(path, **content, sample_size=-1)
+
+    @classmethod
+    def read_npz(cls, path: Path, *, d_in: int) -> "SecondMoment":
+        """Read a file that ROME, MEMIT or EasyEdit published, or that :meth:`write_npz` wrote.
+
+        Raises:
+            MomentError: It is no such file, it counts no tokens, or its matrix is not ``[d_in, d_in]``, symmetric and finite.
+        """
+        expected = "the .npz of ROME's layer_stats, with mom2.count and mom2.mom2 (the sum over tokens, not the mean)"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                count, total = int(file["mom2.count"]), torch.from_numpy(file["mom2.mom2"]).double()
+        except (OSError, KeyError, ValueError) as error:
+            raise MomentError(f"{path} cannot be read ({error}); expected {expected}") from error
+        if total.shape != (d_in, d_in):
+            raise MomentError(
+                f"{path} holds a matrix {list(total.shape)}; expected [{d_in}, {d_in}], the layer's input size"
+            )
+        if count <= 0 or not torch.isfinite(total).all() or not torch.allclose(total, total.T, rtol=1e-3):
+            raise MomentError(
+                f"{path} counts {count} tokens, or its matrix is not finite and symmetric; expected {expected}"
+            )
+        matrix = total / count
+        return cls((matrix + matrix.T) / 2, count)
 
 
 class MomentAccumulator:

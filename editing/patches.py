@@ -16,7 +16,7 @@ class PatchChange(NamedTuple):
     patch: str
     """``KIND`` or ``KIND:DETAILS``; the kind names a class in the registry, the details say what it is applied to."""
     column: str
-    index: int
+    row: int
     """The row that is set; one past the last one appends."""
     value: Tensor
 
@@ -102,7 +102,7 @@ class Patches:
         """Make one change; the first change of a patch creates it."""
         if change.patch not in self._live:
             self._live[change.patch] = _KINDS[change.patch.partition(":")[0]](change.patch)
-        self._live[change.patch].set(change.column, change.index, change.value)
+        self._live[change.patch].set(change.column, change.row, change.value)
 
     def clear(self) -> None:
         self._live.clear()
@@ -111,7 +111,7 @@ class Patches:
         return {name: patch.copy() for name, patch in self._live.items()}
 
     def restore(self, snapshot: dict[str, Patch]) -> None:
-        self._live = dict(snapshot)
+        self._live = {name: patch.copy() for name, patch in snapshot.items()}
 
     @property
     def reads_answer(self) -> bool:

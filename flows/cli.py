@@ -152,6 +152,19 @@ def checkout(
     typer.echo(found)
 
 
+@app.command("export-moments")
+def export_moments(
+    out: Annotated[Path, typer.Option(help="Directory for the files.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write the store's second moments as .npz files that ROME, MEMIT and EasyEdit read, each with its recipe."""
+    from storage.store import Store
+    from tasks.prepared import export_moments as export
+    from tasks.tables import print_table
+
+    print_table(export(Store(store), out))
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="editors, models, datasets, benchmarks, views or experiments")],

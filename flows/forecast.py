@@ -45,6 +45,10 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
     traced = sum(len(trace.positions) for trace in plan.traces)
     notes.append(f"before editing: {searched} independent edits for the layer search, {traced} facts traced")
+    notes += [
+        f"hyper-network to train: {job.run_id}, {job.recipe['editor']}, {job.steps} steps of {job.recipe['edits']} edits"
+        for job in plan.trainings
+    ]
     if any(row["left over"] for row in rows):
         notes.append("only full batches are edited: the column `left over` counts facts that no batch takes")
     return rows, notes

@@ -16,10 +16,14 @@ def listing(what: str) -> list[dict[str, Any]]:
         SpecError: Another kind.
     """
     if what == "editors":
-        from editing.hparams import editor_names, resolve_hparams
+        from editing.hparams import editor_names, preset_names, resolve_hparams
 
         return [
-            {"editor": name, "hyper-parameters (defaults)": str(_shown(resolve_hparams(name, model="")))}
+            {
+                "editor": name,
+                "hyper-parameters (defaults)": str(_shown(resolve_hparams(name, model=""))),
+                "presets": ", ".join(preset_names(name)) or "–",
+            }
             for name in editor_names()
         ]
     if what == "models":

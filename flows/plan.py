@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from flows.spec import EditorSpec, Experiment, Layers, SpecError
+from storage.identity import digest_of_file
 from storage.store import Store
 from tasks.benchmarks import BENCHMARKS
 from tasks.catalog import EditorCard, editor_card
@@ -13,7 +15,7 @@ from tasks.errors import InputError
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
 from tasks.models import resolve_model
 from tasks.placement import Placement
-from tasks.stages import Plan, SearchPlan, TraceJob
+from tasks.stages import Plan, SearchPlan, TraceJob, TrainingJob
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,15 @@ def plan_experiment(experiment: Experiment) -> Plan:
         raise SpecError(_listed(experiment, problems))
     search, trace = _search(inputs, problems), _trace(inputs)
     runs = list(_runs(inputs, search, trace, problems))
+    trainings = _trainings(inputs, runs, problems)
     if not problems:
         _check_facts(inputs, problems)
     if problems:
         raise SpecError(_listed(experiment, problems))
     wanted = [*runs, *([search.template] if search else [])]
+    _check_files(experiment, runs, problems)
+    if problems:
+        raise SpecError(_listed(experiment, problems))
     layers = sorted({layer for run in runs for layer in run.layers} | set(search.layers if search else ()))
     compute = experiment.compute
     return Plan(
@@ -62,6 +68,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
             (inputs.model, recipe, _moment_layers(inputs, layers, runs))
             for recipe in _recipes(run.moments_recipe for run in wanted)
         ),
+        trainings=trainings,
         searches=(search,) if search else (),
         traces=(trace,) if trace else (),
         placement=Placement(
@@ -89,7 +96,7 @@ def _inputs(experiment: Experiment, problems: list[str]) -> _Inputs | None:
     model, requests = None, None
     try:
         spec = experiment.model
-        model = resolve_model(spec.name, revision=spec.revision, dtype=spec.dtype)
+        model = resolve_model(spec.name, revision=spec.revision, dtype=spec.dtype, chat=spec.chat)
     except InputError as error:
         problems.append(f"model: {error}")
     try:
@@ -104,11 +111,24 @@ def _inputs(experiment: Experiment, problems: list[str]) -> _Inputs | None:
     if model is None or requests is None:
         return None
     digest = facts_digest(requests)
+    problems += _moment_problems(experiment)
+    if problems:
+        return None
     return _Inputs(experiment, model, requests, digest, _moments_recipe(experiment, model, f"facts-{digest}"))
 
 
 def _moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> Recipe:
     wanted = experiment.second_moment
+    if wanted.files is not None:
+        files = {
+            str(layer): {"path": path, "digest": digest_of_file(Path(path))} for layer, path in wanted.files.items()
+        }
+        return {
+            **model.identity,
+            "texts": {"name": "npz", "files": files, "provenance": wanted.provenance},
+            "max_tokens": None,
+            "jitter": wanted.jitter,
+        }
     source: dict[str, Any] = {"name": "file", "path": wanted.path, "n_texts": wanted.n_texts, "seed": wanted.seed}
     if wanted.path is None and experiment.facts.name == "factworld":
         source |= {"name": "factworld", "model": model.name}
@@ -117,6 +137,25 @@ def _moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) 
     else:
         source |= {"model": model.name}
     return {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
+
+
+def _moment_problems(experiment: Experiment) -> list[str]:
+    wanted = experiment.second_moment
+    if wanted.files is None:
+        return []
+    problems = [
+        f"second_moment.files.{layer}: no file {path}"
+        for layer, path in wanted.files.items()
+        if not Path(path).is_file()
+    ]
+    if not wanted.provenance:
+        problems.append(
+            "second_moment.provenance is missing; expected where the files come from (model, corpus, documents, repository "
+            "and commit): it becomes part of every run's identity"
+        )
+    if wanted.path is not None:
+        problems.append("second_moment: found path and files; expected one of them")
+    return problems
 
 
 def _search(inputs: _Inputs, problems: list[str]) -> SearchPlan | None:
@@ -165,23 +204,12 @@ def _runs(inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, pr
             continue
         chosen = spec.layers if spec.layers is not None else experiment.layers
         for layers, recipe in _layer_sets(inputs, chosen, search, trace, f"{where}.layers", problems):
-            if card.max_layers is not None and len(layers) > card.max_layers:
-                problems.append(
-                    f"{where}.layers: {spec.name} edits {card.max_layers} layer at a time, found {list(layers)}; "
-                    f"write layers: [{layers[-1]}] for one layer, [[0, 1]] for two at once"
-                )
+            if (problem := _layers_problem(inputs, card, layers, recipe)) is not None:
+                problems.append(f"{where}.layers: {problem}")
                 continue
             for batch_size in spec.batch_sizes or experiment.batch_sizes:
-                if card.max_batch is not None and batch_size > card.max_batch:
-                    problems.append(
-                        f"{where}: {spec.name} edits {card.max_batch} fact at a time, found batch size {batch_size}; "
-                        f"give it batch_sizes: [{card.max_batch}]"
-                    )
-                    continue
-                if batch_size < 1 or batch_size > experiment.facts.size:
-                    problems.append(
-                        f"{where}: batch size {batch_size} with facts.size {experiment.facts.size} gives no full batch"
-                    )
+                if (problem := _batch_problem(inputs, card, batch_size)) is not None:
+                    problems.append(f"{where}: {problem}")
                     continue
                 for sample in range(experiment.facts.samples):
                     for seed in experiment.seeds:
@@ -195,6 +223,40 @@ def _runs(inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, pr
                             sample=sample,
                             seed=seed,
                         )
+
+
+def _check_files(experiment: Experiment, runs: list[RunSpec], problems: list[str]) -> None:
+    files = experiment.second_moment.files
+    needed = {layer for run in runs if run.moments_recipe for layer in run.layers}
+    if files is not None and (missing := sorted(needed - set(files))):
+        problems.append(f"second_moment.files: found layers {sorted(files)}, the editors also need {missing}")
+
+
+def _layers_problem(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], recipe: Recipe | None) -> str | None:
+    """Return why an editor cannot edit these layers, None if it can."""
+    if card.max_layers is not None and len(layers) > card.max_layers:
+        return (
+            f"{card.name} edits {card.max_layers} layer at a time, found {list(layers)}; write layers: [{layers[-1]}] for one "
+            "layer, [[0, 1]] for two at once"
+        )
+    if (why := card.refusal(inputs.model.family, len(layers))) is not None:
+        return f"{card.name} cannot edit layers {list(layers)} of {inputs.model.name}: {why}"
+    if "network" in card.needs and recipe is not None:
+        return f"{card.name} is trained before layers are searched; give its layers as numbers, as layers: [[3, 4, 5]]"
+    return None
+
+
+def _batch_problem(inputs: _Inputs, card: EditorCard, batch_size: int) -> str | None:
+    """Return why an editor cannot edit batches of this size, None if it can."""
+    if card.max_batch is not None and batch_size > card.max_batch:
+        return (
+            f"{card.name} edits {card.max_batch} fact at a time, found batch size {batch_size}; give it "
+            f"batch_sizes: [{card.max_batch}]"
+        )
+    size = inputs.experiment.facts.size
+    return (
+        f"batch size {batch_size} with facts.size {size} gives no full batch" if not 1 <= batch_size <= size else None
+    )
 
 
 def _layer_sets(
@@ -257,6 +319,8 @@ def _run(
         protocol=experiment.protocol,
         contexts_recipe=contexts if "contexts" in card.needs else None,
         moments_recipe=inputs.moments if "second_moment" in card.needs else None,
+        network_recipe=_network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
+        preset=card.preset,
         commit_every=experiment.commit_every,
         every_edits=score.every_edits,
         retention=score.retention,
@@ -266,10 +330,59 @@ def _run(
     )
 
 
+def _network_recipe(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> Recipe:
+    wanted = inputs.experiment.training
+    source: dict[str, Any]
+    if inputs.experiment.facts.name == "factworld":
+        source = {"name": "factworld", "model": inputs.model.name, "unknown": wanted.unknown}
+    else:
+        positions = inputs.tail(min(wanted.facts, len(inputs.requests)))
+        source = {"name": "facts", "facts_run_id": inputs.facts_run_id, "positions": list(positions)}
+    return {
+        **inputs.model.identity,
+        "editor": card.name,
+        "version": card.version,
+        "hparams": dict(card.hparams),
+        "layers": list(layers),
+        "edits": card.hparams["edits"] or batch_size,
+        "facts": source,
+        "validation": wanted.validation,
+    }
+
+
+def _trainings(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -> tuple[TrainingJob, ...]:
+    """Return the trainings of all runs, each once; they must not see a fact that a run edits."""
+    found = {}
+    for run in runs:
+        if run.network_recipe is None:
+            continue
+        edited = sample_order(len(inputs.requests), sample=run.facts.sample, seed=run.facts.sample_seed)
+        shared = set(edited[: run.facts.size]) & set(run.network_recipe["facts"].get("positions", ()))
+        if shared:
+            problems.append(
+                f"training.facts: {len(shared)} of the {inputs.experiment.training.facts} training facts are edited in sample "
+                f"{run.facts.sample}; lower training.facts or facts.size (the data set has {len(inputs.requests)} facts), or "
+                "use one sample"
+            )
+        job = TrainingJob(
+            model=run.model,
+            recipe=run.network_recipe,
+            steps=run.hparams["steps"],
+            steps_per_segment=inputs.experiment.training.steps_per_segment,
+            compute=run.compute,
+        )
+        found[job.run_id] = job
+    return tuple(found.values())
+
+
 def _card(spec: EditorSpec, inputs: _Inputs, where: str, problems: list[str]) -> EditorCard | None:
     try:
         return editor_card(
-            spec.name, model=inputs.model.name, protocol=inputs.experiment.protocol, overrides=spec.hparams
+            spec.name,
+            model=inputs.model.name,
+            protocol=inputs.experiment.protocol,
+            overrides=spec.hparams,
+            preset=spec.preset,
         )
     except ValueError as error:
         problems.append(f"{where}: {error}")

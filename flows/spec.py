@@ -27,6 +27,8 @@ class ModelSpec(_Strict):
     name: str
     revision: str | None = None
     dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = "auto"
+    chat: bool = False
+    """Put every prompt into the tokenizer's chat template, as a user's message."""
 
 
 class FactsSpec(_Strict):
@@ -47,6 +49,8 @@ class EditorSpec(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
+    preset: str | None = None
+    """A named set of numbers of one source (see ``palimpsest list editors``)."""
     layers: Layers | None = None
     batch_sizes: list[int] | None = None
 
@@ -56,14 +60,30 @@ class EditorSpec(BaseModel):
 
 
 class SecondMomentSpec(_Strict):
-    """The texts of second moments: the facts' own world, or one text per line of a local file."""
+    """Second moments: of the facts' own world, of the lines of a local text file, or published ones."""
 
     path: str | None = None
+    files: dict[int, str] | None = None
+    """Published ``.npz`` files by layer (ROME's layout), in place of texts."""
+    provenance: str | None = None
+    """Where those files come from: model, corpus, number of documents, repository and commit."""
     n_texts: int = Field(default=1000, gt=0)
     max_tokens: int | None = Field(default=None, gt=0)
     jitter: float = Field(default=0.0, ge=0)
     """Added to the diagonal, in units of its mean; part of a run's identity."""
     seed: int = 0
+
+
+class TrainingSpec(_Strict):
+    """What hyper-networks are trained on: facts that no run edits."""
+
+    facts: int = Field(default=1000, gt=0)
+    """How many of the data set's facts are kept for training (the fact world has facts of its own for it)."""
+    unknown: bool = False
+    """Of the fact world: also facts that the bundled models have not seen."""
+    validation: int = Field(default=64, gt=0)
+    """How many of them only measure what the network does, after each segment."""
+    steps_per_segment: int = Field(default=100, gt=0)
 
 
 class SearchSpec(_Strict):
@@ -124,6 +144,7 @@ class Experiment(_Strict):
     mode: Literal["sequential", "independent"] = "sequential"
     seeds: list[int] = Field(default=[0], min_length=1)
     second_moment: SecondMomentSpec = SecondMomentSpec()
+    training: TrainingSpec = TrainingSpec()
     locate: LocateSpec = LocateSpec()
     score: ScoreSpec = ScoreSpec()
     protocol: Literal["paper", "code", "corrected"] = "corrected"
@@ -191,7 +212,8 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
         return None if path is None else str((base / Path(path).expanduser()).resolve())
 
     facts = spec.facts.model_copy(update={"path": near(spec.facts.path)})
-    moments = spec.second_moment.model_copy(update={"path": near(spec.second_moment.path)})
+    files = {layer: str(near(path)) for layer, path in (spec.second_moment.files or {}).items()} or None
+    moments = spec.second_moment.model_copy(update={"path": near(spec.second_moment.path), "files": files})
     folder = base / Path(spec.model.name).expanduser()
     name = str(folder.resolve()) if folder.is_dir() else spec.model.name
     return spec.model_copy(

@@ -32,6 +32,12 @@ class Artifact:
         return self.folder / name
 
 
+def artifact_recipes(store: Store, kind: str) -> list[dict[str, Any]]:
+    """Return the recipes of all stored artifacts of a kind."""
+    cards = sorted((store.root / "artifacts" / kind).glob("*/artifact.json"))
+    return [json.loads(card.read_text())["recipe"] for card in cards]
+
+
 def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
     """Return the artifact of a recipe, or None if it has not been made.
 

@@ -6,7 +6,7 @@ Rounds count from 0.  ``scored_at`` is the last round applied when something was
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _STAMP = [pa.field("unit_id", pa.string(), nullable=False), pa.field("attempt", pa.string(), nullable=False)]
 
@@ -32,6 +32,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         variant=_text,
         hparams=_text,
         hparams_digest=_text,
+        preset=_text,
+        effective_ridge=_float,
+        network_digest=_text,
         algorithm_version=_int,
         layers=_ints,
         batch_size=_int,
@@ -73,6 +76,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ridge=_float,
         shortfall=_float,
         solve_error=_float,
+        mean_residual=_float,
     ),
     "edits": _schema(
         round=_int,
@@ -81,6 +85,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         target_loss=_float,
         n_steps=_int,
         target_distance=_float,
+        key_asymmetry=_float,
     ),
     "edit_updates": _schema(
         round=_int,
@@ -96,6 +101,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         round=_int,
         parameter=_text,
         kind=_text,
+        column=_text,
+        row=_int,
         dtype=_text,
         shape=_ints,
         right_shape=_ints,
@@ -160,6 +167,21 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_correct_true=_int,
         is_nan=_bool,
         error=_text,
+    ),
+    "training": _schema(
+        editor=_text,
+        model=_text,
+        step=_int,
+        split=_text,
+        n_edits=_int,
+        generalisation_loss=_float,
+        locality_loss=_float,
+        gradient_norm=_float,
+        edit_success=_float,
+        generalisation_success=_float,
+        locality_success=_float,
+        mean_residual=_float,
+        mean_ridge=_float,
     ),
     "logits": _schema(round=_int, edits_so_far=_int, prompt=_text, ids=_ints, logits=_floats),
     "timings": _schema(stage=_text, seconds=_float, n_items=_int, device=_text),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from editing.families import FAMILIES
 from editing.hparams import resolve_hparams
 
 
@@ -17,17 +18,27 @@ class EditorCard:
     max_batch: int | None
     max_layers: int | None
     hparams: Mapping[str, Any]
+    preset: str | None = None
+
+    def refusal(self, family: str, n_layers: int) -> str | None:
+        """Return why the editor cannot edit ``n_layers`` layers of a model of this family; None if it can."""
+        from editing.editor import editor_class
+
+        found: str | None = editor_class(self.name).refusal(FAMILIES[family], n_layers)
+        return found
 
 
-def editor_card(name: str, *, model: str, protocol: str, overrides: Mapping[str, Any]) -> EditorCard:
+def editor_card(
+    name: str, *, model: str, protocol: str, overrides: Mapping[str, Any], preset: str | None = None
+) -> EditorCard:
     """Return an editor's card.
 
     Raises:
-        HparamsError: An unknown editor or hyper-parameter, or an impossible value.
+        HparamsError: An unknown editor, preset or hyper-parameter, or an impossible value.
     """
     from editing.editor import make_editor
 
-    hparams = resolve_hparams(name, model=model, protocol=protocol, overrides=overrides)
+    hparams = resolve_hparams(name, model=model, protocol=protocol, overrides=overrides, preset=preset)
     made = make_editor(name, hparams)
     return EditorCard(
         name=name,
@@ -36,4 +47,5 @@ def editor_card(name: str, *, model: str, protocol: str, overrides: Mapping[str,
         max_batch=made.max_batch,
         max_layers=made.max_layers,
         hparams=hparams,
+        preset=preset,
     )

@@ -48,6 +48,10 @@ def segment_unit(run: RunSpec, first: int) -> Unit:
     )
 
 
+def training_unit_id(first: int) -> str:
+    return f"steps-{first:06d}"
+
+
 def score_units(run: RunSpec, first: int, last: int) -> list[Unit]:
     """Return what is to be scored of rounds [first, last): the rounds' own facts, and the checkpoints among them."""
     own = {"first_round": first, "last_round": last, "n_items": (last - first) * run.batch_size}

@@ -43,8 +43,13 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
         raise InputError(f"{out} is not empty; give a new directory")
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(run["compute"]["threads"])
-    lm = load(run["model"]["folder"], dtype=run["model"]["dtype"])
+    lm = load(run["model"]["folder"], dtype=run["model"]["dtype"], chat=run["model"]["chat"])
     names = make_editor(run["editor"], run["hparams"]).parameter_names(lm, run["layers"])
+    if not names:
+        raise InputError(
+            f"run {run_id}: {run['editor']} changes no weights, its edits live beside them; a Hugging Face folder cannot hold "
+            "them; score the run instead (benchmarks are scored through the same patches)"
+        )
     sequential = run["mode"] == "sequential"
     replay(store, lm, run_id, 0 if sequential else max(0, rounds - 1), rounds, names, check=sequential)
     lm.model.save_pretrained(out)

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from storage.identity import digest_of
 
-UnitKind = Literal["contexts", "moments", "trace", "search", "segment", "own", "retention", "benchmark", "baseline"]
+UnitKind = Literal[
+    "contexts", "moments", "train", "trace", "search", "segment", "own", "retention", "benchmark", "baseline"
+]
 Recipe = Mapping[str, Any]
 
 
@@ -21,10 +23,15 @@ class ModelRef:
     digest: str
     """Of config, weights and tokenizer files."""
     n_layers: int
+    family: str
+    """Its row in the family table."""
+    chat: bool = False
+    """Whether prompts go through the tokenizer's chat template."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"model": self.digest, "dtype": self.dtype, "prompt_format": "tokenizer's own; answer after one space"}
+        prompts = "chat template; answer begins the reply" if self.chat else "tokenizer's own; answer after one space"
+        return {"model": self.digest, "dtype": self.dtype, "prompt_format": prompts}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,9 @@ class RunSpec:
     protocol: str
     contexts_recipe: Recipe | None
     moments_recipe: Recipe | None
+    network_recipe: Recipe | None
+    preset: str | None
+    """Where the hyper-parameters came from; the numbers themselves are the identity."""
     commit_every: int
     every_edits: int
     retention: str | int
@@ -93,6 +103,7 @@ class RunSpec:
             "seed": self.seed,
             "contexts": self.contexts_recipe,
             "moments": self.moments_recipe,
+            "network": self.network_recipe,
         }
 
     @property
@@ -138,6 +149,8 @@ def baseline_of(run: RunSpec) -> RunSpec:
         protocol="corrected",
         contexts_recipe=None,
         moments_recipe=None,
+        network_recipe=None,
+        preset=None,
     )
 
 
@@ -159,5 +172,13 @@ class Unit:
     @property
     def cost(self) -> float:
         """Rough relative cost, for the progress bar: optimising a fact's target is the unit."""
-        weights = {"segment": 1.0, "own": 0.15, "retention": 0.05, "benchmark": 0.05, "search": 1.0, "trace": 2.0}
+        weights = {
+            "segment": 1.0,
+            "own": 0.15,
+            "retention": 0.05,
+            "benchmark": 0.05,
+            "search": 1.0,
+            "trace": 2.0,
+            "train": 0.2,
+        }
         return weights.get(self.kind, 1.0) * float(self.payload.get("n_items", 20))

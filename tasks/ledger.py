@@ -1,4 +1,4 @@
-"""The edit ledger: parameter updates as rows, rows as parameter updates, replays, and digests of what they give."""
+"""The edit ledger: changes of parameters and patches as rows, rows as changes, replays, and digests of what they give."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editing.editor import ParameterUpdate
+from editing.editor import EditResult, ParameterUpdate
 from editing.lm import LanguageModel
+from editing.patches import PatchChange
 from storage.identity import digest_of_bytes
 from storage.store import Commit, Store
 from tasks.errors import LedgerMismatch
 
-STATE = "state"
+STATE, PATCH = "state", "patch"
+Change = ParameterUpdate | PatchChange
 
 
 def update_row(round_: int, update: ParameterUpdate) -> dict[str, Any]:
@@ -31,6 +33,17 @@ def update_row(round_: int, update: ParameterUpdate) -> dict[str, Any]:
     }
 
 
+def patch_row(round_: int, change: PatchChange) -> dict[str, Any]:
+    """Return one row of the ledger: one row of a patch's table, set or appended."""
+    where = {"round": round_, "parameter": change.patch, "kind": PATCH, "column": change.column, "row": change.row}
+    return {**where, **_tensor_fields(change.value)}
+
+
+def result_rows(round_: int, result: EditResult) -> list[dict[str, Any]]:
+    """Return an edit's rows of the ledger, in the order in which they are applied."""
+    return [*(update_row(round_, u) for u in result.updates), *(patch_row(round_, c) for c in result.patches)]
+
+
 def state_rows(round_: int, state: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     """Return an editor's state after ``round_`` as rows, to be read back by :func:`state_of`."""
     return [
@@ -39,13 +52,21 @@ def state_rows(round_: int, state: Mapping[str, Tensor]) -> list[dict[str, Any]]
     ]
 
 
-def updates_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, list[ParameterUpdate]]:
-    """Return the updates by round, in the order in which they were made."""
-    found: dict[int, list[ParameterUpdate]] = {}
+def changes_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, list[Change]]:
+    """Return the changes by round, in the order in which they were made."""
+    found: dict[int, list[Change]] = {}
     for row in rows:
         if row["kind"] != STATE:
-            found.setdefault(int(row["round"]), []).append(_update(row))
+            found.setdefault(int(row["round"]), []).append(_change(row))
     return found
+
+
+def apply_change(lm: LanguageModel, change: Change) -> None:
+    """Make one change of the ledger."""
+    if isinstance(change, PatchChange):
+        lm.patches.apply(change)
+    else:
+        change.apply(lm)
 
 
 def state_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -76,10 +97,10 @@ def replay(
         first, last = commit.first_round or 0, commit.last_round or 0
         if last <= start or first >= stop:
             continue
-        updates = updates_of(store.rows(commit, "ledger"))
+        changes = changes_of(store.rows(commit, "ledger"))
         for round_ in range(max(first, start), min(last, stop)):
-            for update in updates.get(round_, ()):
-                update.apply(lm)
+            for change in changes.get(round_, ()):
+                apply_change(lm, change)
         at = min(last, stop)
         if check and last <= stop:
             found = digest_of_parameters(lm, names)
@@ -94,16 +115,22 @@ def replay(
 
 
 def digest_of_parameters(lm: LanguageModel, names: Sequence[str]) -> str:
-    """Return the digest of the named parameters' bits."""
+    """Return the digest of the bits of the named parameters (as precise as edits are) and of all patches."""
     parts = []
     for name in sorted(names):
-        fields = _tensor_fields(lm.parameter(name))
+        fields = _tensor_fields(lm.precise(name))
         parts += [name.encode(), fields["dtype"].encode(), fields["value"]]
+    for patch in lm.patches.all():
+        for column, rows in sorted(patch.columns.items()):
+            for fields in map(_tensor_fields, rows):
+                parts += [patch.name.encode(), column.encode(), fields["dtype"].encode(), fields["value"]]
     return digest_of_bytes(*parts)
 
 
-def _update(row: Mapping[str, Any]) -> ParameterUpdate:
+def _change(row: Mapping[str, Any]) -> Change:
     value = _tensor(row["dtype"], row["shape"], row["value"])
+    if row["kind"] == PATCH:
+        return PatchChange(row["parameter"], row["column"], row["row"], value)
     if row["kind"] == "value":
         return ParameterUpdate(row["parameter"], value=value)
     return ParameterUpdate(row["parameter"], left=value, right=_tensor(row["dtype"], row["right_shape"], row["right"]))

@@ -13,7 +13,7 @@ _PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokeni
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
 
 
-def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto") -> ModelRef:
+def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto", chat: bool = False) -> ModelRef:
     """Return a reference to a bundled model, a local folder, or a hub model (downloaded at its pinned revision).
 
     Raises:
@@ -38,6 +38,11 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
             f"model {name!r} is of type {config.get('model_type')!r}; expected one of {sorted(FAMILIES)}; "
             "docs/add-a-family.md tells how to add its row"
         )
+    if "quantization_config" in config:
+        raise InputError(
+            f"model {name!r} is quantised ({config['quantization_config'].get('quant_method')!r}); expected float32, bfloat16 "
+            "or float16 weights; an update cannot be added to packed ones: give the unquantised checkpoint"
+        )
     n_layers = next((int(config[key]) for key in _LAYER_KEYS if key in config), 0)
     if len(FAMILIES[config["model_type"]].stacks) > 1:
         n_layers += int(config.get("num_decoder_layers") or n_layers)
@@ -49,6 +54,8 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
         dtype=stored if dtype == "auto" else dtype,
         digest=digest_of({path.name: digest_of_file(path) for path in files}),
         n_layers=n_layers,
+        family=str(config["model_type"]),
+        chat=chat,
     )
 
 

@@ -2,23 +2,29 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from editing.contexts import sample_contexts
-from editing.editor import Artifacts
+from editing.editor import Artifacts, make_editor
 from editing.geometry import KeyGeometry
+from editing.hypernetwork import HyperNetworks
 from editing.lm import LanguageModel
-from editing.moments import collect_moments
-from storage.artifacts import Artifact, find_artifact, put_artifact
-from storage.identity import digest_of
+from editing.moments import SecondMoment, collect_moments
+from editing.requests import EditRequest
+from editing.trained import TrainedEditor
+from editing.training import Trainer, facts_with_variants, load_networks
+from storage.artifacts import Artifact, artifact_recipes, find_artifact, put_artifact
+from storage.identity import digest_of, digest_of_file
 from storage.store import Store
-from tasks.datasets import facts_texts, load_texts, read_facts
+from tasks.datasets import facts_texts, load_texts, read_facts, world_for
 from tasks.errors import InputError
 from tasks.identity import Recipe, RunSpec
 
-CONTEXTS, MOMENTS = "contexts", "second_moments"
+CONTEXTS, MOMENTS, NETWORK = "contexts", "second_moments", "networks"
 
 
 def make_contexts(store: Store, lm: LanguageModel, recipe: Recipe) -> Artifact:
@@ -40,12 +46,92 @@ def make_moments(store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequen
     found = {layer: find_artifact(store, MOMENTS, _layer_recipe(recipe, layer)) for layer in layers}
     missing = [layer for layer, artifact in found.items() if artifact is None]
     if missing:
-        moments = collect_moments(lm, _texts(store, recipe["texts"]), missing, max_tokens=recipe["max_tokens"])
+        source = recipe["texts"]
+        if source["name"] == "npz":
+            moments = {layer: _published(lm, source, layer) for layer in missing}
+        else:
+            moments = collect_moments(lm, _texts(store, source), missing, max_tokens=recipe["max_tokens"])
         for layer, moment in moments.items():
             card = json.dumps({"n_tokens": moment.n_tokens}).encode()
             files = {"moment.safetensors": save({"moment": moment.matrix}), "moment.json": card}
             found[layer] = put_artifact(store, MOMENTS, _layer_recipe(recipe, layer), files)
     return {layer: artifact.digest for layer, artifact in found.items() if artifact is not None}
+
+
+def _published(lm: LanguageModel, source: Mapping[str, Any], layer: int) -> SecondMoment:
+    """Read a published second moment, if its file is still the one that was planned with.
+
+    Raises:
+        InputError: The file has changed since.
+    """
+    path, digest = Path(source["files"][str(layer)]["path"]), source["files"][str(layer)]["digest"]
+    if digest_of_file(path) != digest:
+        raise InputError(f"{path} has changed since the experiment was planned; plan it again")
+    return SecondMoment.read_npz(path, d_in=lm.weight(layer).shape[1])
+
+
+def export_moments(store: Store, out: Path) -> list[dict[str, Any]]:
+    """Write every stored second moment as ``.npz`` in ROME's layout, with its recipe beside it; return what was written.
+
+    Raises:
+        InputError: The store holds none.
+    """
+    rows = []
+    for recipe in sorted(artifact_recipes(store, MOMENTS), key=repr):
+        artifact = _required(store, MOMENTS, recipe)
+        n_tokens = int(json.loads(artifact.path("moment.json").read_text())["n_tokens"])
+        moment = SecondMoment(load_file(artifact.path("moment.safetensors"))["moment"], n_tokens)
+        out.mkdir(parents=True, exist_ok=True)
+        name = f"layer-{recipe['layer']:03d}-{artifact.digest[:10]}"
+        moment.write_npz(out / f"{name}.npz")
+        (out / f"{name}.json").write_text(json.dumps(recipe, indent=1))
+        rows.append({"file": str(out / f"{name}.npz"), "layer": recipe["layer"], "tokens": n_tokens})
+    if not rows:
+        raise InputError(f"the store {store.root} holds no second moments; run an experiment whose editors need them")
+    return rows
+
+
+def trainer_of(store: Store, lm: LanguageModel, recipe: Recipe) -> tuple[Trainer, list[EditRequest]]:
+    """Return an untrained trainer by its recipe, and the facts to validate it on."""
+    facts = training_facts(store, recipe["facts"])
+    groups = facts_with_variants(facts)
+    held_out = {fact.request_id for group in groups[-recipe["validation"] :] for fact in group}
+    editor = make_editor(recipe["editor"], recipe["hparams"])
+    assert isinstance(editor, TrainedEditor)
+    plan = editor.training_plan(recipe["layers"], recipe["edits"])
+    trainer = Trainer(lm, [f for f in facts if f.request_id not in held_out], plan, editor.network_shape())
+    return trainer, [group[0] for group in groups[-recipe["validation"] :]]
+
+
+def training_facts(store: Store, source: Mapping[str, Any]) -> list[EditRequest]:
+    """Return the facts that a hyper-network is trained on: none of them is edited by a run."""
+    if source["name"] == "factworld":
+        return world_for(source["model"]).training_requests(unknown=source["unknown"])
+    facts = read_facts(store, source["facts_run_id"])
+    return [facts[i] for i in source["positions"]]
+
+
+def network_state(store: Store, recipe: Recipe, step: int) -> tuple[dict[str, Tensor], str]:
+    """Return a hyper-network and its optimiser as they were after ``step`` steps, and the digest of that content."""
+    artifact = _required(store, NETWORK, {**recipe, "step": step})
+    return load_file(artifact.path("network.safetensors")), artifact.digest
+
+
+def put_network(store: Store, recipe: Recipe, step: int, state: Mapping[str, Tensor]) -> Artifact:
+    """Store a hyper-network with what a resumed training needs."""
+    tensors = {name: value.cpu().contiguous() for name, value in state.items()}
+    return put_artifact(store, NETWORK, {**recipe, "step": step}, {"network.safetensors": save(tensors)})
+
+
+def networks_of(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[HyperNetworks, str]:
+    """Return a run's trained hyper-network and the digest of its content."""
+    assert run.network_recipe is not None
+    editor = make_editor(run.editor, run.hparams)
+    assert isinstance(editor, TrainedEditor)
+    state, digest = network_state(store, run.network_recipe, editor.steps)
+    networks = editor.untrained(lm, run.layers)
+    dtype = next(value.dtype for name, value in state.items() if name.startswith("net."))
+    return load_networks(networks.to(lm.input_device, dtype), state).requires_grad_(False), digest
 
 
 def _layer_recipe(recipe: Recipe, layer: int) -> Recipe:
@@ -83,16 +169,22 @@ def geometry_of(store: Store, recipe: Recipe, layers: Sequence[int]) -> tuple[di
     return geometry, digest_of(digests)
 
 
-def artifacts_for(store: Store, run: RunSpec) -> tuple[Artifacts, Mapping[str, Any]]:
+def artifacts_for(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[Artifacts, Mapping[str, Any]]:
     """Return what a run's editor needs, with the content digests that its first commit records."""
     contexts: tuple[str, ...] = ("",)
     geometry: dict[int, KeyGeometry] = {}
-    digests: dict[str, Any] = {"contexts": None, "moments": None}
+    networks = None
+    digests: dict[str, Any] = {"contexts": None, "moments": None, "network": None}
     if run.contexts_recipe is not None:
         contexts, digests["contexts"] = contexts_of(store, run.contexts_recipe)
     if run.moments_recipe is not None:
         geometry, digests["moments"] = geometry_of(store, run.moments_recipe, run.layers)
-    return Artifacts(geometry=geometry, contexts=contexts), {**digests, "context_texts": list(contexts)}
+    if run.network_recipe is not None:
+        networks, digests["network"] = networks_of(store, lm, run)
+    return Artifacts(geometry=geometry, contexts=contexts, networks=networks), {
+        **digests,
+        "context_texts": list(contexts),
+    }
 
 
 def _required(store: Store, kind: str, recipe: Recipe) -> Artifact:

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -10,13 +11,13 @@ import torch
 import transformers
 from torch import Tensor
 
-from editing.editor import Artifacts, Editor, EditResult
+from editing.editor import Artifacts, Editor, EditResult, make_editor
 from editing.errors import SolveError
 from editing.hparams import hparams_digest
 from editing.lm import LanguageModel
 from editing.requests import EditRequest
 from tasks.identity import RunSpec
-from tasks.ledger import update_row
+from tasks.ledger import result_rows
 
 Tables = dict[str, list[dict[str, Any]]]
 
@@ -24,6 +25,7 @@ Tables = dict[str, list[dict[str, Any]]]
 def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, Any]:
     """Return a run's row of the table ``runs``, written with its first commit."""
     variant = {"rome": "r-ROME" if run.protocol != "code" else "ROME"}.get(run.editor)
+    method = None if run.editor == "none" else make_editor(run.editor, run.hparams)
     return {
         "baseline_run_id": None if run.editor == "none" else run.baseline_run_id,
         "experiment": run.experiment,
@@ -37,6 +39,9 @@ def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, 
         "variant": variant,
         "hparams": json.dumps(dict(run.hparams), sort_keys=True),
         "hparams_digest": hparams_digest(run.hparams),
+        "preset": run.preset,
+        "effective_ridge": method.ridge_for(run.batch_size) if method else None,
+        "network_digest": digests.get("network"),
         "algorithm_version": run.version,
         "layers": list(run.layers),
         "batch_size": run.batch_size,
@@ -69,10 +74,11 @@ def edit_batch(
         result = method.edit(lm, batch, run.layers, state, artifacts)
     except SolveError as error:
         return "unsolved", str(error), None
-    for update in result.updates:
-        tensors = [t for t in (update.left, update.right, update.value) if t is not None]
+    written = {u.name: [t for t in (u.left, u.right, u.value) if t is not None] for u in result.updates}
+    written |= {c.patch: [c.value] for c in result.patches}
+    for name, tensors in written.items():
         if not all(bool(torch.isfinite(t).all()) for t in tensors):
-            return "nan", f"the update of {update.name} holds NaN or infinite values; it was not applied", None
+            return "nan", f"the update of {name} holds NaN or infinite values; it was not applied", None
     return "edited", "; ".join(result.warnings) or None, result
 
 
@@ -96,6 +102,7 @@ def add_round(
                 "target_loss": report.target_loss if report else None,
                 "n_steps": report.n_steps if report else None,
                 "target_distance": report.target_distance if report else None,
+                "key_asymmetry": report.key_asymmetry if report else None,
             }
         )
     if result is None:
@@ -103,7 +110,7 @@ def add_round(
     for entry in result.edit_updates:
         fields = asdict(entry)
         tables["edit_updates"].append({"round": round_, "fact_id": fields.pop("request_id"), **fields})
-    tables["ledger"] += [update_row(round_, update) for update in result.updates]
+    tables["ledger"] += result_rows(round_, result)
 
 
 def round_rows(
@@ -120,7 +127,7 @@ def round_rows(
     reports = {report.parameter: report for report in result.parameters} if result else {}
     rows = []
     for name in names:
-        weight, origin = lm.parameter(name).double(), pristine[name].double()
+        weight, origin = lm.precise(name).double(), pristine[name].double()
         moved, size = float((weight - origin).norm()), float(origin.norm())
         step = float((weight - before[name].double()).norm())
         report = reports.get(name)
@@ -138,9 +145,25 @@ def round_rows(
                 "ridge": report.ridge if report else None,
                 "shortfall": report.shortfall if report else None,
                 "solve_error": report.solve_error if report else None,
+                "mean_residual": report.mean_residual if report else None,
             }
         )
-    return rows
+    return rows or [_patch_round(run, round_, outcome, message, result)]
+
+
+def _patch_round(
+    run: RunSpec, round_: int, outcome: str, message: str | None, result: EditResult | None
+) -> dict[str, Any]:
+    """Return the row of a round of an editor that changes no weight."""
+    changes = result.patches if result else ()
+    return {
+        "round": round_,
+        "edits_so_far": (round_ + 1) * run.batch_size,
+        "parameter": changes[0].patch if changes else run.editor,
+        "outcome": "unchanged" if outcome == "edited" and not changes else outcome,
+        "message": message,
+        "update_norm": 0.0,
+    }
 
 
 def logits_row(lm: LanguageModel, prompt: str, rounds: int, run: RunSpec) -> dict[str, Any]:
@@ -155,8 +178,16 @@ def logits_row(lm: LanguageModel, prompt: str, rounds: int, run: RunSpec) -> dic
 
 
 def last_logits(lm: LanguageModel, prompt: str) -> tuple[list[int], list[float]]:
-    """Return a prompt's ids and the model's own logits after it, from an ordinary forward pass."""
-    (ids,) = lm.format.prompts([prompt])
-    with torch.no_grad():
-        logits = lm.model(torch.tensor([list(ids)], device=lm.model.device)).logits[0, -1]
-    return list(ids), logits.double().cpu().tolist()
+    """Return a prompt's ids and the model's own logits after it, from an ordinary forward pass.
+
+    An encoder-decoder's logits are those of the answer's first token, a classifier's those of its classes.
+    """
+    (ids,) = lm.format.prompts([lm.patches.rewrite(prompt)])
+    rows = torch.tensor([list(ids)], device=lm.input_device)
+    start = lm.model.config.decoder_start_token_id if lm.family.head == "seq2seq" else None
+    inputs = {} if start is None else {"decoder_input_ids": torch.tensor([[start]], device=rows.device)}
+    with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(lm.prompts_end_at((len(ids),)))
+        lm.patches.attach(lm, stack)
+        logits = lm.model(rows, **inputs).logits[0]
+    return list(ids), (logits[-1] if logits.ndim == 2 else logits).double().cpu().tolist()

@@ -7,10 +7,12 @@ from typing import Any
 from editing.downstream import answer_questions
 from editing.editor import Artifacts, Editor
 from editing.lm import LanguageModel
+from editing.meta import MetaLoss
 from editing.requests import EditRequest
 from editing.scores import ProbeScore, probes_of, score_probes
 from editing.search import search_layer
 from editing.tracing import TracePlan, causal_trace
+from editing.training import Trainer
 from tasks.benchmarks import load_questions
 from tasks.identity import RunSpec
 
@@ -131,3 +133,42 @@ def _score_fields(score: ProbeScore) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def train_rows(
+    trainer: Trainer, validation: Sequence[EditRequest], last: int, recipe: Mapping[str, Any], model: str
+) -> list[dict[str, Any]]:
+    """Train up to ``last`` steps; return a row per step, and one of what the network does to unseen facts by then."""
+    common = {"editor": recipe["editor"], "model": model, "n_edits": trainer.plan.edits}
+    rows: list[dict[str, Any]] = []
+
+    def note(step: int, loss: MetaLoss) -> None:
+        rows.append(
+            {
+                **common,
+                "step": step,
+                "split": "train",
+                "generalisation_loss": _finite(loss.generalisation),
+                "locality_loss": _finite(loss.locality),
+                "gradient_norm": _finite(loss.gradient_norm),
+            }
+        )
+
+    trainer.train(last, note)
+    size = min(trainer.plan.edits, len(validation))
+    found = [trainer.validate(validation[at : at + size]) for at in range(0, len(validation) - size + 1, size)]
+    ridges = [float(trainer.networks.ridge(module)) for module in trainer.modules]
+    rows.append(
+        {
+            **common,
+            "step": last,
+            "split": "validation",
+            "n_edits": size,
+            "edit_success": sum(a.edit for a in found) / len(found),
+            "generalisation_success": sum(a.equivalent for a in found) / len(found),
+            "locality_success": sum(a.unrelated for a in found) / len(found),
+            "mean_residual": _finite(sum(a.mean_residual for a in found) / len(found)),
+            "mean_ridge": sum(ridges) / len(ridges),
+        }
+    )
+    return rows

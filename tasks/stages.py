@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.catalog import query
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
-from tasks.chain import all_units, ready_units
+from tasks.chain import all_units, ready_units, training_unit_id
 from tasks.errors import InputError
 from tasks.identity import Compute, ModelRef, Recipe, RunSpec, Unit
 from tasks.placement import Placement, cluster, start_worker, worker_shape
@@ -111,6 +111,41 @@ class TraceJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """The training of one hyper-network, in segments of steps, each of which goes on where the one before ended."""
+
+    model: ModelRef
+    recipe: Recipe
+    steps: int
+    steps_per_segment: int
+    compute: Compute
+
+    @property
+    def run_id(self) -> str:
+        return f"train-{digest_of(self.recipe, length=10)}"
+
+    def unit(self, first: int) -> Unit:
+        last = min((first // self.steps_per_segment + 1) * self.steps_per_segment, self.steps)
+        payload = {
+            "recipe": self.recipe,
+            "compute": asdict(self.compute),
+            "first_round": first,
+            "last_round": last,
+            "n_items": (last - first) * self.recipe["edits"],
+        }
+        return Unit(
+            run_id=self.run_id, unit_id=training_unit_id(first), kind="train", model=self.model, payload=payload
+        )
+
+    def next_unit(self, store: Store) -> Unit | None:
+        """Return the first segment that is not committed, None when the training is done."""
+        return next((unit for unit in self.units() if not store.is_committed(*unit.key)), None)
+
+    def units(self) -> list[Unit]:
+        return [self.unit(first) for first in range(0, self.steps, self.steps_per_segment)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """An experiment, expanded: what to prepare, where to look, which runs to make."""
 
@@ -120,6 +155,7 @@ class Plan:
     """Runs whose ``layers`` are empty take them from their ``layers_recipe`` once the locate stage is done."""
     contexts: tuple[tuple[ModelRef, Recipe], ...]
     moments: tuple[tuple[ModelRef, Recipe, tuple[int, ...]], ...]
+    trainings: tuple[TrainingJob, ...]
     searches: tuple[SearchPlan, ...]
     traces: tuple[TraceJob, ...]
     placement: Placement
@@ -187,7 +223,7 @@ def record_failure(store: Store, unit: Unit, message: str) -> None:
 
 @task(name="prepare", cache_policy=NO_CACHE)
 def prepare(session: Session) -> None:
-    """Sample context prefixes and collect second moments: only what the chosen editors declare they need."""
+    """Sample context prefixes, collect second moments, train hyper-networks: only what the chosen editors need."""
     plan, units = session.plan, []
     for model, recipe in plan.contexts:
         name = f"contexts-{digest_of(recipe)}"
@@ -196,7 +232,15 @@ def prepare(session: Session) -> None:
         name = f"moments-{digest_of({'recipe': recipe, 'layers': list(layers)})}"
         payload = {"recipe": recipe, "layers": layers, "threads": plan.placement.threads}
         units.append(Unit(run_id="prepare", unit_id=name, kind="moments", model=model, payload=payload))
-    session.run("prepare", units)
+    jobs = {job.run_id: job for job in plan.trainings}
+    units += [unit for job in plan.trainings if (unit := job.next_unit(session.store)) is not None]
+
+    def follow(unit: Unit) -> list[Unit]:
+        after = jobs[unit.run_id].next_unit(session.store) if unit.kind == "train" else None
+        return [after] if after else []
+
+    expected = [unit for unit in units if unit.kind != "train"] + [u for job in plan.trainings for u in job.units()]
+    session.run("prepare", units, follow=follow, expected=expected)
     _stop_if_failed(session)
 
 

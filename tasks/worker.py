@@ -18,12 +18,13 @@ from editing.loading import load
 from editing.requests import EditRequest
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
+from tasks.chain import training_unit_id
 from tasks.datasets import read_facts, sample_order
 from tasks.identity import ModelRef, RunSpec, Unit
 from tasks.ledger import digest_of_parameters, replay, segments, state_of, state_rows
-from tasks.prepared import artifacts_for, make_contexts, make_moments
+from tasks.prepared import artifacts_for, make_contexts, make_moments, network_state, put_network, trainer_of
 from tasks.rounds import Tables, add_round, edit_batch, logits_row, round_rows, run_row
-from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows
+from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows, train_rows
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Worker:
         work: dict[str, Callable[[Unit], tuple[Tables, CommitInfo]]] = {
             "contexts": self._contexts,
             "moments": self._moments,
+            "train": self._train,
             "trace": self._trace,
             "search": self._search,
             "segment": self._segment,
@@ -98,6 +100,27 @@ class Worker:
         spec = {"recipe": unit.payload["recipe"], "digests": {str(layer): d for layer, d in digests.items()}}
         return {}, CommitInfo(kind="moments", digest=digest_of(spec["digests"]), spec=spec)
 
+    def _train(self, unit: Unit) -> tuple[Tables, CommitInfo]:
+        first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
+        recipe, compute = unit.payload["recipe"], self._training_compute(unit)
+        torch.set_num_threads(compute["threads"])
+        lm = self._pristine(unit.model).lm
+        lm.tokens_per_forward = compute["tokens_per_forward"]
+        trainer, validation = trainer_of(self._store, lm, recipe)
+        if first:
+            trainer.resume(network_state(self._store, recipe, first)[0])
+        rows = train_rows(trainer, validation, last, recipe, unit.model.name)
+        artifact = put_network(self._store, recipe, last, trainer.state())
+        spec = {"recipe": recipe, "compute": compute}
+        info = CommitInfo(kind="train", first_round=first, last_round=last, digest=artifact.digest, spec=spec)
+        return {"training": rows}, info
+
+    def _training_compute(self, unit: Unit) -> dict[str, int]:
+        """Return the threads and micro-batches with which this training began: they can change bits."""
+        begun = self._store.read_commit(unit.run_id, training_unit_id(0))
+        found: dict[str, int] = (begun.spec or {})["compute"] if begun else unit.payload["compute"]
+        return dict(found)
+
     def _trace(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         lm = self._pristine(unit.model).lm
         requests = self._chosen(unit)
@@ -107,7 +130,7 @@ class Worker:
     def _search(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         assert unit.run is not None
         loaded = self._pristine(unit.model)
-        artifacts, _ = artifacts_for(self._store, unit.run)
+        artifacts, _ = artifacts_for(self._store, loaded.lm, unit.run)
         method = make_editor(unit.run.editor, unit.run.hparams)
         rows = search_rows(loaded.lm, self._chosen(unit), unit.run, method, artifacts)
         return {"layer_scores": rows}, CommitInfo(kind="search", spec=_public(unit.payload))
@@ -128,13 +151,13 @@ class Worker:
         for round_ in range(first, last):
             if run.mode == "independent":
                 lm.restore({name: loaded.pristine[name] for name in names})
+                lm.patches.clear()
             batch = [order[i] for i in range(round_ * run.batch_size, (round_ + 1) * run.batch_size)]
             before = lm.snapshot(names)
             outcome, message, result = edit_batch(lm, method, batch, run, state, artifacts)
             if result is not None:
                 state = result.state
-                for update in result.updates:
-                    update.apply(lm)
+                result.apply(lm)
             loaded.rounds = round_ + 1
             add_round(tables, run, round_, batch, outcome, message, result)
             tables["rounds"] += round_rows(lm, names, loaded.pristine, before, run, round_, outcome, message, result)
@@ -193,22 +216,24 @@ class Worker:
     # --- where the model stands
 
     def _loaded(self, model: ModelRef) -> Loaded:
-        if model.digest not in self._models:
-            lm = load(model.folder, dtype=model.dtype, device=self._device)
+        key = _key(model)
+        if key not in self._models:
+            lm = load(model.folder, dtype=model.dtype, device=self._device, chat=model.chat)
             lm.name = model.name
-            self._models[model.digest] = Loaded(lm)
-        return self._models[model.digest]
+            self._models[key] = Loaded(lm)
+        return self._models[key]
 
     def _pristine(self, model: ModelRef) -> Loaded:
         loaded = self._loaded(model)
         loaded.lm.restore(loaded.pristine)
+        loaded.lm.patches.clear()
         loaded.run_id, loaded.rounds = None, 0
         return loaded
 
     def _forget_position(self, model: ModelRef) -> None:
         # After an exception the weights may stand between two rounds; the next unit starts from the pristine ones.
-        if model.digest in self._models:
-            self._models[model.digest].run_id = None
+        if _key(model) in self._models:
+            self._models[_key(model)].run_id = None
 
     def _at(self, run: RunSpec, rounds: int) -> tuple[Loaded, tuple[str, ...]]:
         """Return the model as it is after ``rounds`` rounds of ``run``, rebuilt from pristine weights and the ledger."""
@@ -225,6 +250,7 @@ class Worker:
         if start is None or start > rounds or run.mode == "independent":
             loaded.run_id = None
             lm.restore(loaded.pristine)
+            lm.patches.clear()
             start = 0 if run.mode == "sequential" else max(0, rounds - 1)
         loaded.run_id = None
         replay(self._store, lm, run.run_id, start, rounds, names, check=run.mode == "sequential")
@@ -264,8 +290,12 @@ class Worker:
 
     def _prepare(self, run_id: str) -> tuple[Editor, Artifacts, Mapping[str, Any]]:
         run = self._runs[run_id]
-        artifacts, digests = artifacts_for(self._store, run)
+        artifacts, digests = artifacts_for(self._store, self._loaded(run.model).lm, run)
         return make_editor(run.editor, run.hparams), artifacts, digests
+
+
+def _key(model: ModelRef) -> str:
+    return digest_of(model.identity)
 
 
 def _constant(round_: int | None, _index: int) -> int | None:

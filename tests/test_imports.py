@@ -61,7 +61,7 @@ def test_only_the_family_table_looks_at_a_models_type() -> None:
     looked = [
         path.name for path in modules("editing") if "model_type" in path.read_text() and path.name != "families.py"
     ]
-    assert looked == ["lm.py"], looked  # it names the type in an error message
+    assert looked == ["weights.py"], looked  # it names the type in an error message
 
 
 def test_no_device_is_named_in_the_science() -> None:

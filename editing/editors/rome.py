@@ -44,6 +44,9 @@ class Rome(LocatingEditor):
         require(self, key=self.key in ("mean", "bare") and (self.key == "mean" or self.protocol == "corrected"))
         require(self, remember=not (self.remember and self.protocol == "code"))
 
+    def ridge_for(self, n_edits: int) -> float:
+        return 0.0
+
     @property
     def averaging(self) -> Averaging:
         return "prefixes_only" if self.protocol == "paper" else "flat"
@@ -102,11 +105,12 @@ class Rome(LocatingEditor):
             wanted = residual.T  # what the averaged key should have received
             shortfall = float((left @ (right @ keys.mean.double().T) - wanted).norm() / wanted.norm())
         update = ParameterUpdate.low_rank(lm, name, left, right)
+        known = edit_update_reports([request], name, geometry, keys, residual, solution)
         report = ParameterReport(parameter=name, ridge=0.0, shortfall=shortfall, solve_error=solution.solve_error)
         return EditResult(
             (update,),
             remembered(state, {layer: keys.mean}) if self.remember else {},
-            fact_reports([request], targets),
-            edit_update_reports([request], name, geometry, keys, residual, solution),
+            fact_reports([request], targets, known),
+            known,
             (report,),
         )

@@ -48,6 +48,9 @@ class UltraEdit(BaseEditor):
     def __post_init__(self) -> None:
         require(self, lr=self.lr > 0, ridge=self.ridge > 0, microbatch=self.microbatch >= 0, parts=bool(self.parts))
 
+    def ridge_for(self, n_edits: int) -> float:
+        return self.ridge
+
     def _parts(self) -> tuple[Part, ...]:
         return cast(tuple[Part, ...], tuple(self.parts))
 
@@ -85,9 +88,10 @@ class UltraEdit(BaseEditor):
         return tuple(updates), tuple(reports), normalisers.state()
 
     def _differences(self, seen: RunningMoments, keys: Tensor, gradients: Tensor) -> Tensor:
-        rows = seen(torch.cat([keys, gradients], dim=1))
+        rows: Tensor = seen(torch.cat([keys, gradients], dim=1))
         normed_keys, normed_gradients = rows[:, : keys.shape[1]], rows[:, keys.shape[1] :]
-        return -self.lr * normed_keys.square().sum(1, keepdim=True) * normed_gradients
+        differences: Tensor = -self.lr * normed_keys.square().sum(1, keepdim=True) * normed_gradients
+        return differences
 
 
 class _Normalisers:

@@ -20,11 +20,16 @@ def editor_names() -> list[str]:
 
 
 def resolve_hparams(
-    name: str, *, model: str, protocol: str = "corrected", overrides: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    model: str,
+    protocol: str = "corrected",
+    overrides: Mapping[str, Any] | None = None,
+    preset: str | None = None,
 ) -> dict[str, Any]:
-    """Return an editor's hyper-parameters: its defaults, then those for the model, then ``overrides``.
+    """Return an editor's hyper-parameters: its defaults, then those for the model, then the preset's, then ``overrides``.
 
-    A model is known by its hub id, or by the last part of its path.
+    A model is known by its hub id, or by the last part of its path.  A preset is a named set of numbers of one source.
 
     Raises:
         HparamsError: An unknown name, or a value of another type than the default's; names all of them.
@@ -36,11 +41,15 @@ def resolve_hparams(
     sheet = yaml.safe_load((SHEETS / f"{name}.yaml").read_text())
     defaults: dict[str, Any] = sheet["defaults"]
     special = sheet["models"].get(model) or sheet["models"].get(Path(model).name) or {}
+    presets: dict[str, dict[str, Any]] = sheet.get("presets") or {}
+    if preset is not None and preset not in presets:
+        raise HparamsError(f"editor {name!r} has no preset {preset!r}; expected one of {sorted(presets) or 'none'}")
+    chosen = presets[preset] if preset is not None else {}
     given = dict(overrides or {})
     unknown = sorted(set(given) - set(defaults))
     if unknown:
         raise HparamsError(f"editor {name!r} has no hyper-parameter {unknown}; expected some of {sorted(defaults)}")
-    values = defaults | special | given
+    values = defaults | special | chosen | given
     wrong = [
         f"{key} = {value!r} is {type(value).__name__}, expected {type(defaults[key]).__name__}"
         for key, value in values.items()
@@ -50,6 +59,11 @@ def resolve_hparams(
         raise HparamsError(f"editor {name!r}: {'; '.join(wrong)} (write 1.0e-5, not 1e-5, in YAML)")
     numbers = {key: float(value) if isinstance(defaults[key], float) else value for key, value in values.items()}
     return {**numbers, "protocol": protocol}
+
+
+def preset_names(name: str) -> list[str]:
+    """Return the names of an editor's presets."""
+    return sorted(yaml.safe_load((SHEETS / f"{name}.yaml").read_text()).get("presets") or {})
 
 
 def hparams_digest(hparams: Mapping[str, Any]) -> str:

@@ -12,13 +12,18 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from editing.errors import HparamsError, ModelError, RequestError, TokenizationError
+from editing.errors import ModelError, RequestError, TokenizationError
 from editing.factworld.bundled import bundled_folder
+from editing.factworld.world import World
+from editing.families import FAMILIES
+from editing.hparams import editor_names
+from editing.lm import LanguageModel
 from editing.loading import load
 from editing.requests import EditRequest
 from editing.tokens import PromptFormat
 from flows.plan import plan_experiment
 from flows.spec import SpecError, load_experiment
+from tests.editing.tiny import random_lm
 
 GOOD: dict[str, Any] = {
     "name": "t",
@@ -88,7 +93,7 @@ def test_all_errors_of_a_plan_come_at_once(tmp_path: Path) -> None:
             score={"benchmarks": ["sst3"]},
         )
     )
-    assert "no editor 'memitt'; expected one of ['emmet', 'ft_c', 'memit', 'rome']" in text
+    assert f"no editor 'memitt'; expected one of {editor_names()}" in text
     assert "no hyper-parameter ['stepz']" in text
     assert "rome edits 1 layer at a time, found [0, 1]" in text
     assert "no benchmark 'sst3'" in text
@@ -159,11 +164,88 @@ def test_yaml_numbers_that_are_text(tmp_path: Path) -> None:
 
 def test_impossible_hyperparameters(tmp_path: Path) -> None:
     assert "impossible values {'lr': 0.0}" in refusal(write(tmp_path, editors=[{"name": "memit", "lr": 0.0}]))
-    with pytest.raises(HparamsError, match="remember needs a ridge"):
-        from editing.editor import make_editor
-        from editing.hparams import resolve_hparams
+    entry = {"name": "malmen", "tokens": "some", "layers": [[0, 1]]}
+    assert "impossible values {'tokens': 'some'}" in refusal(write(tmp_path, editors=[entry]))
 
-        make_editor("emmet", resolve_hparams("emmet", model="x", overrides={"remember": True}))
+
+def test_an_unknown_preset_and_a_training_that_cannot_be(tmp_path: Path) -> None:
+    text = refusal(
+        write(
+            tmp_path,
+            editors=[{"name": "memit", "preset": "mine"}, "malmen"],
+            layers="search",
+            locate={"search": {"editor": "rome", "edits": 4}},
+        )
+    )
+    assert "editor 'memit' has no preset 'mine'; expected one of ['" in text
+    assert "malmen is trained before layers are searched" in text
+
+
+def test_training_facts_that_a_run_edits(tmp_path: Path) -> None:
+    world = World(n_known=300).requests()[:30]
+    records = [
+        {
+            "case_id": i,
+            "requested_rewrite": {
+                "prompt": r.template,
+                "subject": r.subject,
+                "target_new": {"str": r.target_new},
+                "target_true": {"str": r.target_true},
+            },
+            "paraphrase_prompts": list(r.paraphrase_prompts),
+            "neighborhood_prompts": list(r.neighborhood_prompts),
+        }
+        for i, r in enumerate(world)
+    ]
+    (tmp_path / "facts.json").write_text(json.dumps(records))
+    facts = {"name": "counterfact", "path": "facts.json", "size": 20}
+    path = write(tmp_path, facts=facts, editors=["malmen"], layers=[[0, 1]], training={"facts": 16})
+    assert "training.facts: 6 of the 16 training facts are edited in sample 0" in refusal(path)
+
+
+def test_a_classifier_refuses_locating_editors(tmp_path: Path) -> None:
+    lm = random_lm("bert", dtype=torch.float32)
+    folder = tmp_path / "bert"
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    text = refusal(write(tmp_path, model={"name": str(folder)}, editors=["memit", "ft"]))
+    assert "memit cannot edit layers [0] of bert: it looks for a subject's state in a left-to-right model" in text
+    assert "ft cannot" not in text
+
+
+def test_quantised_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    source = bundled_folder("factworld-tiny")
+    assert source is not None
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    packed = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (folder / "config.json").write_text(json.dumps(config | packed))
+    assert "is quantised ('bitsandbytes'); expected float32, bfloat16" in refusal(
+        write(tmp_path, model={"name": str(folder)})
+    )
+    with pytest.raises(ModelError, match=r"is quantised.*load the unquantised checkpoint"):
+        load(str(folder))
+
+
+def test_a_shared_weight_cannot_be_edited() -> None:
+    lm = random_lm("gpt2")
+    lm.model.transformer.h[1].mlp.c_proj.weight = lm.model.transformer.h[2].mlp.c_proj.weight
+    shared = LanguageModel(lm.model, lm.tokenizer)
+    with pytest.raises(ModelError, match=r"h\.1\.mlp\.c_proj\.weight is one tensor with .*h\.2\.mlp"):
+        shared.parameter_names(1)
+
+
+def test_a_chat_template_that_is_not_there() -> None:
+    lm = random_lm("gpt2")
+    with pytest.raises(TokenizationError, match=r"no chat template.*chat: false"):
+        LanguageModel(lm.model, lm.tokenizer, chat=True)
+
+
+def test_an_answer_that_is_no_class() -> None:
+    lm = random_lm("bert")
+    with pytest.raises(TokenizationError, match=r"'maybe' is no class.*\['false', 'true'\]"):
+        lm.answer_logprobs(["The sky is green."], ["maybe"])
 
 
 def test_a_nan_weight(tmp_path: Path) -> None:
@@ -196,7 +278,5 @@ def test_an_unknown_family(tmp_path: Path) -> None:
     assert source is not None
     shutil.copytree(source, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
-    assert "type 'bert'; expected one of ['gpt2', 'gptj', 'llama']" in refusal(
-        write(tmp_path, model={"name": str(folder)})
-    )
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
+    assert f"type 'mamba'; expected one of {sorted(FAMILIES)}" in refusal(write(tmp_path, model={"name": str(folder)}))

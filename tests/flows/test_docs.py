@@ -5,6 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from editing.hparams import editor_names
 from flows.cli import app
 from flows.listing import KINDS, listing
 from storage.catalog import ORDER, PUBLIC
@@ -25,7 +26,7 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
 def test_every_kind_can_be_listed() -> None:
     for kind in KINDS:
         assert listing(kind), kind
-    assert {row["editor"] for row in listing("editors")} == {"rome", "memit", "emmet", "ft_c"}
+    assert {row["editor"] for row in listing("editors")} == set(editor_names())
     assert {row["view"] for row in listing("views")} == set(PUBLIC)
     assert all(row["what"] for row in listing("views"))
 

@@ -63,7 +63,7 @@ def test_a_store_of_another_schema_version_is_refused_unchanged(store: Store) ->
     store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
     (store.root / "store.json").write_text(json.dumps({"schema_version": 999}))
     before = sorted(store.root.rglob("*"))
-    with pytest.raises(StoreVersionError, match=r"schema version 999.*reads and writes 1.*nothing was changed"):
+    with pytest.raises(StoreVersionError, match=r"schema version 999.*reads and writes \d.*nothing was changed"):
         Store(store.root, create=True)
     assert sorted(store.root.rglob("*")) == before
 

@@ -41,6 +41,9 @@ def prepare(planned: Plan, worker: Worker) -> None:
     for model, recipe, layers in planned.moments:
         payload = {"recipe": recipe, "layers": layers}
         worker.do(Unit(run_id="prepare", unit_id="moments", kind="moments", model=model, payload=payload))
+    for job in planned.trainings:
+        for unit in job.units():
+            worker.do(unit)
 
 
 def finish(store: Store, worker: Worker, run: RunSpec) -> None:

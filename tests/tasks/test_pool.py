@@ -13,7 +13,7 @@ from tasks.identity import ModelRef, Unit
 from tasks.placement import Placement, cluster
 from tasks.pool import Pool
 
-MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1)
+MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
 
 
 class Fake:

@@ -1,0 +1,54 @@
+"""Peak memory of one meta-gradient step over the number of edits, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+STATUS = Path("/proc/self/status")
+
+
+def resident(field: str) -> float:
+    """Return VmRSS or VmHWM of this process in MiB."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) / 1024
+
+
+def measure(editor: str, edits: int, model: str) -> dict[str, float]:
+    """Return MiB held before training and the peak above it, over two steps of ``edits`` joint edits."""
+    import torch
+
+    from editing import load
+    from editing.editor import make_editor
+    from editing.hparams import resolve_hparams
+    from editing.trained import TrainedEditor
+    from editing.training import Trainer
+    from tasks.datasets import world_for
+
+    torch.set_num_threads(1)
+    lm = load(model)
+    lm.tokens_per_forward = 1024
+    facts = world_for(model).training_requests(unknown=True)
+    method = make_editor(editor, resolve_hparams(editor, model=model))
+    assert isinstance(method, TrainedEditor)
+    layers = range(lm.n_layers - 3, lm.n_layers)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    trainer = Trainer(lm, facts, method.training_plan(list(layers), edits), method.network_shape())
+    trainer.train(2)
+    return {"edits": edits, "held": before, "peak": resident("VmHWM") - before}
+
+
+def compare(editor: str, counts: tuple[int, ...], model: str = "factworld-gpt2") -> list[dict[str, float]]:
+    """Measure each number of edits in a fresh process."""
+    rows = []
+    for count in counts:
+        command = [sys.executable, "-m", "tests.bench.memory", editor, str(count), model]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    return rows
+
+
+if __name__ == "__main__":
+    found = measure(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    sys.stdout.write(json.dumps(found) + "\n")

@@ -1,0 +1,47 @@
+"""Second moments go out as ROME's files and come back with declared provenance, to the same edits."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.spec import SpecError
+from storage.catalog import query
+from storage.store import Store
+from tasks.prepared import export_moments
+from tests.tasks.support import plan, run_all
+
+
+@pytest.mark.slow
+def test_exported_moments_are_imported_to_the_same_run(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    score = {"every_edits": 0}
+    store, _ = run_all(one, score=score)
+    rows = export_moments(store, tmp_path / "npz")
+    files = {row["layer"]: row["file"] for row in rows}
+    assert sorted(files) == [0, 1]
+    assert json.loads(Path(files[0]).with_suffix(".json").read_text())["layer"] == 0
+    moments = {"files": files, "provenance": "this project, factworld-tiny, 150 texts"}
+    again, planned = run_all(two, second_moment=moments, score=score)
+    run = planned.runs[-1]
+    assert run.run_id not in store.run_ids(), "another provenance, another run"
+    sql = "SELECT fact_id, parameter, q FROM edit_updates ORDER BY ALL"
+    before, after = query(store.root, sql).to_pylist(), query(again.root, sql).to_pylist()
+    assert len(before) == len(after) > 0
+    for row, other in zip(before, after, strict=True):
+        assert other["fact_id"] == row["fact_id"]
+        assert other["q"] == pytest.approx(row["q"], rel=1e-6)
+    spec = json.loads(query(again.root, "SELECT spec FROM runs WHERE editor = 'memit'").to_pylist()[0]["spec"])
+    assert spec["moments_recipe"]["texts"]["provenance"] == moments["provenance"]
+    assert Store(again.root).run_ids()
+
+
+def test_published_moments_need_provenance_and_every_layer(tmp_path: Path) -> None:
+    missing = {"files": {0: str(tmp_path / "none.npz")}}
+    with pytest.raises(SpecError, match=r"no file .*none.npz\n.*provenance is missing"):
+        plan(tmp_path, second_moment=missing)
+    (tmp_path / "one.npz").write_bytes(b"")
+    with pytest.raises(SpecError, match=r"found layers \[0\], the editors also need \[1\]"):
+        plan(tmp_path, second_moment={"files": {0: "one.npz"}, "provenance": "x"})
