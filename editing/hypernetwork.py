@@ -11,7 +11,6 @@ from editing.errors import SolveError
 from editing.spool import Spool
 
 Aggregate = Literal["normal_equation", "sum"]
-TOKENS_PER_CHUNK = 1024
 
 
 class RunningMoments(nn.Module):
@@ -145,6 +144,8 @@ class NetworkShape:
     learn_ridge: bool
     """Whether the ridge λ of the normal equation is learnt (from 1, as its logarithm) or 0."""
     code_variance: bool
+    chunk: int
+    """Tokens that pass through the network at once; changes results by rounding only."""
     seed: int
 
 
@@ -218,7 +219,7 @@ class HyperNetworks(nn.Module):
         Raises:
             SolveError: The normal equation is singular (more dimensions than tokens at λ = 0).
         """
-        chunks = cached.chunks(module, TOKENS_PER_CHUNK)
+        chunks = cached.chunks(module, self.shape.chunk)
         if self.shape.aggregate == "normal_equation":
             differences = ((keys, self.value_differences(module, keys, gradients)) for keys, gradients in chunks)
             return normal_equation(module, differences, float(self.ridge(module)))
@@ -232,7 +233,7 @@ class HyperNetworks(nn.Module):
     def mean_residual(self, module: str, cached: Spool, shift: Shift) -> float:
         """Return the mean over tokens of ``‖Sᵀk_j - d_j‖/‖d_j‖`` (equation before section 6 of arXiv:2311.04661)."""
         total, count = 0.0, 0
-        for keys, gradients in cached.chunks(module, TOKENS_PER_CHUNK):
+        for keys, gradients in cached.chunks(module, self.shape.chunk):
             wanted = self.value_differences(module, keys, gradients).double()
             size = wanted.norm(dim=1)
             missed = (keys.double() @ shift.value - wanted).norm(dim=1)
@@ -252,7 +253,7 @@ class HyperNetworks(nn.Module):
             if lamda is not None:
                 # d loss / d λ = -tr(S*ᵀ (KᵀK + λI)⁻¹ G); the parameter is log λ.
                 self.ridge(module).backward(-(upstream * shift.value).sum())
-        for keys, gradients in cached.chunks(module, TOKENS_PER_CHUNK):
+        for keys, gradients in cached.chunks(module, self.shape.chunk):
             if shift.system is not None:
                 differences = self.value_differences(module, keys, gradients)
                 differences.backward((keys.double() @ upstream).to(differences.dtype))

@@ -4,7 +4,7 @@ The language model and the hyper-network never hold activations at the same time
 and the gradient of the shift is carried back by hand (arXiv:2311.04661, section 4.2).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ from editing.hypernetwork import HyperNetworks, Shift
 from editing.lm import LanguageModel, log_softmax
 from editing.requests import EditRequest
 from editing.spool import Spool
+from editing.tokens import TEXTS_AT_ONCE
 from editing.weights import Part
 
 
@@ -29,18 +30,19 @@ class Pairs(NamedTuple):
     def n_tokens(self) -> int:
         return sum(map(len, self.tails))
 
-    def select(self, rows: Sequence[int]) -> "Pairs":
-        return Pairs(tuple(self.heads[i] for i in rows), tuple(self.tails[i] for i in rows))
+
+Batches = Iterable[Pairs]
+"""Micro-batches that can be gone through more than once."""
 
 
 class MetaTask(NamedTuple):
-    """What one meta-gradient step sees, cut into micro-batches: one list per kind of pair."""
+    """What one meta-gradient step sees, cut into micro-batches, per kind of pair."""
 
-    edit: tuple[Pairs, ...]
+    edit: Batches
     """Prompt → new target: where keys and gradients come from."""
-    equivalent: tuple[Pairs, ...]
+    equivalent: Batches
     """Another prompt for the same fact → new target: where the generalisation loss is taken."""
-    unrelated: tuple[Pairs, ...]
+    unrelated: Batches
     """A prompt on another fact → its answer: where the edited model must say what the unedited one says."""
 
 
@@ -80,27 +82,43 @@ def shapes_of(lm: LanguageModel, modules: Sequence[str]) -> dict[str, tuple[int,
     return {name: (shape[1], shape[0]) for name, shape in found.items()}
 
 
-def pairs_of(lm: LanguageModel, prompts: Sequence[str], answers: Sequence[str]) -> Pairs:
-    return Pairs(tuple(lm.format.prompts(prompts)), tuple(lm.format.answers(prompts, answers)))
+class PairBatches:
+    """Prompts and answers in micro-batches, tokenised when one is asked for: what is kept does not grow with the ids.
+
+    Micro-batches hold ``rows`` rows by decreasing length, or as many as one forward pass takes.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, prompts: Sequence[str], answers: Sequence[str], rows: int | None = None
+    ) -> None:
+        self._lm, self._prompts, self._answers = lm, list(prompts), list(answers)
+        lengths: list[int] = []
+        for start in range(0, len(self._prompts), TEXTS_AT_ONCE):
+            pairs = self._pairs(range(start, min(start + TEXTS_AT_ONCE, len(self._prompts))))
+            lengths += [len(head) + len(tail) - 1 for head, tail in zip(pairs.heads, pairs.tails, strict=True)]
+        if rows is None:
+            self._groups = lm.groups(lengths)
+        else:
+            order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+            self._groups = [order[start : start + rows] for start in range(0, len(order), rows)]
+
+    def __iter__(self) -> Iterator[Pairs]:
+        return (self._pairs(group) for group in self._groups)
+
+    def _pairs(self, chosen: Sequence[int]) -> Pairs:
+        prompts, answers = ([texts[i] for i in chosen] for texts in (self._prompts, self._answers))
+        return Pairs(tuple(self._lm.format.prompts(prompts)), tuple(self._lm.format.answers(prompts, answers)))
 
 
-def edit_pairs(lm: LanguageModel, requests: Sequence[EditRequest]) -> Pairs:
-    return pairs_of(lm, [r.prompt for r in requests], [r.target_new for r in requests])
-
-
-def microbatches(lm: LanguageModel, pairs: Pairs, rows: int | None = None) -> tuple[Pairs, ...]:
-    """Cut pairs into micro-batches: of ``rows`` rows by decreasing length, or of as many as one forward pass takes."""
-    lengths = [len(head) + len(tail) - 1 for head, tail in zip(pairs.heads, pairs.tails, strict=True)]
-    if rows is None:
-        return tuple(pairs.select(group) for group in lm.groups(lengths))
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return tuple(pairs.select(order[start : start + rows]) for start in range(0, len(order), rows))
+def edit_batches(lm: LanguageModel, requests: Sequence[EditRequest], rows: int | None = None) -> PairBatches:
+    """Return the edits' own prompts with their new targets."""
+    return PairBatches(lm, [r.prompt for r in requests], [r.target_new for r in requests], rows)
 
 
 def cache_gradients(
     lm: LanguageModel,
     networks: Observer | None,
-    batches: Sequence[Pairs],
+    batches: Batches,
     modules: Mapping[str, int],
     tokens: TokenChoice,
     spool: Spool,
@@ -232,6 +250,6 @@ def accuracy(
     return Accuracy(edit, equivalent, unrelated, sum(residuals) / len(residuals))
 
 
-def _token_accuracy(lm: LanguageModel, batches: Sequence[Pairs]) -> float:
+def _token_accuracy(lm: LanguageModel, batches: Batches) -> float:
     shares = [score.n_correct / score.n_tokens for pairs in batches for score in lm.score_ids(*pairs)]
     return sum(shares) / len(shares) if shares else float("nan")

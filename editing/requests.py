@@ -13,14 +13,18 @@ SLOT = "{}"
 class EditRequest:
     """One fact to write into a model: after ``template`` filled with ``subject``, say ``target_new``.
 
+    A request may have no subject; then the template is the whole prompt, and editors that look for the subject's state
+    refuse it.
+
     Raises:
-        RequestError: The template has not exactly one ``{}``, or the subject or a target is empty.
+        RequestError: The template has not exactly one ``{}`` for the subject, or a target is empty.
     """
 
     request_id: str
     template: str
     """Prompt with ``{}`` where the subject stands; the answer follows after one space."""
     subject: str
+    """Empty if the fact has none."""
     target_new: str
     target_true: str
     """What the model says, or should say, before the edit; the neighborhood prompts expect it too."""
@@ -30,19 +34,24 @@ class EditRequest:
 
     def __post_init__(self) -> None:
         slots = self.template.count(SLOT)
-        if slots != 1:
+        if not self.subject and SLOT in self.template:
+            raise RequestError(
+                f"request {self.request_id!r}: the prompt {self.template!r} has a slot and no subject; expected a subject "
+                "for it, or a prompt without a slot"
+            )
+        if self.subject and slots != 1:
             raise RequestError(
                 f"request {self.request_id!r}: the prompt {self.template!r} has {slots} slots '{{}}', expected exactly "
                 f"one where the subject {self.subject!r} stands; write the slot, or use EditRequest.from_prompt"
             )
-        for field in ("subject", "target_new", "target_true"):
+        for field in ("target_new", "target_true"):
             if not getattr(self, field).strip():
                 raise RequestError(f"request {self.request_id!r}: {field} is empty; every request needs one")
 
     @property
     def prompt(self) -> str:
         """The template with the subject in its slot; braces elsewhere stay as they are."""
-        return self.template.replace(SLOT, self.subject, 1)
+        return self.template.replace(SLOT, self.subject, 1) if self.subject else self.template
 
     @property
     def subject_end(self) -> int:
@@ -74,7 +83,7 @@ class EditRequest:
         case = record.get("case_id", record.get("request_id", "?"))
         try:
             rewrite = record["requested_rewrite"]
-            template, subject = rewrite["prompt"], rewrite["subject"]
+            template, subject = rewrite["prompt"], rewrite.get("subject") or ""
             fields: dict[str, Any] = {
                 "request_id": str(record["case_id"]),
                 "target_new": rewrite["target_new"]["str"],
@@ -88,7 +97,7 @@ class EditRequest:
                 f"record {case!r} lacks {error}; expected CounterFact's layout: case_id, requested_rewrite "
                 "{prompt, subject, target_new.str, target_true.str}, paraphrase_prompts, neighborhood_prompts"
             ) from error
-        if SLOT in template:
+        if SLOT in template or not subject:
             return cls(template=template, subject=subject, **fields)
         return cls.from_prompt(template, subject=subject, **fields)
 
@@ -111,7 +120,7 @@ def refuse_repeated_subjects(requests: Iterable[EditRequest]) -> None:
     seen: dict[str, str] = {}
     for request in requests:
         key = request.subject.casefold().strip()
-        if key in seen:
+        if key and key in seen:
             raise RequestError(
                 f"requests {seen[key]!r} and {request.request_id!r} have the same subject {request.subject!r}; expected "
                 "every subject once in a sequential run; drop one of them"

@@ -10,6 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from editing.errors import TokenizationError
 from editing.families import HeadKind
 
+TEXTS_AT_ONCE = 256
+"""A tokenizer's own tables are far larger than the ids that are kept."""
+
 
 class Rows(NamedTuple):
     """Padded token rows; right-padded unless :func:`align_rows` made them."""
@@ -131,7 +134,11 @@ class PromptFormat:
 
     def _ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         # A chat template writes the special tokens itself.
-        return [tuple(ids) for ids in self._tokenizer(list(texts), add_special_tokens=not self.chat)["input_ids"]]
+        out: list[tuple[int, ...]] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            part = list(texts[start : start + TEXTS_AT_ONCE])
+            out += [tuple(ids) for ids in self._tokenizer(part, add_special_tokens=not self.chat)["input_ids"]]
+        return out
 
     def _continuations(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int, ...]]:
         wrapped = [self._wrapped(prompt)[0] for prompt in prompts]

@@ -20,7 +20,7 @@ from editing.errors import HparamsError
 from editing.heads import TokenChoice
 from editing.hypernetwork import Aggregate, HyperNetworks, NetworkShape, Shift
 from editing.lm import LanguageModel
-from editing.meta import cache_gradients, edit_pairs, edited_modules, microbatches, shapes_of
+from editing.meta import cache_gradients, edit_batches, edited_modules, shapes_of
 from editing.requests import EditRequest
 from editing.spool import Spool
 from editing.training import TrainingPlan
@@ -52,6 +52,8 @@ class TrainedEditor(BaseEditor):
     """Whether the normal equation's ridge is learnt; else it is 0."""
     microbatch: int
     """Rows per micro-batch; 0 means as many as one forward pass takes."""
+    chunk: int
+    """Tokens that pass through the hyper-network at once."""
     training_seed: int
     protocol: str
 
@@ -69,6 +71,7 @@ class TrainedEditor(BaseEditor):
             steps=self.steps > 0,
             edits=self.edits >= 0,
             microbatch=self.microbatch >= 0,
+            chunk=self.chunk > 0,
             tokens=self.tokens in ("answer", "all"),
             aggregate=self.aggregate in ("normal_equation", "sum"),
         )
@@ -85,6 +88,7 @@ class TrainedEditor(BaseEditor):
             aggregate=cast(Aggregate, self.aggregate),
             learn_ridge=self.learn_ridge,
             code_variance=self.protocol == "code",
+            chunk=self.chunk,
             seed=self.training_seed,
         )
 
@@ -133,7 +137,7 @@ class TrainedEditor(BaseEditor):
         modules = edited_modules(lm, layers, plan.parts)
         updates, reports = [], []
         with Spool() as spool:
-            pairs = microbatches(lm, edit_pairs(lm, batch), plan.microbatch)
+            pairs = edit_batches(lm, batch, plan.microbatch)
             seen = networks if code else None
             cache_gradients(lm, seen, pairs, modules, plan.tokens, spool, per_batch_mean=plan.per_batch_mean)
             for module in modules:

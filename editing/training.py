@@ -16,12 +16,11 @@ from editing.meta import (
     Accuracy,
     MetaLoss,
     MetaTask,
+    PairBatches,
     accuracy,
-    edit_pairs,
+    edit_batches,
     edited_modules,
     meta_gradient,
-    microbatches,
-    pairs_of,
     shapes_of,
 )
 from editing.requests import EditRequest
@@ -109,11 +108,13 @@ class Trainer:
     def task(self, facts: Sequence[EditRequest], rng: random.Random) -> MetaTask:
         """Return the micro-batches of some facts, each with one of its paraphrases and neighborhood prompts."""
         lm, rows = self._lm, self.plan.microbatch
-        new = [fact.target_new for fact in facts]
-        equivalent = pairs_of(lm, [rng.choice(fact.paraphrase_prompts) for fact in facts], new)
+        paraphrases = [rng.choice(fact.paraphrase_prompts) for fact in facts]
         neighbors = [rng.choice(fact.neighborhood_prompts) for fact in facts]
-        unrelated = pairs_of(lm, neighbors, [fact.target_true for fact in facts])
-        return MetaTask(*(microbatches(lm, pairs, rows) for pairs in (edit_pairs(lm, facts), equivalent, unrelated)))
+        return MetaTask(
+            edit_batches(lm, facts, rows),
+            PairBatches(lm, paraphrases, [fact.target_new for fact in facts], rows),
+            PairBatches(lm, neighbors, [fact.target_true for fact in facts], rows),
+        )
 
     def _batch(self, step: int) -> list[EditRequest]:
         """Return the facts of one step: each epoch is a seeded order of all facts, cut into full batches.

@@ -9,7 +9,7 @@ from flows.spec import EditorSpec, Experiment, Layers, SpecError
 from storage.identity import digest_of_file
 from storage.store import Store
 from tasks.benchmarks import BENCHMARKS
-from tasks.catalog import EditorCard, editor_card
+from tasks.catalog import EditorCard, editor_card, editor_needs
 from tasks.datasets import check_sample, facts_digest, load_requests, publish_facts, sample_order
 from tasks.errors import InputError
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
@@ -51,6 +51,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
     trainings = _trainings(inputs, runs, problems)
     if not problems:
         _check_facts(inputs, problems)
+        _check_subjects(inputs, runs, problems)
     if problems:
         raise SpecError(_listed(experiment, problems))
     wanted = [*runs, *([search.template] if search else [])]
@@ -408,6 +409,16 @@ def _check_facts(inputs: _Inputs, problems: list[str]) -> None:
             check_sample([inputs.requests[i] for i in order], size=experiment.facts.size, mode=experiment.mode)
         except (InputError, ValueError) as error:
             problems.append(f"facts: {error}")
+
+
+def _check_subjects(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -> None:
+    without = [request.request_id for request in inputs.requests if not request.subject]
+    for run in runs if without else ():
+        if "subject" in editor_needs(run.editor):
+            problems.append(
+                f"editors: {run.editor} looks for each fact's subject; found {len(without)} facts without one (the first is "
+                f"{without[0]!r}); give subjects, or an editor that needs none"
+            )
 
 
 def _moment_layers(inputs: _Inputs, layers: list[int], runs: list[RunSpec]) -> tuple[int, ...]:

@@ -28,6 +28,13 @@ class EditorCard:
         return found
 
 
+def editor_needs(name: str) -> frozenset[str]:
+    """Return what an editor needs besides a model and facts."""
+    from editing.editor import editor_class
+
+    return frozenset(editor_class(name).needs)
+
+
 def editor_card(
     name: str, *, model: str, protocol: str, overrides: Mapping[str, Any], preset: str | None = None
 ) -> EditorCard:

@@ -18,9 +18,9 @@ from editing.editor import (
     editor,
     require,
 )
-from editing.hypernetwork import TOKENS_PER_CHUNK, RunningMoments, normal_equation
+from editing.hypernetwork import RunningMoments, normal_equation
 from editing.lm import LanguageModel
-from editing.meta import Pairs, cache_gradients, edit_pairs, edited_modules, microbatches, shapes_of
+from editing.meta import Batches, cache_gradients, edit_batches, edited_modules, shapes_of
 from editing.requests import EditRequest
 from editing.spool import Spool
 from editing.weights import Part
@@ -41,12 +41,21 @@ class UltraEdit(BaseEditor):
     parts: Sequence[str]
     microbatch: int
     """Rows per micro-batch; 0 means as many as one forward pass takes."""
+    chunk: int
+    """Tokens whose shifts are computed at once."""
     protocol: str
 
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        require(self, lr=self.lr > 0, ridge=self.ridge > 0, microbatch=self.microbatch >= 0, parts=bool(self.parts))
+        require(
+            self,
+            lr=self.lr > 0,
+            ridge=self.ridge > 0,
+            microbatch=self.microbatch >= 0,
+            chunk=self.chunk > 0,
+            parts=bool(self.parts),
+        )
 
     def ridge_for(self, n_edits: int) -> float:
         return self.ridge
@@ -61,13 +70,13 @@ class UltraEdit(BaseEditor):
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
     ) -> EditResult:
         modules = edited_modules(lm, layers, self._parts())
-        pairs = microbatches(lm, edit_pairs(lm, batch), self.microbatch or None)
+        pairs = edit_batches(lm, batch, self.microbatch or None)
         updates, reports, kept = self.edit_pairs(lm, pairs, modules, state)
         facts = tuple(FactReport(request_id=request.request_id) for request in batch)
         return EditResult(updates, kept, facts, parameters=reports)
 
     def edit_pairs(
-        self, lm: LanguageModel, batches: Sequence[Pairs], modules: Mapping[str, int], state: State
+        self, lm: LanguageModel, batches: Batches, modules: Mapping[str, int], state: State
     ) -> tuple[tuple[ParameterUpdate, ...], tuple[ParameterReport, ...], dict[str, Tensor]]:
         """Return updates, reports and the statistics after these micro-batches."""
         code = self.protocol == "code"
@@ -78,10 +87,10 @@ class UltraEdit(BaseEditor):
             cache_gradients(lm, normalisers, batches, modules, "answer", spool, per_batch_mean=code)
             for module in modules:
                 seen = normalisers.of(module)
-                differences = [
+                differences = (
                     (keys, self._differences(seen, keys, gradients))
-                    for keys, gradients in spool.chunks(module, TOKENS_PER_CHUNK)
-                ]
+                    for keys, gradients in spool.chunks(module, self.chunk)
+                )
                 shift = normal_equation(module, differences, self.ridge)
                 updates.append(ParameterUpdate.dense(lm, f"{module}.weight", shift.value.T))
                 reports.append(ParameterReport(parameter=f"{module}.weight", ridge=self.ridge))

@@ -1,5 +1,10 @@
-"""Every editor as a run of the pipeline, by the worker that Ray runs: killed between segments, resumed, rebuilt, scored."""
+"""Every editor as a run of the pipeline: its process is killed inside a segment, another goes on, and nothing differs."""
 
+import multiprocessing as mp
+import random
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +14,13 @@ from editing.editor import editor_class
 from editing.hparams import editor_names
 from storage.catalog import query
 from storage.store import Store
+from tasks.chain import ready_units
 from tasks.checkout import checkout
 from tasks.errors import InputError
-from tasks.worker import Worker
+from tasks.identity import RunSpec, Unit
+from tasks.stages import Plan
 from tests.conformance.cases import batch_size
-from tests.tasks.support import finish, plan, prepare
+from tests.tasks.support import plan
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "rome": {"steps": 6, "contexts": 2},
@@ -32,63 +39,113 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 assert set(SETTINGS) == set(editor_names()), "every editor runs"
 CLOCK = ("attempt", "unit_id")
-TABLES = ("edits", "edit_updates", "rounds", "fact_scores", "benchmark_answers", "training", "logits")
+TABLES = ("edits", "edit_updates", "rounds", "fact_scores", "training", "logits")
+WITHOUT_FOLDER = ("grace", "in_context")
+
+
+def units_left(planned: Plan) -> Iterator[Unit]:
+    """Yield every unit of a plan that is not committed, in an order in which they can be done."""
+    store, run = Store(planned.store), planned.runs[-1]
+    for model, recipe in planned.contexts:
+        yield Unit(run_id="prepare", unit_id="contexts", kind="contexts", model=model, payload={"recipe": recipe})
+    for model, recipe, layers in planned.moments:
+        payload = {"recipe": recipe, "layers": layers}
+        yield Unit(run_id="prepare", unit_id="moments", kind="moments", model=model, payload=payload)
+    for job in planned.trainings:
+        while (unit := job.next_unit(store)) is not None:
+            yield unit
+    while units := ready_units(store, run):
+        yield units[0]
+
+
+def do_all(planned: Plan, tell: Connection) -> None:
+    """What a process does: every unit, saying so before it begins."""
+    from tasks.worker import Worker
+
+    worker = Worker(planned.store)
+    for unit in units_left(planned):
+        tell.send((unit.kind, unit.unit_id))
+        worker.do(unit)
+    tell.send(("end", ""))
+
+
+def run_process(planned: Plan, doomed: Callable[[str, str], bool]) -> tuple[str, str]:
+    """Do everything in a process; kill it a moment after it begins a unit that is ``doomed``; return its last word."""
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["tasks.worker"])
+    listen, tell = context.Pipe(duplex=False)
+    process = context.Process(target=do_all, args=(planned, tell))
+    process.start()
+    tell.close()
+    last = ("start", "")
+    try:
+        while True:
+            if not listen.poll(120):
+                raise AssertionError(f"nothing happened for two minutes after {last}")
+            last = listen.recv()
+            if last[0] != "end" and doomed(*last):
+                time.sleep(random.uniform(0.0, 0.15))
+                process.kill()
+                return last
+            if last[0] == "end":
+                return last
+    except EOFError as error:
+        raise AssertionError(f"the process died by itself in {last}") from error
+    finally:
+        process.join()
 
 
 def rows_of(root: Path, table: str, run_ids: str) -> list[dict[str, Any]]:
     rows = query(root, f"SELECT * FROM {table} WHERE run_id LIKE '{run_ids}%'").to_pylist()
-    plain = [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
-    return sorted(plain, key=repr)
+    return sorted(({key: value for key, value in row.items() if key not in CLOCK} for row in rows), key=repr)
+
+
+def digests(store: Store, run: RunSpec) -> list[str | None]:
+    return [c.digest for _, c in sorted(store.commits(run.run_id).items()) if c.kind == "segment"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", editor_names())
-def test_a_run_is_resumed_by_another_worker_to_the_same_rows(name: str, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_rows(name: str, tmp_path: Path) -> None:
     n = 2 if batch_size(name) > 1 else 1
     changes = {
         "editors": [{"name": name, "batch_sizes": [n], **SETTINGS[name]}],
         "layers": [0],
-        "facts": {"name": "factworld", "size": 6},
-        "score": {"every_edits": 3, "benchmarks": []},
-        "commit_every": 2,
+        "facts": {"name": "factworld", "size": 4 * n},
+        "score": {"every_edits": 2 * n, "benchmarks": []},
+        "commit_every": 2 * n,
         "training": {"steps_per_segment": 2, "validation": 4},
     }
-    straight, again = tmp_path / "straight", tmp_path / "again"
-    for root in (straight, again):
-        root.mkdir()
-        planned = plan(root, **changes)
-        store, run = Store(planned.store), planned.runs[-1]
-        assert run.editor == name
-        fresh = root == again
-        worker = Worker(planned.store)
-        if fresh:  # a new worker for every unit: nothing is known but what the store holds
-            for job in planned.trainings:
-                for unit in job.units():
-                    assert Worker(planned.store).do(unit) == "done"
-        prepare(planned, worker)
-        if fresh:
-            from tasks.chain import ready_units
-
-            while units := ready_units(store, run):
-                assert Worker(planned.store).do(units[0]) == "done"
-        else:
-            finish(store, worker, run)
+    plans = {}
+    for kind in ("straight", "killed"):
+        (tmp_path / kind).mkdir()
+        plans[kind] = plan(tmp_path / kind, **changes)
+    run = plans["straight"].runs[-1]
+    assert run.editor == name
+    assert run_process(plans["straight"], lambda kind, unit: False)[0] == "end"
+    killed = plans["killed"]
+    if killed.trainings:
+        assert run_process(killed, lambda kind, unit: unit == "steps-000002")[0] == "train"
+    assert run_process(killed, lambda kind, unit: unit == "segment-000002") == ("segment", "segment-000002")
+    assert run_process(killed, lambda kind, unit: False)[0] == "end"
+    roots = [Path(plans[kind].store) for kind in ("straight", "killed")]
     for table in TABLES:
-        prefix = "train-" if table == "training" else name
-        one, other = (rows_of(root / "store", table, prefix) for root in (straight, again))
+        one, other = (rows_of(root, table, "train-" if table == "training" else name) for root in roots)
         assert one == other, table
-    (store_one, store_two) = (Store(root / "store") for root in (straight, again))
-    commits = [
-        [c.digest for key, c in sorted(s.commits(run.run_id).items()) if c.kind == "segment"]
-        for s in (store_one, store_two)
-    ]
-    assert commits[0] == commits[1] and all(commits[0])
-    outcomes = {row["outcome"] for row in rows_of(straight / "store", "rounds", name)}
+        assert one or table in ("edit_updates", "training"), table
+    one, other = (digests(Store(root), run) for root in roots)
+    assert one == other and len(one) == 2 and all(one)
+    outcomes = {row["outcome"] for row in rows_of(roots[0], "rounds", name)}
     assert outcomes == ({"unchanged"} if name == "no_op" else {"edited"})
-    out = tmp_path / "folder"
-    if editor_class(name).__name__ in ("Grace", "InContext"):
+    folder = tmp_path / "folder"
+    if name in WITHOUT_FOLDER:
         with pytest.raises(InputError, match="changes no weights"):
-            checkout(straight / "store", run.run_id, after=n, out=out)
+            checkout(roots[1], run.run_id, after=2 * n, out=folder)
     else:
-        done = 2 * n if n == 1 else n
-        assert "agree" in checkout(straight / "store", run.run_id, after=done, out=out)
+        assert "logits agree" in checkout(roots[1], run.run_id, after=2 * n, out=folder)
+
+
+def test_every_editor_class_declares_what_it_is() -> None:
+    for name in editor_names():
+        cls = editor_class(name)
+        assert cls.__doc__ and cls.version >= 1 and isinstance(cls.needs, frozenset), name

@@ -72,6 +72,7 @@ class Case:
             aggregate="normal_equation" if name == "malmen" else "sum",
             learn_ridge=name == "malmen",
             code_variance=True,
+            chunk=7,
             seed=0,
         )
         self.trainer = Trainer(self.lm, golden.requests(), plan, shape)

@@ -58,7 +58,13 @@ def test_alphaedit(golden: Golden) -> None:
 def test_ultraedit(golden: Golden) -> None:
     lm, arrays, case = golden.load(), golden.arrays("ultraedit_seq2x12"), golden.settings("ultraedit_seq2x12")
     settings = case["settings"]
-    hparams = {"lr": settings["lr"], "ridge": 1.0, "parts": ["mlp_out"], "microbatch": settings["batch_size"]}
+    hparams = {
+        "lr": settings["lr"],
+        "ridge": 1.0,
+        "parts": ["mlp_out"],
+        "microbatch": settings["batch_size"],
+        "chunk": 16,
+    }
     editor = cast(UltraEdit, make_editor("ultraedit", hparams | {"protocol": "code"}))
     modules = dict.fromkeys(settings["edit_modules"], 0)
     tolerance, state = UPDATE_TOLERANCE[golden.arch], {}
