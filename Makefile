@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two test processes; more need more memory than a small machine has.
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-all check bench clean lock
@@ -10,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/palimpsest run flows/experiments/demo.yaml --set store=results/demo
 
 test: $(STAMP)
-	$(BIN)/pytest -m "not minutes"
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not minutes"
 
 test-all: $(STAMP)
 	$(BIN)/pytest

@@ -154,6 +154,7 @@ class Editor(Protocol):
     needs: ClassVar[frozenset[Need]]
     max_batch: ClassVar[int | None]
     max_layers: ClassVar[int | None]
+    writes: ClassVar[Literal["low_rank", "dense", "nothing"]]
 
     @classmethod
     def refusal(cls, family: Family, n_layers: int) -> str | None:
@@ -187,6 +188,8 @@ class BaseEditor:
     needs: ClassVar[frozenset[Need]] = frozenset()
     max_batch: ClassVar[int | None] = None
     max_layers: ClassVar[int | None] = None
+    writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "dense"
+    """What a round adds to the ledger, for forecasts of its size: rows per edit, whole weights, or next to nothing."""
 
     @classmethod
     def refusal(cls, family: Family, n_layers: int) -> str | None:

@@ -138,6 +138,7 @@ class LocatingEditor(BaseEditor):
     protocol: str
 
     needs: ClassVar[frozenset[Need]] = frozenset({"second_moment", "contexts", "subject"})
+    writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "low_rank"
 
     @classmethod
     def refusal(cls, family: Family, n_layers: int) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from storage.catalog import query
 from storage.store import Store
+from tasks.catalog import ledger_floats
 from tasks.identity import RunSpec
 from tasks.ledger import segments
 from tasks.models import edited_shape
@@ -57,11 +58,8 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
 def _ledger_bytes(run: RunSpec) -> float:
     if run.editor == "none":
         return 0.0
-    d_out, d_in = edited_shape(run.model)
-    n_layers = max(1, len(run.layers))
-    dense = (d_out * d_in + d_out) * 4
-    per_round = dense if run.editor == "ft_c" else min(dense, run.batch_size * (d_out + d_in) * 4)
-    return float(run.n_rounds * n_layers * per_round)
+    per_layer = ledger_floats(run.editor, run.batch_size, *edited_shape(run.model))
+    return 4.0 * run.n_rounds * max(1, len(run.layers)) * per_layer
 
 
 def _seconds_per_edit(store: str) -> dict[tuple[str, int | None], float]:

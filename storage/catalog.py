@@ -23,6 +23,9 @@ ORDER = (
     "batch_size_summary",
     "layer_summary",
     "trace_summary",
+    "training_curve",
+    "joint_edits",
+    "key_asymmetry",
 )
 """Marts in the order in which they build on each other."""
 PUBLIC = tuple(name for name in ORDER if name not in ("run_latest", "own_scores", "collapse"))

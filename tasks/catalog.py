@@ -35,6 +35,15 @@ def editor_needs(name: str) -> frozenset[str]:
     return frozenset(editor_class(name).needs)
 
 
+def ledger_floats(name: str, n_edits: int, d_out: int, d_in: int) -> int:
+    """Return about how many numbers one round of an editor adds to the ledger per layer."""
+    from editing.editor import editor_class
+
+    dense = d_out * d_in
+    per_round: dict[str, int] = {"dense": dense, "low_rank": min(dense, n_edits * (d_out + d_in)), "nothing": 0}
+    return per_round[editor_class(name).writes]
+
+
 def editor_card(
     name: str, *, model: str, protocol: str, overrides: Mapping[str, Any], preset: str | None = None
 ) -> EditorCard:

@@ -6,7 +6,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
-_COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#64473a", "#cb912f", "#337ea9")
+_COLOURS = (
+    *("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#64473a", "#cb912f"),
+    *("#787774", "#d44c47", "#2f9e8f", "#5b4fc9", "#a3b18a", "#000000"),
+)
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -130,6 +133,49 @@ def batch_size_figure(rows: Rows) -> Figure:
     return figure
 
 
+def training_figure(rows: Rows) -> Figure:
+    """Losses of hyper-network training, and what the network does to validation facts at the end of each segment."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    trained = [{**row, "batch_size": row["n_edits"]} for row in rows if row["split"] == "train"]
+    sizes = {row["run_id"]: row["n_edits"] for row in trained}
+    seen = [{**row, "batch_size": sizes.get(row["run_id"])} for row in rows if row["split"] == "validation"]
+    axes = figure.subplots(1, 4)
+    for axis, kind, label in zip(
+        axes, ("generalisation_loss", "locality_loss"), ("generalisation", "locality"), strict=False
+    ):
+        _curves(axis, trained, "step", kind)
+        axis.set(title=f"{label} loss", xlabel="step", yscale="log")
+    for axis, kind, label in zip(axes[2:], ("edit_success", "locality_success"), ("ES", "LS"), strict=True):
+        _curves(axis, seen, "step", kind, marker="o")
+        axis.set(title=f"{label} of validation facts", xlabel="step", ylim=(-0.03, 1.03))
+    _legend(figure, trained)
+    return figure
+
+
+def joint_figure(rows: Rows) -> Figure:
+    """ES, GS, LS and mean residual over the number of joint edits, a line per editor; means where runs agree in both."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    kinds = ("edit_success", "generalisation_success", "locality_success", "mean_residual")
+    editors = sorted({row["editor"] for row in rows})
+    for axis, kind, title in zip(figure.subplots(1, 4), kinds, ("ES", "GS", "LS", "mean residual"), strict=True):
+        for colour, editor in zip(_COLOURS, editors, strict=False):
+            found: dict[int, list[float]] = {}
+            for row in rows:
+                if row["editor"] == editor and row[kind] is not None:
+                    found.setdefault(row["batch_size"], []).append(row[kind])
+            sizes = sorted(found)
+            axis.plot(sizes, [sum(found[m]) / len(found[m]) for m in sizes], color=colour, marker="o", label=editor)
+        axis.set(title=title, xlabel="joint edits m", xscale="log")
+        axis.grid(alpha=0.25)
+        if kind == "mean_residual":
+            axis.set_yscale("log")
+        else:
+            axis.set_ylim(-0.03, 1.03)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(8, len(labels))), frameon=False)
+    return figure
+
+
 FIGURES: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
     "editing": ("editing_curve", editing_figure),
     "forgetting": ("forgetting_curve", forgetting_figure),
@@ -138,6 +184,8 @@ FIGURES: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
     "batch size": ("batch_size_summary", batch_size_figure),
     "layers": ("layer_summary", layer_figure),
     "tracing": ("trace_summary", trace_figure),
+    "hyper-network training": ("training_curve", training_figure),
+    "joint edits": ("joint_edits", joint_figure),
 }
 """Title of each figure, the view it shows, and how it is drawn."""
 

@@ -69,7 +69,7 @@ def format_cell(value: Any) -> str:
 
 
 def _select(view: str, run_ids: Sequence[str] | None) -> str:
-    grouped = ("batch_size_summary", "layer_summary", "trace_summary")  # not about single runs
+    grouped = ("batch_size_summary", "layer_summary", "trace_summary", "training_curve")  # not about single runs
     return f"SELECT * FROM {view}" + ("" if view in grouped else _only(run_ids))
 
 

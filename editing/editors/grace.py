@@ -135,6 +135,7 @@ class Grace(BaseEditor):
     version: ClassVar[int] = 1
     max_batch: ClassVar[int | None] = 1
     max_layers: ClassVar[int | None] = 1
+    writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "low_rank"
 
     def __post_init__(self) -> None:
         require(self, epsilon=self.epsilon > 0, steps=self.steps > 0, lr=self.lr > 0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class InContext(BaseEditor):
     protocol: str
 
     version: ClassVar[int] = 1
+    writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "nothing"
     needs: ClassVar[frozenset[Need]] = frozenset({"subject"})
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from editing.editor import Artifacts, BaseEditor, EditResult, FactReport, State, editor
 from editing.lm import LanguageModel
@@ -17,6 +17,7 @@ class NoOp(BaseEditor):
     protocol: str
 
     version: ClassVar[int] = 1
+    writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "nothing"
 
     def edit(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts

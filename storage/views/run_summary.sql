@@ -34,6 +34,8 @@ final AS (
         run.editor,
         run.variant,
         run.hparams_digest,
+        run.preset,
+        run.effective_ridge,
         run.layers,
         run.batch_size,
         run.mode,

@@ -12,7 +12,6 @@ import pytest
 
 from editing.editor import editor_class
 from editing.hparams import editor_names
-from storage.catalog import query
 from storage.store import Store
 from tasks.chain import ready_units
 from tasks.checkout import checkout
@@ -96,8 +95,16 @@ def run_process(planned: Plan, doomed: Callable[[str, str], bool]) -> tuple[str,
 
 
 def rows_of(root: Path, table: str, run_ids: str) -> list[dict[str, Any]]:
-    rows = query(root, f"SELECT * FROM {table} WHERE run_id LIKE '{run_ids}%'").to_pylist()
-    return sorted(({key: value for key, value in row.items() if key not in CLOCK} for row in rows), key=repr)
+    """Return a table's rows of all runs whose id begins so, without what the clock decides."""
+    store = Store(root)
+    found = [
+        {key: value for key, value in row.items() if key not in CLOCK}
+        for run_id in store.run_ids()
+        if run_id.startswith(run_ids)
+        for commit in store.commits(run_id).values()
+        for row in store.rows(commit, table)
+    ]
+    return sorted(found, key=repr)
 
 
 def digests(store: Store, run: RunSpec) -> list[str | None]:

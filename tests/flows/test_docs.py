@@ -23,6 +23,16 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
         assert shown.exit_code == 0 and len(shown.output.splitlines()) > 5, name
 
 
+def test_every_editor_is_described_with_its_source() -> None:
+    page = (ROOT / "docs" / "editors.md").read_text()
+    parts = dict(re.findall(r"^#{2,3} (\w+)\n(.*?)(?=^#|\Z)", page, flags=re.M | re.S))
+    for name in editor_names():
+        assert f"`{name}`" in page, f"{name} is missing in the table"
+        assert len(parts[name]) > 80, name
+        controls = ("no_op", "random_direction", "in_context", "ft", "ft_c")
+        assert name in controls or "arXiv:" in parts[name], f"{name} has no source"
+
+
 def test_every_kind_can_be_listed() -> None:
     for kind in KINDS:
         assert listing(kind), kind

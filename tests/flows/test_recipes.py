@@ -1,0 +1,53 @@
+"""The pages on adding an editor and a family, followed to the letter in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("editing", "tasks", "storage", "flows", "tests")
+
+
+def copy_project(to: Path) -> Path:
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, to / package, ignore=shutil.ignore_patterns("__pycache__", "golden"))
+    shutil.copy(ROOT / "pyproject.toml", to)
+    return to
+
+
+def follow(page: Path, project: Path) -> str:
+    """Write every file that the page shows, make every addition that it asks for, and return the command it gives."""
+    text = page.read_text()
+    for path, content in re.findall(r"^`([\w/]+\.\w+)`\n```\w+\n(.*?)^```$", text, flags=re.M | re.S):
+        assert not (project / path).exists(), f"{path} is there already"
+        (project / path).write_text(content)
+    for name, path, lines in re.findall(r"^Add to `(\w+)` in `([\w/.]+)`\n```python\n(.*?)^```$", text, re.M | re.S):
+        file = project / path
+        opened = re.search(rf"^{name}\b[^\n]*= \{{\n", file.read_text(), flags=re.M)
+        assert opened, f"{path} has no table {name}"
+        file.write_text(file.read_text()[: opened.end()] + lines + file.read_text()[opened.end() :])
+    (command,) = re.findall(r"^```\n(pytest .*?)\n```$", text, flags=re.M)
+    return str(command)
+
+
+def run(command: str, project: Path) -> str:
+    arguments = [sys.executable, "-m", *command.split(), "-p", "no:cacheprovider", "-rN"]
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    done = subprocess.run(arguments, cwd=project, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "at_least"), [("add-an-editor", 40), ("add-a-family", 40)])
+def test_a_recipe_works_as_it_stands(page: str, at_least: int, tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    command = follow(ROOT / "docs" / f"{page}.md", project)
+    shown = run(command, project)
+    counted = re.search(r"(\d+) passed", shown)
+    assert counted and int(counted[1]) >= at_least, shown[-2000:]
