@@ -103,13 +103,16 @@ def golden_folder(config: pytest.Config) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every parity test once per architecture that has its case; a case marker names it."""
+    """Run every parity test once per architecture and case that is there; a case marker names its cases."""
     if "golden" not in metafunc.fixturenames:
         return
-    (case,) = next(metafunc.definition.iter_markers("case")).args
+    cases = next(metafunc.definition.iter_markers("case")).args
     folders = sorted(path.parent for path in golden_folder(metafunc.config).glob("*/requests.json"))
-    chosen = [Golden(folder) for folder in folders if (folder / f"{case}.json").exists()]
-    metafunc.parametrize("golden", chosen, ids=lambda golden: golden.arch)
+    chosen = [(Golden(folder), case) for folder in folders for case in cases if (folder / f"{case}.json").exists()]
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize(("golden", "case"), chosen, ids=[f"{golden.arch}-{case}" for golden, case in chosen])
+    else:
+        metafunc.parametrize("golden", [golden for golden, _ in chosen], ids=lambda golden: golden.arch)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -121,7 +124,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "case(name): the golden case a parity test needs")
+    config.addinivalue_line("markers", "case(*names): the golden cases a parity test runs on")
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

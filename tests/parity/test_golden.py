@@ -243,10 +243,9 @@ def check_r_rome(
     return weight - before
 
 
-@pytest.mark.parametrize("key", ["mean", "bare"])
-@pytest.mark.case("rrome_prefix_seq24")
-def test_r_rome_one_after_another(golden: Golden, key: str) -> None:
-    case = f"rrome_{'prefix' if key == 'mean' else key}_seq24"
+@pytest.mark.case("rrome_prefix_seq24", "rrome_bare_seq24")
+def test_r_rome_one_after_another(golden: Golden, case: str) -> None:
+    key = "bare" if "bare" in case else "mean"
     lm, arrays, settings = golden.load(), golden.arrays(case), golden.settings(case)["hparams"]
     per_edit = [name for name, array in arrays.items() if array.shape[:1] == (24,) and not name.startswith("dW")]
     changes = []
@@ -259,10 +258,9 @@ def test_r_rome_one_after_another(golden: Golden, key: str) -> None:
     check_metrics(golden, lm, case)
 
 
-@pytest.mark.parametrize("key", ["mean", "bare"])
-@pytest.mark.case("rrome_prefix_single6")
-def test_r_rome_each_edit_alone(golden: Golden, key: str) -> None:
-    case = f"rrome_{'prefix' if key == 'mean' else key}_single6"
+@pytest.mark.case("rrome_prefix_single6", "rrome_bare_single6")
+def test_r_rome_each_edit_alone(golden: Golden, case: str) -> None:
+    key = "bare" if "bare" in case else "mean"
     arrays, settings = golden.arrays(case), golden.settings(case)["hparams"]
     for number, request in enumerate(golden.requests()[:6]):
         mine = {n.removeprefix(f"e{number}."): a for n, a in arrays.items() if n.startswith(f"e{number}.")}

@@ -13,7 +13,7 @@ from editing.spool import Spool
 from editing.training import Trainer, TrainingPlan
 from tests.parity.conftest import Golden, relative
 
-CASES = pytest.mark.parametrize("name", ["malmen", "mend"])
+CASES = pytest.mark.case("malmen", "mend")
 TOLERANCE = 1e-10
 
 
@@ -104,21 +104,20 @@ class Case:
 
 
 @CASES
-@pytest.mark.case("malmen")
-def test_keys_gradients_statistics_and_shifts(golden: Golden, name: str) -> None:
-    case = Case(golden, name)
-    lm, networks, arrays = case.lm, case.trainer.networks, case.arrays
+def test_keys_gradients_statistics_and_shifts(golden: Golden, case: str) -> None:
+    official = Case(golden, case)
+    lm, networks, arrays = official.lm, official.trainer.networks, official.arrays
     with Spool() as spool:
         cache_gradients(
             lm,
             networks,
             task(arrays, "train").edit,
-            case.trainer.modules,
-            case.trainer.plan.tokens,
+            official.trainer.modules,
+            official.trainer.plan.tokens,
             spool,
             per_batch_mean=True,
         )
-        for number, module in enumerate(case.trainer.modules):
+        for number, module in enumerate(official.trainer.modules):
             keys, gradients = (torch.cat(part) for part in zip(*spool.chunks(module, 7), strict=True))
             for index, found in (("keys", keys), ("values_grad", gradients)):
                 expected = torch.cat([arrays[f"{index}.{number}.{b}"] for b in range(2)])
@@ -128,53 +127,51 @@ def test_keys_gradients_statistics_and_shifts(golden: Golden, name: str) -> None
             left, right = networks.factors(module, spool, shift)
             assert relative((left.double() @ right.double()).T, shift.value) <= TOLERANCE, "the same shift as factors"
     state = networks.state_dict()
-    for theirs, ours in case.names.items():
+    for theirs, ours in official.names.items():
         if "normalizer" in theirs:
             assert relative(state[ours], arrays[f"after_cache.{theirs}"]) <= TOLERANCE, theirs
 
 
 @CASES
-@pytest.mark.case("malmen")
-def test_meta_gradient_of_every_parameter_and_the_adam_step(golden: Golden, name: str) -> None:
-    case = Case(golden, name)
-    log = golden.settings(name)["train_log"][0]
-    before = case.lm.snapshot([n for n, _ in case.lm.model.named_parameters()])
-    generalisation, locality = case.step()
+def test_meta_gradient_of_every_parameter_and_the_adam_step(golden: Golden, case: str) -> None:
+    official = Case(golden, case)
+    log = golden.settings(case)["train_log"][0]
+    before = official.lm.snapshot([n for n, _ in official.lm.model.named_parameters()])
+    generalisation, locality = official.step()
     n_batches = 2  # the official log is a mean over micro-batches
     assert generalisation == pytest.approx(n_batches * log["gen_loss"], rel=TOLERANCE)
     assert locality == pytest.approx(n_batches * log["loc_loss"], rel=TOLERANCE)
-    parameters = dict(case.trainer.networks.named_parameters())
-    for theirs, ours in case.names.items():
-        if f"grad.{theirs}" in case.arrays:
+    parameters = dict(official.trainer.networks.named_parameters())
+    for theirs, ours in official.names.items():
+        if f"grad.{theirs}" in official.arrays:
             gradient = parameters[ours].grad
             assert gradient is not None
-            assert relative(gradient, case.arrays[f"grad.{theirs}"]) <= TOLERANCE, theirs
-    assert case.trainer.descend() == pytest.approx(float(case.arrays["grad_norm"]), rel=TOLERANCE)
-    for theirs, ours in case.names.items():
+            assert relative(gradient, official.arrays[f"grad.{theirs}"]) <= TOLERANCE, theirs
+    assert official.trainer.descend() == pytest.approx(float(official.arrays["grad_norm"]), rel=TOLERANCE)
+    for theirs, ours in official.names.items():
         if "normalizer" not in theirs:
-            found = case.trainer.networks.state_dict()[ours]
-            assert relative(found, case.arrays[f"net1.{theirs}"]) <= TOLERANCE, theirs
-    assert all(torch.equal(case.lm.parameter(n), value) for n, value in before.items()), "the model is as it was"
+            found = official.trainer.networks.state_dict()[ours]
+            assert relative(found, official.arrays[f"net1.{theirs}"]) <= TOLERANCE, theirs
+    assert all(torch.equal(official.lm.parameter(n), value) for n, value in before.items()), "the model is as it was"
 
 
 @CASES
-@pytest.mark.case("malmen")
-def test_editing_with_the_trained_network(golden: Golden, name: str) -> None:
-    case = Case(golden, name)
-    case.put("net1")
-    networks, modules, valid = case.trainer.networks, case.trainer.modules, task(case.arrays, "valid")
-    tokens, log = case.trainer.plan.tokens, golden.settings(name)["valid_log"][0]
-    found = accuracy(case.lm, networks, valid, modules, tokens, per_batch_mean=True, observe=True)
+def test_editing_with_the_trained_network(golden: Golden, case: str) -> None:
+    official = Case(golden, case)
+    official.put("net1")
+    networks, modules, valid = official.trainer.networks, official.trainer.modules, task(official.arrays, "valid")
+    tokens, log = official.trainer.plan.tokens, golden.settings(case)["valid_log"][0]
+    found = accuracy(official.lm, networks, valid, modules, tokens, per_batch_mean=True, observe=True)
     assert (found.edit, found.equivalent, found.unrelated) == pytest.approx((log["ES"], log["GS"], log["LS"]), abs=1e-6)
     for statistic in ("mean", "var"):  # the official validation updates them too, and in place: net1 holds the result
-        expected = case.arrays[f"net1.(256, 64).normalizer.{statistic}"]
+        expected = official.arrays[f"net1.(256, 64).normalizer.{statistic}"]
         assert relative(networks.state_dict()[f"nets.256x64.normalizer.{statistic}"], expected) <= TOLERANCE
-    case.put("net1")
+    official.put("net1")
     with Spool() as spool:
-        cache_gradients(case.lm, networks, valid.edit, modules, tokens, spool, per_batch_mean=True)
+        cache_gradients(official.lm, networks, valid.edit, modules, tokens, spool, per_batch_mean=True)
         for module in modules:
             shift = networks.shift(module, spool).value
-            assert relative(shift, case.arrays[f"valid.param_shift.{module}"]) <= TOLERANCE
+            assert relative(shift, official.arrays[f"valid.param_shift.{module}"]) <= TOLERANCE
 
 
 @pytest.mark.case("malmen")

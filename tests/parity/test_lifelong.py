@@ -121,11 +121,8 @@ def grace_edits(golden: Golden, name: str) -> tuple[Grace, str, list[dict[str, A
     return editor, f"grace:{case['layer']}:{editor.replacement}:{query}", case["edits"]
 
 
-@pytest.mark.parametrize("case", ["grace_prompt12", "grace_last12", "grace_all12"])
-@pytest.mark.case("grace_prompt12")
+@pytest.mark.case("grace_prompt12", "grace_last12", "grace_all12")
 def test_grace(golden: Golden, case: str) -> None:
-    if not golden.has(case):
-        pytest.fail(f"{golden.folder} has grace_prompt12 but not {case}")
     lm, arrays, settings = golden.load(), golden.arrays(case), golden.settings(case)
     editor, name, edits = grace_edits(golden, case)
     split = []
