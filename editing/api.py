@@ -8,6 +8,7 @@ from editing.editor import Artifacts, Editor, EditResult, State, editor_class, m
 from editing.errors import HparamsError, MomentError, RequestError
 from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
+from editing.hypernetwork import HyperNetworks
 from editing.lm import LanguageModel
 from editing.loading import load
 from editing.moments import SecondMoment, collect_moments
@@ -25,6 +26,7 @@ def edit(
     moments: Mapping[int, SecondMoment] | None = None,
     texts: Sequence[str] | None = None,
     batch_size: int | None = None,
+    networks: HyperNetworks | None = None,
     protocol: str = "corrected",
     seed: int = 0,
     **hparams: Any,
@@ -35,10 +37,11 @@ def edit(
 
     Args:
         requests: Edit requests, or records in CounterFact's layout.
-        editor: An editor's name: ``rome``, ``memit``, ``emmet``, ``ft_c``.
+        editor: An editor's name, as :func:`editing.hparams.editor_names` lists them.
         layers: Edited blocks, counted from 0, in ascending order.
         moments: Second moments per layer, if the editor needs them.
         texts: Or texts to take them from, now.
+        networks: A trained hyper-network (:class:`editing.training.Trainer` has one), if the editor needs it.
         batch_size: Requests per update; all at once by default, or as many as the editor can take.
         seed: Of the context prefixes.
         hparams: Whatever differs from the editor's defaults for this model.
@@ -56,6 +59,10 @@ def edit(
     method = make_editor(editor, resolved)
     size = batch_size or min(len(batch), method.max_batch or len(batch))
     check_shape(editor, lm, layers, size)
+    if "subject" in method.needs and (without := [r.request_id for r in batch if not r.subject]):
+        raise RequestError(
+            f"editor {editor!r} looks for each fact's subject; found none in requests {without[:3]}; give subjects"
+        )
     geometry = {}
     if "second_moment" in method.needs:
         if moments is None and texts is None:
@@ -65,7 +72,7 @@ def edit(
             )
         found = moments if moments is not None else collect_moments(lm, list(texts or ()), layers)
         geometry = {
-            layer: KeyGeometry.of(moment.matrix, name=f"the second moment of layer {layer}")
+            layer: KeyGeometry.of(moment.matrix.to(lm.weight(layer).device), name=f"the second moment of layer {layer}")
             for layer, moment in found.items()
         }
     contexts: tuple[str, ...] = ("",)
@@ -73,7 +80,7 @@ def edit(
         contexts = sample_contexts(
             lm, resolved["contexts"], n_tokens=resolved["context_tokens"], seed=seed, starts=resolved["context_starts"]
         )
-    artifacts = Artifacts(geometry=geometry, contexts=contexts)
+    artifacts = Artifacts(geometry=geometry, contexts=contexts, networks=networks)
     results: list[EditResult] = []
     state: State = {}
     for start in range(0, len(batch), size):

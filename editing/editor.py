@@ -123,7 +123,7 @@ class EditResult(NamedTuple):
         for update in self.updates:
             update.apply(lm)
         for change in self.patches:
-            lm.patches.apply(change)
+            lm.patches.apply(change, lm.input_device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,7 +128,7 @@ class KeyGeometry:
         """
         if ridge <= 0:
             raise SolveError(f"remembering keys needs ridge > 0, found {ridge}; set a ridge or do not remember")
-        k = keys.double()
+        k = keys.to(self.moment)
         return KeyGeometry.of(self.moment + k.T @ k / ridge)
 
     def least_disturbing_update(

@@ -4,7 +4,7 @@ The language model and the hyper-network never hold activations at the same time
 and the gradient of the shift is carried back by hand (arXiv:2311.04661, section 4.2).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -162,17 +162,29 @@ class TwoWeights:
             parameter.data = values[name]
 
     @contextmanager
-    def collecting(self) -> Iterator[Mapping[str, Tensor]]:
-        """Inside, the shifted weights are live and collect gradients; on leaving, the model is as it was."""
+    def collecting(self) -> Iterator[Callable[[Tensor], None]]:
+        """Inside, the shifted weights are live; the function given adds a loss's gradients to :attr:`gradients`.
+
+        They add up in float32 at least, whatever the weights' own dtype.  On leaving, the model is as it was.
+        """
         self.shifted()
+        self.gradients = {
+            name: torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
+            for name, parameter in self._parameters.items()
+        }
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
+
+        def collect(loss: Tensor) -> None:
+            found = torch.autograd.grad(loss, list(self._parameters.values()))
+            for total, gradient in zip(self.gradients.values(), found, strict=True):
+                total += gradient
+
         try:
-            yield self._parameters
+            yield collect
         finally:
             for parameter in self._parameters.values():
                 parameter.requires_grad_(False)
-                parameter.grad = None
             self.own()
 
 
@@ -186,7 +198,7 @@ def meta_gradient(
     locality_weight: float,
     per_batch_mean: bool,
 ) -> tuple[float, float]:
-    """Add the meta-loss's gradient to the networks' parameters; return (generalisation, locality) losses.
+    """Add the meta-loss's gradient to the networks' parameters; return its (generalisation, weighted locality) parts.
 
     The meta-loss is the cross-entropy of the equivalent pairs on the edited model, plus ``locality_weight`` times
     KL(unedited ‖ edited) at the unrelated pairs' answer tokens; each is a mean over all answer tokens, or, with
@@ -197,12 +209,12 @@ def meta_gradient(
         shifts = {name: networks.shift(name, spool) for name in modules}
         weights = TwoWeights(lm, shifts)
         generalisation = locality = 0.0
-        with weights.collecting() as parameters:
+        with weights.collecting() as collect:
             total = sum(pairs.n_tokens for pairs in task.equivalent)
             for pairs in task.equivalent:
                 share = 1.0 if per_batch_mean else pairs.n_tokens / total
                 loss = share * lm.answer_loss(lm.answer_rows(*pairs))
-                loss.backward()
+                collect(loss)
                 generalisation += float(loss.detach())
             total = sum(pairs.n_tokens for pairs in task.unrelated)
             for pairs in task.unrelated:
@@ -214,11 +226,10 @@ def meta_gradient(
                 share = 1.0 if per_batch_mean else pairs.n_tokens / total
                 now = log_softmax(lm.answer_logits(rows))
                 loss = share * locality_weight * (before.exp() * (before - now)).sum(1).mean()
-                loss.backward()
+                collect(loss)
                 locality += float(loss.detach())
             for name, shift in shifts.items():
-                gradient = parameters[name].grad
-                assert gradient is not None
+                gradient = weights.gradients[name]
                 view = gradient if lm.is_transposed(f"{name}.weight") else gradient.T
                 networks.backpropagate(name, spool, shift, view)
     return generalisation, locality

@@ -98,11 +98,11 @@ class Patches:
     def all(self) -> tuple[Patch, ...]:
         return tuple(self._live.values())
 
-    def apply(self, change: PatchChange) -> None:
-        """Make one change; the first change of a patch creates it."""
+    def apply(self, change: PatchChange, device: torch.device | None = None) -> None:
+        """Make one change, its row on ``device``; the first change of a patch creates it."""
         if change.patch not in self._live:
             self._live[change.patch] = _KINDS[change.patch.partition(":")[0]](change.patch)
-        self._live[change.patch].set(change.column, change.row, change.value)
+        self._live[change.patch].set(change.column, change.row, change.value.to(device))
 
     def clear(self) -> None:
         self._live.clear()

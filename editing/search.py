@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from editing.editor import Artifacts, Editor
+from editing.editor import Artifacts, Editor, EditResult
 from editing.errors import SolveError
 from editing.lm import LanguageModel
 from editing.requests import EditRequest
@@ -37,13 +37,13 @@ def search_layer(
         part = requests[start : start + chunk]
         error: str | None = None
         try:
-            results = [result.updates for result in method.edit_each(lm, part, [layer], artifacts)]
+            results: Sequence[EditResult | None] = method.edit_each(lm, part, [layer], artifacts)
         except SolveError as found:
-            results, error = [()] * len(part), str(found)
-        for request, updates in zip(part, results, strict=True):
+            results, error = [None] * len(part), str(found)
+        for request, result in zip(part, results, strict=True):
             with lm.preserved(names):
-                for update in updates:
-                    update.apply(lm)
+                if result is not None:
+                    result.apply(lm)
                 out.append(LayerEdit(layer, request.request_id, tuple(score_probes(lm, probes_of(request))), error))
         on_edits(len(out))
     return out

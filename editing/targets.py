@@ -158,6 +158,8 @@ def _optimise_group(
     else:
         bare = Site("value", layer)
         initial = lm.states_at([fact.ids[0] for fact in facts], [fact.lookups[0] for fact in facts], [bare])[bare]
+    # In 16 bits Adam's squares and its epsilon would vanish; only what is added to the states is cast.
+    initial = initial.to(torch.promote_types(initial.dtype, torch.float32))
     size = initial.norm(dim=1)
     losses = torch.full((len(facts), hparams.steps, 4), torch.nan, dtype=torch.float64)
     final = torch.zeros_like(initial)
@@ -224,7 +226,7 @@ def _losses(
     shift = delta.repeat_interleave(width, dim=0)[:, None]
 
     def moved(state: Tensor) -> Tensor:
-        return torch.cat([state[:, :1] + shift, state[:, 1:]], dim=1)
+        return torch.cat([state[:, :1] + shift.to(state.dtype), state[:, 1:]], dim=1)
 
     if module is None:
         states = upper(moved(hidden))

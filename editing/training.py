@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -87,10 +88,11 @@ class Trainer:
 
     def descend(self) -> float:
         """Clip the gradient, take Adam's step, and return the norm before clipping."""
-        norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.plan.max_gradient_norm)
-        self._optimizer.step()
+        norm = float(torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.plan.max_gradient_norm))
+        if isfinite(norm):  # one NaN would make every parameter NaN; the step is on record with its norm
+            self._optimizer.step()
         self.steps += 1
-        return float(norm)
+        return norm
 
     def train(self, until: int, on_step: Callable[[int, MetaLoss], None] = lambda step, loss: None) -> None:
         """Go on to ``until`` steps."""
@@ -143,7 +145,7 @@ class Trainer:
         load_networks(self.networks, state)
         for name, parameter in self.networks.named_parameters():
             kept: dict[str, Any] = {
-                key: state[f"adam.{key}.{name}"].clone()
+                key: state[f"adam.{key}.{name}"].clone().to(parameter.device if key != "step" else "cpu")
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"adam.{key}.{name}" in state
             }
@@ -162,7 +164,8 @@ def facts_with_variants(facts: Sequence[EditRequest]) -> list[list[EditRequest]]
     """Group requests that speak of one fact: the same subject and relation (or template)."""
     groups: dict[tuple[str, str], list[EditRequest]] = {}
     for fact in facts:
-        groups.setdefault((fact.subject, fact.relation or fact.template), []).append(fact)
+        key = fact.relation or fact.template if fact.subject else fact.template
+        groups.setdefault((fact.subject, key), []).append(fact)
     return list(groups.values())
 
 

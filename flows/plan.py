@@ -51,7 +51,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
     trainings = _trainings(inputs, runs, problems)
     if not problems:
         _check_facts(inputs, problems)
-        _check_subjects(inputs, runs, problems)
+        _check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
     if problems:
         raise SpecError(_listed(experiment, problems))
     wanted = [*runs, *([search.template] if search else [])]
@@ -112,8 +112,8 @@ def _inputs(experiment: Experiment, problems: list[str]) -> _Inputs | None:
     if model is None or requests is None:
         return None
     digest = facts_digest(requests)
-    problems += _moment_problems(experiment)
-    if problems:
+    if unreadable := _moment_problems(experiment):
+        problems += unreadable
         return None
     return _Inputs(experiment, model, requests, digest, _moments_recipe(experiment, model, f"facts-{digest}"))
 
@@ -170,6 +170,11 @@ def _search(inputs: _Inputs, problems: list[str]) -> SearchPlan | None:
         return None
     card = _card(EditorSpec(name=wanted.editor), inputs, "locate.search.editor", problems)
     if card is None:
+        return None
+    if (why := _layers_problem(inputs, card, candidates[:1], None)) is not None or "network" in card.needs:
+        problems.append(
+            f"locate.search.editor: {why or f'{card.name} is trained for its layers, so it cannot search them'}"
+        )
         return None
     template = _run(inputs, card, (), None, batch_size=1, mode="independent", sample=0, seed=0)
     return SearchPlan(
@@ -242,6 +247,11 @@ def _layers_problem(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], 
         )
     if (why := card.refusal(inputs.model.family, len(layers))) is not None:
         return f"{card.name} cannot edit layers {list(layers)} of {inputs.model.name}: {why}"
+    if card.hparams["protocol"] == "code" and card.hparams.get("microbatch") == 0:
+        return (
+            f"{card.name} under protocol code depends on how facts fall into micro-batches; say so with microbatch: 4 (rows of "
+            "one), which becomes part of the run's identity"
+        )
     if "network" in card.needs and recipe is not None:
         return f"{card.name} is trained before layers are searched; give its layers as numbers, as layers: [[3, 4, 5]]"
     return None
@@ -365,6 +375,7 @@ def _trainings(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -> tup
                 f"{run.facts.sample}; lower training.facts or facts.size (the data set has {len(inputs.requests)} facts), or "
                 "use one sample"
             )
+        problems += _training_problems(inputs, run.network_recipe)
         job = TrainingJob(
             model=run.model,
             recipe=run.network_recipe,
@@ -374,6 +385,25 @@ def _trainings(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -> tup
         )
         found[job.run_id] = job
     return tuple(found.values())
+
+
+def _training_problems(inputs: _Inputs, recipe: Recipe) -> list[str]:
+    """Return why a hyper-network cannot be trained on what the experiment keeps for it."""
+    positions = recipe["facts"].get("positions")
+    if positions is None:  # the fact world has facts of its own, each with every prompt
+        return []
+    left = len(positions) - recipe["validation"]
+    problems = []
+    if left < recipe["edits"]:
+        problems.append(
+            f"training: {len(positions)} facts less {recipe['validation']} for validation leave {left}, fewer than the "
+            f"{recipe['edits']} that one step edits; raise training.facts or lower training.validation"
+        )
+    kept = [inputs.requests[i] for i in positions]
+    lacking = [r.request_id for r in kept if not r.paraphrase_prompts or not r.neighborhood_prompts]
+    if lacking:
+        problems.append(f"training: {len(lacking)} facts lack a paraphrase or neighborhood prompt, as {lacking[0]!r}")
+    return problems
 
 
 def _card(spec: EditorSpec, inputs: _Inputs, where: str, problems: list[str]) -> EditorCard | None:
@@ -413,6 +443,8 @@ def _check_facts(inputs: _Inputs, problems: list[str]) -> None:
 
 def _check_subjects(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -> None:
     without = [request.request_id for request in inputs.requests if not request.subject]
+    if without and inputs.experiment.locate.trace is not None:
+        problems.append(f"locate.trace: it corrupts each fact's subject; {len(without)} facts have none; leave it out")
     for run in runs if without else ():
         if "subject" in editor_needs(run.editor):
             problems.append(

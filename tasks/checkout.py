@@ -54,16 +54,18 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     replay(store, lm, run_id, 0 if sequential else max(0, rounds - 1), rounds, names, check=sequential)
     lm.model.save_pretrained(out)
     lm.tokenizer.save_pretrained(out)
-    return f"{out}: {run_id} after {after} edits; " + _checked(store_root, run_id, rounds, out)
+    return f"{out}: {run_id} after {after} edits; " + _checked(
+        store_root, run_id, rounds, out, chat=run["model"]["chat"]
+    )
 
 
-def _checked(store_root: str | Path, run_id: str, rounds: int, out: Path) -> str:
+def _checked(store_root: str | Path, run_id: str, rounds: int, out: Path, *, chat: bool) -> str:
     """Load the folder as anyone would and compare it with the logits that the run recorded there."""
     sql = f"SELECT prompt, ids, logits FROM logits WHERE run_id = '{run_id}' AND round = {rounds - 1}"
     recorded = query(store_root, sql).to_pylist()
     if not recorded:
         return "no logits were recorded at this round, the weights agree with the ledger's digests"
-    lm = load(str(out))
+    lm = load(str(out), chat=chat)
     ids, logits = last_logits(lm, recorded[0]["prompt"])
     expected = torch.tensor(recorded[0]["logits"], dtype=torch.float64)
     error = float((torch.tensor(logits, dtype=torch.float64) - expected).norm() / expected.norm())

@@ -64,7 +64,7 @@ def changes_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, list[Change]]:
 def apply_change(lm: LanguageModel, change: Change) -> None:
     """Make one change of the ledger."""
     if isinstance(change, PatchChange):
-        lm.patches.apply(change)
+        lm.patches.apply(change, lm.input_device)
     else:
         change.apply(lm)
 

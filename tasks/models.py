@@ -9,7 +9,18 @@ from storage.identity import digest_of, digest_of_file
 from tasks.errors import InputError
 from tasks.identity import ModelRef
 
-_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt")
+_PATTERNS = (
+    *(
+        "config.json",
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "tokenizer*",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+    ),
+    *("special_tokens_map.json", "added_tokens.json", "*.model", "chat_template.*"),
+)
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
 
 

@@ -153,7 +153,9 @@ def contexts_of(store: Store, recipe: Recipe) -> tuple[tuple[str, ...], str]:
     return tuple(json.loads(artifact.path("contexts.json").read_text())), artifact.digest
 
 
-def geometry_of(store: Store, recipe: Recipe, layers: Sequence[int]) -> tuple[dict[int, KeyGeometry], str]:
+def geometry_of(
+    store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int]
+) -> tuple[dict[int, KeyGeometry], str]:
     """Return the factored second moments of some layers and the digest of their content.
 
     Raises:
@@ -162,7 +164,7 @@ def geometry_of(store: Store, recipe: Recipe, layers: Sequence[int]) -> tuple[di
     geometry, digests = {}, {}
     for layer in layers:
         artifact = _required(store, MOMENTS, _layer_recipe(recipe, layer))
-        matrix = load_file(artifact.path("moment.safetensors"))["moment"]
+        matrix = load_file(artifact.path("moment.safetensors"))["moment"].to(lm.weight(layer).device)
         name = f"the second moment of layer {layer}"
         geometry[layer] = KeyGeometry.of(matrix, jitter=recipe["jitter"], name=name)
         digests[str(layer)] = artifact.digest
@@ -178,7 +180,7 @@ def artifacts_for(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[Artifa
     if run.contexts_recipe is not None:
         contexts, digests["contexts"] = contexts_of(store, run.contexts_recipe)
     if run.moments_recipe is not None:
-        geometry, digests["moments"] = geometry_of(store, run.moments_recipe, run.layers)
+        geometry, digests["moments"] = geometry_of(store, lm, run.moments_recipe, run.layers)
     if run.network_recipe is not None:
         networks, digests["network"] = networks_of(store, lm, run)
     return Artifacts(geometry=geometry, contexts=contexts, networks=networks), {

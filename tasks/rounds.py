@@ -75,7 +75,8 @@ def edit_batch(
     except SolveError as error:
         return "unsolved", str(error), None
     written = {u.name: [t for t in (u.left, u.right, u.value) if t is not None] for u in result.updates}
-    written |= {c.patch: [c.value] for c in result.patches}
+    for change in result.patches:
+        written.setdefault(change.patch, []).append(change.value)
     for name, tensors in written.items():
         if not all(bool(torch.isfinite(t).all()) for t in tensors):
             return "nan", f"the update of {name} holds NaN or infinite values; it was not applied", None

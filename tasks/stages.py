@@ -139,7 +139,10 @@ class TrainingJob:
 
     def next_unit(self, store: Store) -> Unit | None:
         """Return the first segment that is not committed, None when the training is done."""
-        return next((unit for unit in self.units() if not store.is_committed(*unit.key)), None)
+        at = 0  # segments follow one another as they were committed, whatever length they have now
+        while (commit := store.read_commit(self.run_id, training_unit_id(at))) is not None and commit.status == "done":
+            at = commit.last_round or self.steps
+        return self.unit(at) if at < self.steps else None
 
     def units(self) -> list[Unit]:
         return [self.unit(first) for first in range(0, self.steps, self.steps_per_segment)]

@@ -20,11 +20,15 @@ from storage.identity import digest_of
 from storage.store import CommitInfo, Store
 from tasks.chain import training_unit_id
 from tasks.datasets import read_facts, sample_order
+from tasks.errors import LedgerMismatch
 from tasks.identity import ModelRef, RunSpec, Unit
 from tasks.ledger import digest_of_parameters, replay, segments, state_of, state_rows
 from tasks.prepared import artifacts_for, make_contexts, make_moments, network_state, put_network, trainer_of
 from tasks.rounds import Tables, add_round, edit_batch, logits_row, round_rows, run_row
 from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows, train_rows
+
+TOKENS_PER_FORWARD = 2048
+"""Of units that belong to no run: their rows must not depend on what a worker did before."""
 
 
 @dataclass
@@ -141,6 +145,7 @@ class Worker:
         run = _run_of(unit)
         first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
         method, artifacts, digests = self._prepared_for(run)
+        self._check_inputs(run, digests, first)
         loaded, names = self._at(run, first)
         lm = loaded.lm
         state: Mapping[str, Tensor] = self._state_before(run, first)
@@ -152,6 +157,7 @@ class Worker:
             if run.mode == "independent":
                 lm.restore({name: loaded.pristine[name] for name in names})
                 lm.patches.clear()
+                state = {}
             batch = [order[i] for i in range(round_ * run.batch_size, (round_ + 1) * run.batch_size)]
             before = lm.snapshot(names)
             outcome, message, result = edit_batch(lm, method, batch, run, state, artifacts)
@@ -165,6 +171,22 @@ class Worker:
         tables["logits"].append(logits_row(lm, order[0].prompt, last, run))
         digest = digest_of_parameters(lm, names)
         return tables, CommitInfo(kind="segment", first_round=first, last_round=last, digest=digest)
+
+    def _check_inputs(self, run: RunSpec, digests: Mapping[str, Any], first: int) -> None:
+        """Raise if a run would go on with other second moments, prefixes or networks than it began with."""
+        begun = self._store.read_commit(run.run_id, "segment-000000") if first else None
+        for row in self._store.rows(begun, "runs") if begun else ():
+            before = {
+                "moments": row["moments_digest"],
+                "network": row["network_digest"],
+                "context_texts": row["contexts"],
+            }
+            changed = [name for name, value in before.items() if value != digests[name]]
+            if changed:
+                raise LedgerMismatch(
+                    f"run {run.run_id}: its {', '.join(changed)} are not those that it began with; an artifact has been made "
+                    "again with other content; restore it, or use a new store"
+                )
 
     # --- scoring
 
@@ -227,6 +249,7 @@ class Worker:
         loaded = self._loaded(model)
         loaded.lm.restore(loaded.pristine)
         loaded.lm.patches.clear()
+        loaded.lm.tokens_per_forward = TOKENS_PER_FORWARD  # what a unit before this one set must not reach its rows
         loaded.run_id, loaded.rounds = None, 0
         return loaded
 

@@ -39,6 +39,15 @@ class AlphaEdit(SpreadEditor):
         basis = geometry.null_space(self.null_threshold)
         one = torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
         plain = KeyGeometry(one, one)
-        before = None if earlier is None else earlier.double() @ basis
+        before = None if earlier is None else earlier.to(basis) @ basis
         solution = super().solve(plain, keys.double() @ basis, residual, before)
-        return solution._replace(right=solution.right @ basis.T)
+        # What is reported of each edit alone is in the geometry of ordinary keys, not in that of the null space.
+        inside = keys.double() @ basis
+        seen = inside @ basis.T  # Pk
+        size = residual.double().norm(dim=1) / (inside.square().sum(1) + self.ridge)
+        return solution._replace(
+            right=solution.right @ basis.T,
+            q=(keys.double().T * geometry.solve_moment(keys.T)).sum(0),
+            disturbance=size**2 * (seen @ geometry.moment * seen).sum(1),
+            norm=size * inside.norm(dim=1),
+        )

@@ -195,7 +195,7 @@ class Grace(BaseEditor):
             branch, changes = self._place(book, known)
             lm.patches.restore(before)
             for change in changes:
-                lm.patches.apply(change)
+                lm.patches.apply(change, lm.input_device)
             trained, losses = self._train(lm, name, rows, known.query)
             return branch, (*changes, trained), losses
         finally:
@@ -228,6 +228,7 @@ class Grace(BaseEditor):
         finally:
             handle.remove()
         query, own = (state.clone() for state in found[0])
+        own = own.to(torch.promote_types(own.dtype, torch.float32))  # Adam in 16 bits would divide by nothing
         if self.initial == "cold":
             draw = torch.Generator().manual_seed(self.value_seed + book.size)
             own = torch.rand(own.shape, generator=draw, dtype=torch.float64).to(own)
@@ -243,7 +244,7 @@ class Grace(BaseEditor):
         radius = float(book.table("epsilon")[index])
         if t > self.epsilon + radius:
             return "new", self._appended(book, known, epsilon)
-        if not torch.equal(book.columns["label"][index], known.label.to(book.columns["label"][index].device)):
+        if not torch.equal(book.columns["label"][index].cpu(), known.label.cpu()):
             if t == 0 and self.protocol != "code":
                 # The same prompt with another answer: the entry itself is written anew.
                 return "covered", (PatchChange(book.name, "label", index, known.label),)

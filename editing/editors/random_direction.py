@@ -44,7 +44,7 @@ class RandomDirection(Memit):
         with lm.preserved([update.name]):
             before = lm.precise(update.name).double().clone()
             update.apply(lm)
-            norm = (lm.precise(update.name).double() - before).norm()
+            norm = float((lm.precise(update.name).double() - before).norm())
         text = "/".join([str(self.direction_seed), update.name, *(request.request_id for request in batch)])
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
         draw = torch.Generator().manual_seed(seed)

@@ -27,9 +27,10 @@ def resolve_hparams(
     overrides: Mapping[str, Any] | None = None,
     preset: str | None = None,
 ) -> dict[str, Any]:
-    """Return an editor's hyper-parameters: its defaults, then those for the model, then the preset's, then ``overrides``.
+    """Return an editor's hyper-parameters: its defaults, then those for the model or of the preset, then ``overrides``.
 
-    A model is known by its hub id, or by the last part of its path.  A preset is a named set of numbers of one source.
+    A model is known by the last part of its hub id or path, in any case.  A preset is the set of numbers of one source and
+    takes the place of the model's, so that nothing of another source gets in.
 
     Raises:
         HparamsError: An unknown name, or a value of another type than the default's; names all of them.
@@ -40,7 +41,7 @@ def resolve_hparams(
         raise HparamsError(f"no protocol {protocol!r}; expected one of {list(PROTOCOLS)}")
     sheet = yaml.safe_load((SHEETS / f"{name}.yaml").read_text())
     defaults: dict[str, Any] = sheet["defaults"]
-    special = sheet["models"].get(model) or sheet["models"].get(Path(model).name) or {}
+    special = next((row for key, row in sheet["models"].items() if _last_part(key) == _last_part(model)), None) or {}
     presets: dict[str, dict[str, Any]] = sheet.get("presets") or {}
     if preset is not None and preset not in presets:
         raise HparamsError(f"editor {name!r} has no preset {preset!r}; expected one of {sorted(presets) or 'none'}")
@@ -49,7 +50,7 @@ def resolve_hparams(
     unknown = sorted(set(given) - set(defaults))
     if unknown:
         raise HparamsError(f"editor {name!r} has no hyper-parameter {unknown}; expected some of {sorted(defaults)}")
-    values = defaults | special | chosen | given
+    values = defaults | (special if preset is None else chosen) | given
     wrong = [
         f"{key} = {value!r} is {type(value).__name__}, expected {type(defaults[key]).__name__}"
         for key, value in values.items()
@@ -69,6 +70,10 @@ def preset_names(name: str) -> list[str]:
 def hparams_digest(hparams: Mapping[str, Any]) -> str:
     """Return a short digest of resolved hyper-parameters, protocol included."""
     return hashlib.sha256(json.dumps(dict(hparams), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _last_part(model: str) -> str:
+    return Path(model).name.casefold()
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -17,6 +17,8 @@ from editing.hypernetwork import RunningMoments, normal_equation
 from editing.lm import LanguageModel
 from editing.locate import read_keys
 from editing.requests import EditRequest
+from editing.search import search_layer
+from editing.targets import TargetHparams, optimise_targets
 from editing.tokens import pad_rows
 from tests.conformance.cases import CONTEXTS, SMALL, artifacts, batch_size, edits_of, layers_for, method
 from tests.editing.tiny import random_lm, requests, texts
@@ -379,3 +381,30 @@ def test_layers_of_an_encoder_decoder_are_counted_through_both_stacks() -> None:
     assert lm.module_name(1, "mlp_out") == "encoder.block.1.layer.1.DenseReluDense.wo"
     assert lm.module_name(2, "mlp_out") == "decoder.block.0.layer.2.DenseReluDense.wo"
     assert layers_for("ft", "t5") == [1, 2], "the conformance tests edit both stacks"
+
+
+def test_targets_of_a_float16_model_are_finite() -> None:
+    lm = random_lm("gpt2", dtype=torch.float16, std=0.1)
+    hparams = TargetHparams(steps=6, lr=0.1, weight_decay=0.1, clamp=4.0, kl_weight=0.0625)
+    targets = optimise_targets(lm, requests(3), CONTEXTS, 1, hparams, site="block")
+    assert bool(torch.isfinite(targets.delta).all()) and targets.delta.dtype == torch.float32
+    assert bool((targets.delta.norm(dim=1) > 0).all())
+
+
+def test_a_model_is_known_by_its_last_part_and_a_preset_takes_its_place() -> None:
+    for model in ("EleutherAI/gpt-j-6b", "EleutherAI/gpt-j-6B", "gpt-j-6b"):
+        assert resolve_hparams("memit", model=model)["preservation_weight"] == 15000.0, model
+    chosen = resolve_hparams("memit", model="meta-llama/Meta-Llama-3-8B", preset="llama3-encore")
+    assert chosen["lr"] == 0.5 and resolve_hparams("memit", model="Meta-Llama-3-8B")["lr"] == 0.1
+    code = resolve_hparams("emmet", model="x", protocol="code", preset="llama2-unified-23d72b5")
+    assert make_editor("emmet", code).ridge_for(16) == pytest.approx(0.1)
+
+
+def test_a_layer_search_sees_edits_beside_the_weights() -> None:
+    lm = random_lm("gpt2", std=0.1, dtype=torch.float64)
+    fact = requests(1)
+    (found,) = search_layer(lm, fact, 2, grace(lm, steps=40), Artifacts())
+    before = lm.answer_logprobs([fact[0].prompt], [fact[0].target_new])[0]
+    rewrite = next(score for score in found.scores if score.probe.kind == "rewrite")
+    assert rewrite.new.nll_sum < before.nll_sum - 0.1
+    assert not lm.patches

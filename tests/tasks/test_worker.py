@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,19 @@ from typing import Any
 import pytest
 import torch
 
+from editing.editor import Artifacts, make_editor
+from editing.factworld.world import World
+from editing.loading import load
+from editing.patches import PatchChange
+from storage.artifacts import put_artifact
 from storage.catalog import query
 from storage.errors import DamagedFileError, StoreVersionError
 from storage.store import Store
 from tasks.chain import all_units, ready_units, segment_unit
 from tasks.checkout import checkout
+from tasks.datasets import sample_order
 from tasks.errors import InputError, LedgerMismatch
-from tasks.ledger import replay, segments
+from tasks.ledger import changes_of, replay, segments
 from tasks.stages import session
 from tasks.worker import Worker
 from tests.end_to_end.support import contents
@@ -198,6 +205,50 @@ def test_a_longer_run_continues_the_shorter_one(tmp_path: Path) -> None:
     longer = contents(store.root)
     assert set(first["ledger"]) < set(longer["ledger"]) and set(first["fact_scores"]) < set(longer["fact_scores"])
     assert first["runs"] == longer["runs"] and not first["benchmark_answers"] and longer["benchmark_answers"]
+
+
+def test_independent_rounds_of_an_editor_with_state_do_not_know_each_other(tmp_path: Path) -> None:
+    entry = {"name": "ultraedit", "lr": 0.01}
+    changes = {"editors": [entry], "mode": "independent", "score": {"every_edits": 0}}
+    store, planned = run_all(tmp_path, **changes)
+    run = edited(planned)
+    rows = [row for c in store.commits(run.run_id).values() for row in store.rows(c, "ledger") if row["round"] == 1]
+    (update,) = [change for change in changes_of(rows)[1] if not isinstance(change, PatchChange)][:1]
+    lm = load("factworld-tiny")
+    order = sample_order(300, sample=0, seed=0)
+    batch = [World(n_known=300).requests()[i] for i in order[2:4]]
+    lm.tokens_per_forward = run.compute.tokens_per_forward
+    editor = make_editor("ultraedit", run.hparams)
+    alone = editor.edit(lm, batch, run.layers, {}, Artifacts()).updates[0]
+    assert update.value is not None and alone.value is not None
+    assert torch.allclose(update.value, alone.value, atol=1e-6)
+
+
+def test_a_run_does_not_go_on_with_other_inputs(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    store, worker, run = Store(planned.store), Worker(planned.store), edited(planned)
+    prepare(planned, worker)
+    worker.do(ready_units(store, run)[0])
+    card = next((store.root / "artifacts" / "contexts").glob("*/artifact.json"))
+    shutil.rmtree(card.parent)
+    put_artifact(store, "contexts", run.contexts_recipe or {}, {"contexts.json": b'["", "Another text. "]'})
+    segment = next(unit for unit in ready_units(store, run) if unit.kind == "segment")
+    with pytest.raises(LedgerMismatch, match="its context_texts are not those that it began with"):
+        Worker(planned.store).do(segment)
+
+
+def test_a_training_goes_on_where_it_stands_when_its_segments_change_length(tmp_path: Path) -> None:
+    entry = {"name": "malmen", "steps": 6, "rank": 8, "layers": [[0, 1]]}
+    changes = {"editors": [entry], "training": {"steps_per_segment": 4, "validation": 4}}
+    (job,) = plan(tmp_path, **changes).trainings
+    planned = plan(tmp_path, **changes | {"training": {"steps_per_segment": 3, "validation": 4}})
+    worker, store = Worker(planned.store), Store(planned.store)
+    first = job.next_unit(store)
+    assert first is not None and worker.do(first) == "done"
+    (other,) = planned.trainings
+    after = other.next_unit(store)
+    assert after is not None and (after.payload["first_round"], after.payload["last_round"]) == (4, 6)
+    assert worker.do(after) == "done" and other.next_unit(store) is None
 
 
 def test_a_damaged_store_is_refused_before_any_work(tmp_path: Path) -> None:
