@@ -136,14 +136,15 @@ def _moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) 
     elif wanted.path is None:
         source |= {"name": "facts", "facts_run_id": facts_run_id}
     else:
-        source |= {"model": model.name}
+        source |= {"model": model.name, "digest": digest_of_file(Path(wanted.path))}
     return {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
 
 
 def _moment_problems(experiment: Experiment) -> list[str]:
     wanted = experiment.second_moment
     if wanted.files is None:
-        return []
+        missing = wanted.path is not None and not Path(wanted.path).is_file()
+        return [f"second_moment.path: no file {wanted.path}; expected one text per line"] if missing else []
     problems = [
         f"second_moment.files.{layer}: no file {path}"
         for layer, path in wanted.files.items()
