@@ -144,7 +144,9 @@ def training_figure(rows: Rows) -> Figure:
         axes, ("generalisation_loss", "locality_loss"), ("generalisation", "locality"), strict=False
     ):
         _curves(axis, trained, "step", kind)
-        axis.set(title=f"{label} loss", xlabel="step", yscale="log")
+        axis.set(title=f"{label} loss", xlabel="step")
+        if any((row[kind] or 0.0) > 0 for row in trained):
+            axis.set_yscale("log")
     for axis, kind, label in zip(axes[2:], ("edit_success", "locality_success"), ("ES", "LS"), strict=True):
         _curves(axis, seen, "step", kind, marker="o")
         axis.set(title=f"{label} of validation facts", xlabel="step", ylim=(-0.03, 1.03))
@@ -167,10 +169,10 @@ def joint_figure(rows: Rows) -> Figure:
             axis.plot(sizes, [sum(found[m]) / len(found[m]) for m in sizes], color=colour, marker="o", label=editor)
         axis.set(title=title, xlabel="joint edits m", xscale="log")
         axis.grid(alpha=0.25)
-        if kind == "mean_residual":
-            axis.set_yscale("log")
-        else:
+        if kind != "mean_residual":
             axis.set_ylim(-0.03, 1.03)
+        elif any((row[kind] or 0.0) > 0 for row in rows):
+            axis.set_yscale("log")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(8, len(labels))), frameon=False)
     return figure
