@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, cast, get_args
 
 from editing.editor import (
     Artifacts,
@@ -23,7 +23,7 @@ from editing.lm import LanguageModel
 from editing.meta import cache_gradients, edit_batches, edited_modules, shapes_of
 from editing.requests import EditRequest
 from editing.spool import Spool
-from editing.training import TrainingPlan
+from editing.training import MetaSchedule, TrainingPlan
 from editing.weights import PARTS, Part
 
 
@@ -36,6 +36,9 @@ class TrainedEditor(BaseEditor):
     lr: float
     """Initial step size; learnt, one per edited module."""
     meta_lr: float
+    """Adam's learning rate in the training."""
+    meta_schedule: str
+    """``constant``, or ``linear``: ``meta_lr`` falls to 0 over the training's steps."""
     locality_weight: float
     max_gradient_norm: float
     steps: int
@@ -72,6 +75,7 @@ class TrainedEditor(BaseEditor):
             edits=self.edits >= 0,
             microbatch=self.microbatch >= 0,
             chunk=self.chunk > 0,
+            meta_schedule=self.meta_schedule in get_args(MetaSchedule),
             tokens=self.tokens in ("answer", "all"),
             aggregate=self.aggregate in ("normal_equation", "sum"),
         )
@@ -101,6 +105,7 @@ class TrainedEditor(BaseEditor):
             edits=self.edits or batch_size,
             steps=self.steps,
             meta_lr=self.meta_lr,
+            meta_schedule=cast(MetaSchedule, self.meta_schedule),
             locality_weight=self.locality_weight,
             max_gradient_norm=self.max_gradient_norm,
             per_batch_mean=self.protocol == "code",

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from editing.meta import (
 from editing.requests import EditRequest
 from editing.weights import Part
 
+MetaSchedule = Literal["constant", "linear"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
@@ -39,6 +41,8 @@ class TrainingPlan:
     """Facts edited jointly in one step (m)."""
     steps: int
     meta_lr: float
+    meta_schedule: MetaSchedule
+    """``linear``: the meta learning rate falls in a straight line, from its value to 0 after the last step."""
     locality_weight: float
     max_gradient_norm: float
     per_batch_mean: bool
@@ -88,6 +92,9 @@ class Trainer:
 
     def descend(self) -> float:
         """Clip the gradient, take Adam's step, and return the norm before clipping."""
+        left = 1 - self.steps / self.plan.steps if self.plan.meta_schedule == "linear" else 1
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.plan.meta_lr * left
         norm = float(torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.plan.max_gradient_norm))
         if isfinite(norm):  # one NaN would make every parameter NaN; the step is on record with its norm
             self._optimizer.step()

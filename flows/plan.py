@@ -15,7 +15,7 @@ from tasks.errors import InputError
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
 from tasks.models import resolve_model
 from tasks.placement import Placement
-from tasks.stages import Plan, SearchPlan, TraceJob, TrainingJob
+from tasks.stages import MomentsJob, Plan, SearchPlan, TraceJob, TrainingJob
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,12 @@ def plan_experiment(experiment: Experiment) -> Plan:
         runs=tuple([*_unique(baseline_of(run) for run in runs), *_unique(runs)]),
         contexts=tuple((inputs.model, recipe) for recipe in _recipes(run.contexts_recipe for run in wanted)),
         moments=tuple(
-            (inputs.model, recipe, _moment_layers(inputs, layers, runs))
+            MomentsJob(
+                model=inputs.model,
+                recipe=recipe,
+                layers=_moment_layers(inputs, layers, runs),
+                files=_moment_files(experiment),
+            )
             for recipe in _recipes(run.moments_recipe for run in wanted)
         ),
         trainings=trainings,
@@ -121,23 +126,29 @@ def _inputs(experiment: Experiment, problems: list[str]) -> _Inputs | None:
 def _moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> Recipe:
     wanted = experiment.second_moment
     if wanted.files is not None:
-        files = {
-            str(layer): {"path": path, "digest": digest_of_file(Path(path))} for layer, path in wanted.files.items()
-        }
+        files = {str(layer): digest_of_file(Path(path)) for layer, path in wanted.files.items()}
         return {
             **model.identity,
             "texts": {"name": "npz", "files": files, "provenance": wanted.provenance},
             "max_tokens": None,
             "jitter": wanted.jitter,
         }
-    source: dict[str, Any] = {"name": "file", "path": wanted.path, "n_texts": wanted.n_texts, "seed": wanted.seed}
-    if wanted.path is None and experiment.facts.name == "factworld":
-        source |= {"name": "factworld", "model": model.name}
-    elif wanted.path is None:
-        source |= {"name": "facts", "facts_run_id": facts_run_id}
+    source: dict[str, Any]
+    if wanted.path is not None:
+        source = {"name": "file", "digest": digest_of_file(Path(wanted.path))}
+    elif experiment.facts.name == "factworld":
+        source = {"name": "factworld", "model": model.name}
     else:
-        source |= {"model": model.name, "digest": digest_of_file(Path(wanted.path))}
+        source = {"name": "facts", "facts_run_id": facts_run_id}
+    source |= {"n_texts": wanted.n_texts, "seed": wanted.seed}
     return {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
+
+
+def _moment_files(experiment: Experiment) -> dict[str, str]:
+    """Return ``{digest: path}`` of the files that second moments are read from."""
+    wanted = experiment.second_moment
+    paths = [*(wanted.files or {}).values(), *([wanted.path] if wanted.path else [])]
+    return {digest_of_file(Path(path)): path for path in paths}
 
 
 def _moment_problems(experiment: Experiment) -> list[str]:

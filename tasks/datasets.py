@@ -44,21 +44,22 @@ def world_for(model: str) -> World:
     return World(n_known=300) if Path(model).name == "factworld-tiny" else World()
 
 
-def load_texts(name: str, *, n_texts: int, path: str | None = None, model: str = "", seed: int = 0) -> list[str]:
-    """Return ``n_texts`` texts for second moments: the fact world's, or lines of a local text or CSV file.
+def file_texts(path: Path, *, n_texts: int, seed: int = 0) -> list[str]:
+    """Return ``n_texts`` texts for second moments: lines of a text file, or of one packed with gzip.
 
     Raises:
-        InputError: Unknown name, or a file that is missing or holds no text.
+        InputError: The file is missing or holds no text.
     """
-    if path:
-        lines = [line.strip() for line in _open_text(Path(path)).splitlines() if len(line.strip()) > 20]
-        if not lines:
-            raise InputError(f"{path} holds no line of more than 20 characters; expected one text per line")
-        random.Random(f"texts-{seed}").shuffle(lines)
-        return lines[:n_texts]
-    if name == "factworld":
-        return world_for(model).corpus(n_texts, seed=seed)
-    raise InputError(f"no corpus {name!r}; expected factworld, or path: to a local text file")
+    lines = [line.strip() for line in _open_text(path).splitlines() if len(line.strip()) > 20]
+    if not lines:
+        raise InputError(f"{path} holds no line of more than 20 characters; expected one text per line")
+    random.Random(f"texts-{seed}").shuffle(lines)
+    return lines[:n_texts]
+
+
+def world_texts(model: str, *, n_texts: int, seed: int = 0) -> list[str]:
+    """Return ``n_texts`` texts of the fact world that a bundled model knows."""
+    return world_for(model).corpus(n_texts, seed=seed)
 
 
 def facts_texts(requests: Sequence[EditRequest], *, n_texts: int, seed: int = 0) -> list[str]:

@@ -20,7 +20,7 @@ from editing.training import Trainer, facts_with_variants, load_networks
 from storage.artifacts import Artifact, artifact_recipes, find_artifact, put_artifact
 from storage.identity import digest_of, digest_of_file
 from storage.store import Store
-from tasks.datasets import facts_texts, load_texts, read_facts, world_for
+from tasks.datasets import facts_texts, file_texts, read_facts, world_for, world_texts
 from tasks.errors import InputError
 from tasks.identity import Recipe, RunSpec
 
@@ -38,36 +38,44 @@ def make_contexts(store: Store, lm: LanguageModel, recipe: Recipe) -> Artifact:
     return put_artifact(store, CONTEXTS, recipe, {"contexts.json": json.dumps(texts).encode()})
 
 
-def make_moments(store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int]) -> dict[int, str]:
+def make_moments(
+    store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int], files: Mapping[str, str]
+) -> dict[int, str]:
     """Collect second moments on the pristine model, one artifact per layer; return their content digests.
 
     All layers that are not stored yet are collected in one pass.
+
+    Args:
+        files: Path of each file that the recipe names by its digest.
+
+    Raises:
+        InputError: A file has changed since the experiment was planned.
     """
     found = {layer: find_artifact(store, MOMENTS, _layer_recipe(recipe, layer)) for layer in layers}
     missing = [layer for layer, artifact in found.items() if artifact is None]
     if missing:
         source = recipe["texts"]
         if source["name"] == "npz":
-            moments = {layer: _published(lm, source, layer) for layer in missing}
+            moments = {layer: _published(lm, source, layer, files) for layer in missing}
         else:
-            moments = collect_moments(lm, _texts(store, source), missing, max_tokens=recipe["max_tokens"])
+            moments = collect_moments(lm, _texts(store, source, files), missing, max_tokens=recipe["max_tokens"])
         for layer, moment in moments.items():
             card = json.dumps({"n_tokens": moment.n_tokens}).encode()
-            files = {"moment.safetensors": save({"moment": moment.matrix}), "moment.json": card}
-            found[layer] = put_artifact(store, MOMENTS, _layer_recipe(recipe, layer), files)
+            content = {"moment.safetensors": save({"moment": moment.matrix}), "moment.json": card}
+            found[layer] = put_artifact(store, MOMENTS, _layer_recipe(recipe, layer), content)
     return {layer: artifact.digest for layer, artifact in found.items() if artifact is not None}
 
 
-def _published(lm: LanguageModel, source: Mapping[str, Any], layer: int) -> SecondMoment:
-    """Read a published second moment, if its file is still the one that was planned with.
+def _published(lm: LanguageModel, source: Mapping[str, Any], layer: int, files: Mapping[str, str]) -> SecondMoment:
+    return SecondMoment.read_npz(_unchanged(source["files"][str(layer)], files), d_in=lm.weight(layer).shape[1])
 
-    Raises:
-        InputError: The file has changed since.
-    """
-    path, digest = Path(source["files"][str(layer)]["path"]), source["files"][str(layer)]["digest"]
-    if digest_of_file(path) != digest:
+
+def _unchanged(digest: str, files: Mapping[str, str]) -> Path:
+    """Return the path of a file, if it still has the content that was planned with."""
+    path = Path(files[digest])
+    if not path.is_file() or digest_of_file(path) != digest:
         raise InputError(f"{path} has changed since the experiment was planned; plan it again")
-    return SecondMoment.read_npz(path, d_in=lm.weight(layer).shape[1])
+    return path
 
 
 def export_moments(store: Store, out: Path) -> list[dict[str, Any]]:
@@ -139,12 +147,13 @@ def _layer_recipe(recipe: Recipe, layer: int) -> Recipe:
     return {**{key: value for key, value in recipe.items() if key != "jitter"}, "layer": layer}
 
 
-def _texts(store: Store, source: Mapping[str, Any]) -> list[str]:
+def _texts(store: Store, source: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    wanted = {"n_texts": source["n_texts"], "seed": source["seed"]}
     if source["name"] == "facts":
-        return facts_texts(read_facts(store, source["facts_run_id"]), n_texts=source["n_texts"], seed=source["seed"])
-    return load_texts(
-        source["name"], n_texts=source["n_texts"], path=source["path"], model=source["model"], seed=source["seed"]
-    )
+        return facts_texts(read_facts(store, source["facts_run_id"]), **wanted)
+    if source["name"] == "file":
+        return file_texts(_unchanged(source["digest"], files), **wanted)
+    return world_texts(source["model"], **wanted)
 
 
 def contexts_of(store: Store, recipe: Recipe) -> tuple[tuple[str, ...], str]:

@@ -157,7 +157,7 @@ def train_rows(
     trainer.train(last, note)
     size = min(trainer.plan.edits, len(validation))
     found = [trainer.validate(validation[at : at + size]) for at in range(0, len(validation) - size + 1, size)]
-    ridges = [float(trainer.networks.ridge(module)) for module in trainer.modules]
+    ridges = [float(trainer.networks.ridge(module).detach()) for module in trainer.modules]
     rows.append(
         {
             **common,

@@ -1,7 +1,7 @@
 """The stages of an experiment as Prefect tasks; each lists its units, subtracts what the store holds, and runs the rest."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -111,6 +111,22 @@ class TraceJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MomentsJob:
+    """The second moments of some layers."""
+
+    model: ModelRef
+    recipe: Recipe
+    layers: tuple[int, ...]
+    files: Mapping[str, str]
+    """Where the files stand that the recipe names by their digests; where they stand changes nothing."""
+
+    def unit(self, threads: int) -> Unit:
+        name = f"moments-{digest_of({'recipe': self.recipe, 'layers': list(self.layers)})}"
+        payload = {"recipe": self.recipe, "layers": self.layers, "files": dict(self.files), "threads": threads}
+        return Unit(run_id="prepare", unit_id=name, kind="moments", model=self.model, payload=payload)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingJob:
     """The training of one hyper-network, in segments of steps, each of which goes on where the one before ended."""
 
@@ -157,7 +173,7 @@ class Plan:
     runs: tuple[RunSpec, ...]
     """Runs whose ``layers`` are empty take them from their ``layers_recipe`` once the locate stage is done."""
     contexts: tuple[tuple[ModelRef, Recipe], ...]
-    moments: tuple[tuple[ModelRef, Recipe, tuple[int, ...]], ...]
+    moments: tuple[MomentsJob, ...]
     trainings: tuple[TrainingJob, ...]
     searches: tuple[SearchPlan, ...]
     traces: tuple[TraceJob, ...]
@@ -231,10 +247,7 @@ def prepare(session: Session) -> None:
     for model, recipe in plan.contexts:
         name = f"contexts-{digest_of(recipe)}"
         units.append(Unit(run_id="prepare", unit_id=name, kind="contexts", model=model, payload={"recipe": recipe}))
-    for model, recipe, layers in plan.moments:
-        name = f"moments-{digest_of({'recipe': recipe, 'layers': list(layers)})}"
-        payload = {"recipe": recipe, "layers": layers, "threads": plan.placement.threads}
-        units.append(Unit(run_id="prepare", unit_id=name, kind="moments", model=model, payload=payload))
+    units += [moments.unit(plan.placement.threads) for moments in plan.moments]
     jobs = {job.run_id: job for job in plan.trainings}
     units += [unit for job in plan.trainings if (unit := job.next_unit(session.store)) is not None]
 

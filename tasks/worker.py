@@ -100,7 +100,7 @@ class Worker:
 
     def _moments(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         lm = self._pristine(unit.model).lm
-        digests = make_moments(self._store, lm, unit.payload["recipe"], unit.payload["layers"])
+        digests = make_moments(self._store, lm, unit.payload["recipe"], unit.payload["layers"], unit.payload["files"])
         spec = {"recipe": unit.payload["recipe"], "digests": {str(layer): d for layer, d in digests.items()}}
         return {}, CommitInfo(kind="moments", digest=digest_of(spec["digests"]), spec=spec)
 

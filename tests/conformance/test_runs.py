@@ -47,9 +47,8 @@ def units_left(planned: Plan) -> Iterator[Unit]:
     store, run = Store(planned.store), planned.runs[-1]
     for model, recipe in planned.contexts:
         yield Unit(run_id="prepare", unit_id="contexts", kind="contexts", model=model, payload={"recipe": recipe})
-    for model, recipe, layers in planned.moments:
-        payload = {"recipe": recipe, "layers": layers}
-        yield Unit(run_id="prepare", unit_id="moments", kind="moments", model=model, payload=payload)
+    for moments in planned.moments:
+        yield moments.unit(threads=1)
     for job in planned.trainings:
         while (unit := job.next_unit(store)) is not None:
             yield unit

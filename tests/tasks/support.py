@@ -38,9 +38,8 @@ def plan(tmp_path: Path, **changes: Any) -> Plan:
 def prepare(planned: Plan, worker: Worker) -> None:
     for model, recipe in planned.contexts:
         worker.do(Unit(run_id="prepare", unit_id="contexts", kind="contexts", model=model, payload={"recipe": recipe}))
-    for model, recipe, layers in planned.moments:
-        payload = {"recipe": recipe, "layers": layers}
-        worker.do(Unit(run_id="prepare", unit_id="moments", kind="moments", model=model, payload=payload))
+    for moments in planned.moments:
+        worker.do(moments.unit(threads=1))
     for job in planned.trainings:
         for unit in job.units():
             worker.do(unit)

@@ -8,7 +8,9 @@ import pytest
 from flows.spec import SpecError
 from storage.catalog import query
 from storage.store import Store
+from tasks.errors import InputError
 from tasks.prepared import export_moments
+from tasks.worker import Worker
 from tests.tasks.support import plan, run_all
 
 
@@ -45,3 +47,18 @@ def test_published_moments_need_provenance_and_every_layer(tmp_path: Path) -> No
     (tmp_path / "one.npz").write_bytes(b"")
     with pytest.raises(SpecError, match=r"found layers \[0\], the editors also need \[1\]"):
         plan(tmp_path, second_moment={"files": {0: "one.npz"}, "provenance": "x"})
+
+
+def test_a_file_is_known_by_its_content_not_by_its_path(tmp_path: Path) -> None:
+    texts = "\n".join(f"Somebody lives in a house of number {i}." for i in range(40))
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "texts.txt").write_text(texts)
+    here, there = (
+        plan(tmp_path / name, second_moment={"path": "texts.txt", "n_texts": 20}) for name in ("here", "there")
+    )
+    assert here.moments[0].files != there.moments[0].files
+    assert [run.run_id for run in here.runs] == [run.run_id for run in there.runs]
+    (tmp_path / "here" / "texts.txt").write_text(f"{texts}\nAnd one more line that was not planned with.")
+    with pytest.raises(InputError, match=r"texts.txt has changed since the experiment was planned"):
+        Worker(here.store).do(here.moments[0].unit(threads=1))

@@ -23,6 +23,7 @@ from tasks.checkout import checkout
 from tasks.datasets import sample_order
 from tasks.errors import InputError, LedgerMismatch
 from tasks.ledger import changes_of, replay, segments
+from tasks.rounds import last_logits, run_row
 from tasks.stages import session
 from tasks.worker import Worker
 from tests.end_to_end.support import contents
@@ -194,6 +195,29 @@ def test_checkout_of_a_dense_editor_and_its_refusals(tmp_path: Path) -> None:
         checkout(store.root, run_id, after=7, out=tmp_path / "n")
     with pytest.raises(InputError, match="is not empty"):
         checkout(store.root, run_id, after=8, out=tmp_path / "m")
+
+
+def test_checkout_of_a_run_from_another_kind_of_device_compares_logits_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two kinds of device round differently, so digests would refuse what is right; wrong logits are still refused."""
+    store, planned = run_all(tmp_path, editors=["ft_c"], layers=[0])
+    run_id = edited(planned).run_id
+    monkeypatch.setattr("tasks.worker.run_row", lambda *args: {**run_row(*args), "device_kind": "elsewhere"})
+    (tmp_path / "there").mkdir()
+    there, _ = run_all(tmp_path / "there", editors=["ft_c"], layers=[0])
+    monkeypatch.setattr("tasks.ledger.digest_of_parameters", lambda *args: "of another device")
+    with pytest.raises(LedgerMismatch, match="kind of device"):
+        checkout(store.root, run_id, after=8, out=tmp_path / "m")
+    said = checkout(there.root, run_id, after=8, out=tmp_path / "n")
+    assert "made on elsewhere and rebuilt on cpu" in said and "logits agree" in said
+    monkeypatch.setattr("tasks.checkout.last_logits", lambda lm, prompt: _shifted(*last_logits(lm, prompt)))
+    with pytest.raises(LedgerMismatch, match="differ by"):
+        checkout(there.root, run_id, after=8, out=tmp_path / "o")
+
+
+def _shifted(ids: list[int], logits: list[float]) -> tuple[list[int], list[float]]:
+    return ids, [1.01 * value for value in logits]
 
 
 def test_a_longer_run_continues_the_shorter_one(tmp_path: Path) -> None:
