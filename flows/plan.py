@@ -10,7 +10,7 @@ from storage.identity import digest_of_file
 from storage.store import Store
 from tasks.benchmarks import BENCHMARKS
 from tasks.catalog import EditorCard, editor_card, editor_needs
-from tasks.datasets import check_sample, facts_digest, load_requests, publish_facts, sample_order
+from tasks.datasets import check_sample, facts_digest, load_requests, publish_facts, sample_order, world_training_digest
 from tasks.errors import InputError
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
 from tasks.models import resolve_model
@@ -357,7 +357,8 @@ def _network_recipe(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], 
     wanted = inputs.experiment.training
     source: dict[str, Any]
     if inputs.experiment.facts.name == "factworld":
-        source = {"name": "factworld", "model": inputs.model.name, "unknown": wanted.unknown}
+        found = world_training_digest(inputs.model.name, unknown=wanted.unknown)
+        source = {"name": "factworld", "model": inputs.model.name, "unknown": wanted.unknown, "digest": found}
     else:
         positions = inputs.tail(min(wanted.facts, len(inputs.requests)))
         source = {"name": "facts", "facts_run_id": inputs.facts_run_id, "positions": list(positions)}

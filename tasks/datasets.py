@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ def sample_order(n_facts: int, *, sample: int, seed: int) -> list[int]:
 def facts_digest(requests: Sequence[EditRequest]) -> str:
     """Return the digest of a data set's content."""
     return digest_of([asdict(request) for request in requests])
+
+
+@cache
+def world_training_digest(model: str, *, unknown: bool) -> str:
+    """Return the digest of the facts that a bundled model's world keeps for training hyper-networks."""
+    return facts_digest(world_for(model).training_requests(unknown=unknown))
 
 
 def publish_facts(store: Store, requests: Sequence[EditRequest]) -> str:

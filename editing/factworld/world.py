@@ -137,11 +137,11 @@ class World:
             )
         return requests
 
-    def training_requests(self, *, variants: int = 5, unknown: bool = False) -> list[EditRequest]:
+    def training_requests(self, *, variants: int = 15, unknown: bool = False) -> list[EditRequest]:
         """Requests to train a hyper-network on: none of them is among :meth:`requests`.
 
-        They are the second facts of known subjects, each with ``variants`` different answers and prompts; with
-        ``unknown`` also the facts of subjects that no bundled model has seen, once each.
+        They are the second facts of known subjects, each with ``variants`` different answers (15: all there are) and
+        prompts; with ``unknown`` also the facts of subjects that no bundled model has seen, once each.
         """
         rng = random.Random(f"training-{self.seed}")
         neighbours = self._neighbours()

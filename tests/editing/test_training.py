@@ -25,7 +25,7 @@ def trainer(lm: LanguageModel, schedule: str) -> Trainer:
     overrides = {"steps": STEPS, "meta_schedule": schedule, "tokens": "all"}
     editor = make_editor("malmen", resolve_hparams("malmen", model="factworld-tiny", overrides=overrides))
     assert isinstance(editor, TrainedEditor)
-    return Trainer(lm, World().training_requests()[:40], editor.training_plan([0], 4), editor.network_shape())
+    return Trainer(lm, World().training_requests(variants=1)[:40], editor.training_plan([0], 4), editor.network_shape())
 
 
 def test_the_linear_schedule_is_a_constant_one_whose_rate_is_set_by_hand(tiny: LanguageModel) -> None:
