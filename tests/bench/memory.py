@@ -1,5 +1,9 @@
-"""Peak memory of one meta-gradient step over the number of edits, each in a process of its own."""
+"""Peak memory of one meta-gradient step over the number of edits, each in a process of its own.
 
+``python -m tests.bench.memory --figure FILE.png`` measures and draws MALMEN's and MEND's.
+"""
+
+import itertools
 import json
 import os
 import subprocess
@@ -55,6 +59,27 @@ def compare(
     return rows
 
 
+def figure(path: Path, counts: tuple[int, ...] = (8, 32, 128, 512, 4096)) -> None:
+    """Draw the peak over the number of joint edits, a line per editor and allocator, and print what is drawn."""
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(6, 3.6), layout="constrained").subplots()
+    for editor, held_only in itertools.product(("malmen", "mend"), (True, False)):
+        rows = compare(editor, counts, held_only=held_only)
+        label = f"{editor}, " + ("held" if held_only else "with the allocator's cache")
+        axes.plot(counts, [row["peak"] for row in rows], "o-" if held_only else "o--", label=label)
+        peaks = ", ".join(f"{row['edits']:g}: {row['peak']:.1f}" for row in rows)
+        sys.stdout.write(f"{label}: {peaks} MiB\n")
+    axes.set(xlabel="joint edits m", ylabel="peak memory of training (MiB)", xscale="log")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    axes.figure.savefig(path, dpi=110)
+
+
 if __name__ == "__main__":
-    found = measure(sys.argv[1], int(sys.argv[2]), sys.argv[3])
-    sys.stdout.write(json.dumps(found) + "\n")
+    if sys.argv[1] == "--figure":
+        figure(Path(sys.argv[2]))
+    else:
+        found = measure(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+        sys.stdout.write(json.dumps(found) + "\n")
