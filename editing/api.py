@@ -59,12 +59,12 @@ def edit(
     method = make_editor(editor, resolved)
     size = batch_size or min(len(batch), method.max_batch or len(batch))
     check_shape(editor, lm, layers, size)
-    if "subject" in method.needs and (without := [r.request_id for r in batch if not r.subject]):
+    if "subject" in method.needed() and (without := [r.request_id for r in batch if not r.subject]):
         raise RequestError(
             f"editor {editor!r} looks for each fact's subject; found none in requests {without[:3]}; give subjects"
         )
     geometry = {}
-    if "second_moment" in method.needs:
+    if "second_moment" in method.needed():
         if moments is None and texts is None:
             raise MomentError(
                 f"editor {editor!r} needs second moments of layers {list(layers)}; found neither moments= nor texts=; pass "
@@ -76,7 +76,7 @@ def edit(
             for layer, moment in found.items()
         }
     contexts: tuple[str, ...] = ("",)
-    if "contexts" in method.needs:
+    if "contexts" in method.needed():
         contexts = sample_contexts(
             lm, resolved["contexts"], n_tokens=resolved["context_tokens"], seed=seed, starts=resolved["context_starts"]
         )

@@ -156,6 +156,10 @@ class Editor(Protocol):
     max_layers: ClassVar[int | None]
     writes: ClassVar[Literal["low_rank", "dense", "nothing"]]
 
+    def needed(self) -> frozenset[Need]:
+        """Return what it needs with these hyper-parameters: ``needs``, or less."""
+        ...
+
     @classmethod
     def refusal(cls, family: Family, n_layers: int) -> str | None:
         """Return why this editor cannot edit ``n_layers`` layers of such a model; None if it can."""
@@ -190,6 +194,9 @@ class BaseEditor:
     max_layers: ClassVar[int | None] = None
     writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "dense"
     """What a round adds to the ledger, for forecasts of its size: rows per edit, whole weights, or next to nothing."""
+
+    def needed(self) -> frozenset[Need]:
+        return self.needs
 
     @classmethod
     def refusal(cls, family: Family, n_layers: int) -> str | None:

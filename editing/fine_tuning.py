@@ -1,6 +1,6 @@
 """What FT and FT-C have in common: Adam on a layer's own parameters, on the new answers alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -69,6 +69,10 @@ class FineTuning(BaseEditor):
         """Return a parameter after a step, held where the method allows it to be."""
         return value
 
+    def origins(self, values: Mapping[str, Tensor], state: State) -> State:
+        """Return the run's first weights, if the method holds its parameters near them: its state from then on."""
+        return {}
+
     def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
         """Return the names of all trained parameters, once each."""
         parts = cast(tuple[Part, ...], tuple(self.parts))
@@ -79,11 +83,13 @@ class FineTuning(BaseEditor):
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts
     ) -> EditResult:
         names = self.parameter_names(lm, layers)
+        before = {name: lm.precise(name).detach().to(lm.stored_dtype(name), copy=True) for name in names}
+        kept = self.origins(before, state)
         with lm.preserved(names):
             for name in names:
                 lm.parameter(name).requires_grad_(True)
             try:
-                values, per_fact, per_step = self._descend(lm, batch, layers, names)
+                values, per_fact, per_step = self._descend(lm, batch, layers, before, kept or before)
             finally:
                 for name in names:
                     lm.parameter(name).requires_grad_(False)
@@ -94,18 +100,23 @@ class FineTuning(BaseEditor):
             for request, loss in zip(batch, per_fact, strict=True)
         )
         updates = tuple(ParameterUpdate(name, value=value) for name, value in values.items())
-        return EditResult(updates, {}, facts, losses=tuple(per_step))
+        return EditResult(updates, kept, facts, losses=tuple(per_step))
 
     def _descend(
-        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], names: Sequence[str]
+        self,
+        lm: LanguageModel,
+        batch: Sequence[EditRequest],
+        layers: Sequence[int],
+        before: Mapping[str, Tensor],
+        origins: Mapping[str, Tensor],
     ) -> tuple[dict[str, Tensor], list[float], list[float]]:
         """Return the trained values, each fact's last loss and each minibatch step's loss."""
         minibatches = self._minibatches(lm, batch)
         # In a decoder, blocks below the first edited one never change: they run once per minibatch.
         fixed = [self._upper(lm, m, min(layers)) if lm.family.head == "causal" else None for m in minibatches]
-        live = [lm.parameter(name) for name in names]
-        values = [lm.precise(name).detach().to(lm.stored_dtype(name), copy=True) for name in names]
-        starts = [value.clone() for value in values]
+        live = [lm.parameter(name) for name in before]
+        values = [value.clone() for value in before.values()]
+        starts = [origins[name].to(value.device) for name, value in before.items()]
         kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
         optimizer = kind(values, lr=self.lr, weight_decay=self.decay_for(len(batch)))
         last = [float("nan")] * len(batch)
@@ -130,7 +141,7 @@ class FineTuning(BaseEditor):
                         parameter.copy_(value)
             if seen / len(batch) < self.stop_loss:
                 break
-        return dict(zip(names, values, strict=True)), last, losses
+        return dict(zip(before, values, strict=True)), last, losses
 
     def _minibatches(self, lm: LanguageModel, batch: Sequence[EditRequest]) -> list[_Minibatch]:
         heads = lm.format.prompts([request.prompt for request in batch])

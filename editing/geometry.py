@@ -96,6 +96,10 @@ class KeyGeometry:
         """Return ``C⁻¹ columns`` [d_in, n] in float64."""
         return torch.cholesky_solve(columns.double(), self.factor)
 
+    def times_moment(self, rows: Tensor) -> Tensor:
+        """Return ``rows C`` [n, d_in] in float64."""
+        return rows.double() @ self.moment
+
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues [d_in] of C, ascending, and its eigenvectors [d_in, d_in] as columns (cost: O(d_in³), once)."""
@@ -161,7 +165,7 @@ class KeyGeometry:
             joint = self.least_disturbing_update(torch.cat([held.to(keys), keys]), wanted, ridge=ridge)
             return joint.of_edits(range(len(held), len(wanted)))
         k, r = keys.double().T, residuals.double().T  # the papers' layout: a column per edit
-        c_inv_k = torch.cholesky_solve(k, self.factor)
+        c_inv_k = self.solve_moment(k)
         gram = k.T @ c_inv_k
         gram = (gram + gram.T) / 2
         q = gram.diagonal().clone()
@@ -177,7 +181,7 @@ class KeyGeometry:
         if ridge == 0 and not shortfall <= MAX_SHORTFALL:
             raise SolveError(_unsolvable(contradictions, len(gram), len(k), ridge, shortfall))
         # Δ(KKᵀ + ridge·C) - RKᵀ, with ΔK - R = `missed` and C·C⁻¹K = K.
-        solve_error = _relative(missed @ k.T + ridge * (r @ (right @ self.moment)), r @ k.T)
+        solve_error = _relative(missed @ k.T + ridge * (r @ self.times_moment(right)), r @ k.T)
         r_norm = residuals.double().norm(dim=1)
         return Solution(
             left=r,
@@ -189,6 +193,25 @@ class KeyGeometry:
             norm=r_norm * c_inv_k.norm(dim=0) / (q + ridge),
             contradictions=contradictions,
         )
+
+
+class EuclideanGeometry(KeyGeometry):
+    """C = I, which is not stored: ordinary keys are taken to use all directions alike."""
+
+    @classmethod
+    def on(cls, device: torch.device) -> "EuclideanGeometry":
+        empty = torch.empty(0, dtype=torch.float64, device=device)
+        return cls(empty, empty)
+
+    def solve_moment(self, columns: Tensor) -> Tensor:
+        return columns.double()
+
+    def times_moment(self, rows: Tensor) -> Tensor:
+        return rows.double()
+
+    def remember(self, keys: Tensor, *, ridge: float) -> KeyGeometry:
+        one = torch.eye(keys.shape[1], dtype=torch.float64, device=self.moment.device)
+        return KeyGeometry(one, one).remember(keys, ridge=ridge)
 
 
 def _relative(difference: Tensor, reference: Tensor) -> float:

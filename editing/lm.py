@@ -284,12 +284,15 @@ class LanguageModel(EditableWeights):
 
     @torch.no_grad()
     def sample(self, starts: Sequence[str], n_tokens: int, *, top_k: int, seed: int) -> list[str]:
-        """Continue each start by ``n_tokens`` tokens drawn from the ``top_k`` likeliest; the same seed, the same texts."""
+        """Continue each start by ``n_tokens`` tokens drawn from the ``top_k`` likeliest; the same seed, the same texts.
+
+        An empty start is the start-of-text token.
+        """
         generator = torch.Generator().manual_seed(seed)
         texts = []
         special = set(self.tokenizer.all_special_ids)
         for ids in self.format.prompts(starts):
-            grown = list(ids)
+            grown = list(ids) or [self.tokenizer.bos_token_id]
             for _ in range(n_tokens):
                 logprobs = self.next_logprobs(pad_rows([grown]))[0].double().cpu()
                 logprobs[list(special)] = -torch.inf

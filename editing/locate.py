@@ -133,7 +133,8 @@ class LocatingEditor(BaseEditor):
     clamp: float
     kl_weight: float
     contexts: int
-    context_tokens: int
+    context_tokens: Sequence[int]
+    """Tokens of a prefix after its start; equal shares of the prefixes have each length."""
     context_starts: Sequence[str]
     protocol: str
 
@@ -153,7 +154,8 @@ class LocatingEditor(BaseEditor):
             weight_decay=self.weight_decay >= 0,
             kl_weight=self.kl_weight >= 0,
             contexts=self.contexts >= 0,
-            context_tokens=self.context_tokens > 0,
+            context_starts=bool(self.context_starts) or not self.contexts,
+            context_tokens=bool(self.context_tokens) and min(self.context_tokens) > 0,
         )
 
     @property
@@ -178,9 +180,6 @@ class SpreadEditor(LocatingEditor):
     remember: bool
     """Keep what the keys of earlier batches give: as knowledge to preserve at ridge > 0 (``C ← C + KKᵀ/ridge``), as
     constraints with zero residual at ridge 0."""
-
-    keys_after_write: ClassVar[bool] = False
-    """Whether earlier keys are remembered as the edited model gives them, or as they were when written."""
 
     @classmethod
     def refusal(cls, family: Family, n_layers: int) -> str | None:
@@ -260,10 +259,6 @@ class SpreadEditor(LocatingEditor):
                 edit_updates += edit_update_reports(batch, name, geometry, keys, residual, solution)
                 warnings += contradiction_warnings(batch, solution)
                 written[layer] = keys.mean
-            if self.remember and self.keys_after_write:
-                written = {
-                    layer: read_keys(lm, batch, artifacts.contexts, layer, self.averaging).mean for layer in layers
-                }
         return EditResult(
             tuple(updates),
             remembered(state, written) if self.remember else {},

@@ -37,6 +37,8 @@ class TrainedEditor(BaseEditor):
     """Initial step size; learnt, one per edited module."""
     meta_lr: float
     """Adam's learning rate in the training."""
+    lr_lr: float
+    """That of ``lr`` itself; 0: the same."""
     meta_schedule: str
     """``constant``, or ``linear``: ``meta_lr`` falls to 0 over the training's steps."""
     locality_weight: float
@@ -69,6 +71,7 @@ class TrainedEditor(BaseEditor):
             n_blocks=self.n_blocks > 0,
             lr=self.lr > 0,
             meta_lr=self.meta_lr > 0,
+            lr_lr=self.lr_lr >= 0,
             locality_weight=self.locality_weight >= 0,
             max_gradient_norm=self.max_gradient_norm > 0,
             steps=self.steps > 0,
@@ -105,6 +108,7 @@ class TrainedEditor(BaseEditor):
             edits=self.edits or batch_size,
             steps=self.steps,
             meta_lr=self.meta_lr,
+            lr_lr=self.lr_lr or self.meta_lr,
             meta_schedule=cast(MetaSchedule, self.meta_schedule),
             locality_weight=self.locality_weight,
             max_gradient_norm=self.max_gradient_norm,

@@ -41,6 +41,8 @@ class TrainingPlan:
     """Facts edited jointly in one step (m)."""
     steps: int
     meta_lr: float
+    lr_lr: float
+    """Adam's learning rate for the step sizes η."""
     meta_schedule: MetaSchedule
     """``linear``: the meta learning rate falls in a straight line, from its value to 0 after the last step."""
     locality_weight: float
@@ -70,7 +72,10 @@ class Trainer:
         self.modules = edited_modules(lm, plan.layers, plan.parts)
         dtype = torch.promote_types(lm.dtype, torch.float32)
         self.networks = HyperNetworks(shapes_of(lm, list(self.modules)), shape).to(lm.input_device, dtype)
-        self._optimizer = torch.optim.Adam(self.networks.parameters(), lr=plan.meta_lr)
+        named = list(self.networks.named_parameters())
+        step_sizes = [parameter for name, parameter in named if name.endswith(".lr.weight")]
+        others = [parameter for name, parameter in named if not name.endswith(".lr.weight")]
+        self._optimizer = torch.optim.Adam([{"params": others}, {"params": step_sizes}])
         self.steps = 0
 
     def step(self) -> MetaLoss:
@@ -93,8 +98,8 @@ class Trainer:
     def descend(self) -> float:
         """Clip the gradient, take Adam's step, and return the norm before clipping."""
         left = 1 - self.steps / self.plan.steps if self.plan.meta_schedule == "linear" else 1
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.plan.meta_lr * left
+        for group, rate in zip(self._optimizer.param_groups, (self.plan.meta_lr, self.plan.lr_lr), strict=True):
+            group["lr"] = rate * left
         norm = float(torch.nn.utils.clip_grad_norm_(self.networks.parameters(), self.plan.max_gradient_norm))
         if isfinite(norm):  # one NaN would make every parameter NaN; the step is on record with its norm
             self._optimizer.step()

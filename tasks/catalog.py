@@ -59,7 +59,7 @@ def editor_card(
     return EditorCard(
         name=name,
         version=made.version,
-        needs=frozenset(made.needs),
+        needs=made.needed(),
         max_batch=made.max_batch,
         max_layers=made.max_layers,
         hparams=hparams,

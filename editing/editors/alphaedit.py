@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from editing.editor import editor, require
-from editing.geometry import KeyGeometry, Solution
+from editing.geometry import EuclideanGeometry, KeyGeometry, Solution
 from editing.locate import SpreadEditor
 
 
@@ -17,8 +16,9 @@ class AlphaEdit(SpreadEditor):
     """``Δ = R Kᵀ P (K_p K_pᵀ P + K Kᵀ P + ridge·I)⁻¹`` with P on the eigenvectors of C below ``null_threshold``.
 
     With P = UUᵀ this is the common closed form in the coordinates ``Uᵀk``, where C is the identity.  K_p are the keys
-    of all earlier batches, as the model gives them after each batch was written.  The official code solves the
-    asymmetric system in float32; the symmetric one here is exact and smaller.
+    of all earlier batches.  The official code reads them again after a batch, which gives the same: a layer's key depends on
+    the layers before it, which are written when it is read.  It solves the asymmetric system in float32; the symmetric one
+    here is exact and smaller.
     """
 
     null_threshold: float
@@ -26,7 +26,6 @@ class AlphaEdit(SpreadEditor):
     ridge: float
 
     version: ClassVar[int] = 1
-    keys_after_write: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,8 +36,7 @@ class AlphaEdit(SpreadEditor):
 
     def solve(self, geometry: KeyGeometry, keys: Tensor, residual: Tensor, earlier: Tensor | None) -> Solution:
         basis = geometry.null_space(self.null_threshold)
-        one = torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
-        plain = KeyGeometry(one, one)
+        plain = EuclideanGeometry.on(basis.device)
         before = None if earlier is None else earlier.to(basis) @ basis
         solution = super().solve(plain, keys.double() @ basis, residual, before)
         # What is reported of each edit alone is in the geometry of ordinary keys, not in that of the null space.
@@ -48,6 +46,6 @@ class AlphaEdit(SpreadEditor):
         return solution._replace(
             right=solution.right @ basis.T,
             q=(keys.double().T * geometry.solve_moment(keys.T)).sum(0),
-            disturbance=size**2 * (seen @ geometry.moment * seen).sum(1),
+            disturbance=size**2 * (geometry.times_moment(seen) * seen).sum(1),
             norm=size * inside.norm(dim=1),
         )

@@ -1,21 +1,32 @@
 """FT: fine-tuning without a constraint, with weight decay if asked for (arXiv:2202.05262, arXiv:2210.07229, 2311.04661)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import ClassVar
 
-from editing.editor import editor
+from editing.editor import editor, require
 from editing.fine_tuning import FineTuning
 
 
 @editor("ft")
 @dataclass(frozen=True, kw_only=True)
 class Ft(FineTuning):
-    """Plain fine-tuning.  ``scaled_decay`` takes MEMIT's weight decay for n edits at once, ``n^-0.87 · e^0.156``."""
+    """Plain fine-tuning, with a weight decay that may depend on how many facts are edited at once."""
 
-    scaled_decay: bool
+    decay_power: Sequence[float]
+    """``[a, b]``: the weight decay of n edits is ``n^a · e^b`` (MEMIT's ``wd_power_law``); empty: it is ``weight_decay``."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, decay_power=len(self.decay_power) in (0, 2))
 
     def decay_for(self, n_edits: int) -> float:
-        return n_edits**-0.87 * exp(0.156) if self.scaled_decay else self.weight_decay
+        if not self.decay_power:
+            return self.weight_decay
+        if self.protocol == "code":  # it looks for a tuple, its JSON file gives a list, and so nothing decays
+            return 0.0
+        power, factor = self.decay_power
+        return float(n_edits**power * exp(factor))

@@ -20,8 +20,9 @@ from editing.weights import Part
 KIND = "grace"
 SPLIT_GAP = 1e-5
 """How far apart the balls of two conflicting edits end."""
-BOUNDARY_SLACK = 1e-9
-"""Relative slack of "inside": an expanded ball's edge is exactly at the edit that expanded it."""
+BOUNDARY_SLACK = 4.0
+"""Slack of "inside", in roundings of the query: an expanded ball's edge is exactly at the edit that expanded it, and in another
+batch or padding the same prompt's query differs by a rounding or two."""
 Replacement = Literal["prompt", "last", "all"]
 Branch = Literal["first", "new", "split", "expand", "covered"]
 
@@ -62,6 +63,7 @@ class Codebook(Patch):
 
     def nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Return (index, distance) [row] of the nearest key of each query; the first of equals."""
+        queries = queries.to(torch.promote_types(queries.dtype, torch.float32))
         distances = (queries[:, None] - self.table("key").to(queries)).norm(dim=2)
         found = distances.min(dim=1)
         return found.indices, found.values
@@ -70,7 +72,10 @@ class Codebook(Patch):
         """Return the nearest key [row] and whether each query lies in its ball [row]."""
         index, distance = self.nearest(queries)
         edge = self.table("epsilon").to(distance)[index]
-        return index, distance <= edge * (1 + BOUNDARY_SLACK)
+        if self.reads_answer:  # the official layout compares without slack
+            return index, distance <= edge
+        rounding = torch.finfo(queries.dtype).eps * queries.norm(dim=1).to(distance)
+        return index, distance <= edge + BOUNDARY_SLACK * rounding
 
     def where(self, ends: Sequence[int], width: int) -> Where:
         """Return the positions for rows whose prompts have ``ends`` tokens."""
@@ -132,7 +137,7 @@ class Grace(BaseEditor):
     value_seed: int
     protocol: str
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     max_batch: ClassVar[int | None] = 1
     max_layers: ClassVar[int | None] = 1
     writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "low_rank"

@@ -7,12 +7,14 @@ from typing import ClassVar
 from editing.editor import (
     Artifacts,
     EditResult,
+    Need,
     ParameterReport,
     ParameterUpdate,
     State,
     editor,
     require,
 )
+from editing.geometry import EuclideanGeometry
 from editing.lm import LanguageModel
 from editing.locate import Averaging, Keys, LocatingEditor, edit_update_reports, fact_reports, read_keys, remembered
 from editing.requests import EditRequest
@@ -30,6 +32,8 @@ class Rome(LocatingEditor):
     (disabling edits).
     """
 
+    use_second_moment: bool
+    """If not, u = k: the ablation that EasyEdit's and AlphaEdit's files for Llama ship (``mom2_adjustment: false``)."""
     key: str
     """``mean`` over the prefixes, or ``bare``: the two variants of r-ROME."""
     remember: bool
@@ -43,6 +47,9 @@ class Rome(LocatingEditor):
         super().__post_init__()
         require(self, key=self.key in ("mean", "bare") and (self.key == "mean" or self.protocol == "corrected"))
         require(self, remember=not (self.remember and self.protocol == "code"))
+
+    def needed(self) -> frozenset[Need]:
+        return self.needs - (frozenset() if self.use_second_moment else {"second_moment"})
 
     def ridge_for(self, n_edits: int) -> float:
         return 0.0
@@ -93,7 +100,8 @@ class Rome(LocatingEditor):
         state: State,
     ) -> EditResult:
         name = lm.parameter_names(layer)["weight"]
-        geometry = artifacts.geometry_of(layer)
+        device = lm.weight(layer).device
+        geometry = artifacts.geometry_of(layer) if self.use_second_moment else EuclideanGeometry.on(device)
         present = keys.bare_value if self.protocol == "code" else keys.mean_value
         residual = (targets.value - present).double()
         solution = geometry.least_disturbing_update(keys.mean, residual, held=state.get(f"keys.{layer}"))

@@ -102,7 +102,7 @@ def artifacts(name: str, family: str, dtype: torch.dtype, layers: Sequence[int])
             for block in net.blocks:
                 block.B.copy_(0.1 * torch.randn(block.B.shape, generator=generator))
     geometry = {}
-    if "second_moment" in editor.needs:
+    if "second_moment" in editor.needed():
         geometry = {layer: _geometry(family, dtype, layer) for layer in layers}
     return Artifacts(geometry=geometry, contexts=CONTEXTS, networks=networks)
 

@@ -32,7 +32,8 @@ def test_the_linear_schedule_is_a_constant_one_whose_rate_is_set_by_hand(tiny: L
     falling, by_hand, constant = (trainer(tiny, schedule) for schedule in ("linear", "constant", "constant"))
     rate = by_hand.plan.meta_lr
     for step in range(STEPS):
-        by_hand.plan = replace(by_hand.plan, meta_lr=rate * (1 - step / STEPS))
+        left = rate * (1 - step / STEPS)
+        by_hand.plan = replace(by_hand.plan, meta_lr=left, lr_lr=left)
         by_hand.step()
     falling.train(STEPS)
     constant.train(STEPS)

@@ -17,7 +17,7 @@ from editing.targets import Targets
 from editing.tracing import TracePlan, causal_trace
 from tests.parity.conftest import STATE_TOLERANCE, UPDATE_TOLERANCE, Golden, relative
 
-ROME = {"key": "mean", "remember": False}
+ROME = {"use_second_moment": True, "key": "mean", "remember": False}
 
 
 def target_hparams(settings: dict[str, Any]) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def target_hparams(settings: dict[str, Any]) -> dict[str, Any]:
         "weight_decay": settings["v_weight_decay"],
         "clamp": float(settings["clamp_norm_factor"]),
         "kl_weight": settings["kl_factor"],
-        "contexts": 5,
-        "context_tokens": 10,
+        "contexts": 0,
+        "context_tokens": [10],
         "context_starts": (),
         "protocol": "code",
     }
@@ -279,6 +279,7 @@ def test_ft_c(golden: Golden) -> None:
         {
             "steps": settings["num_steps"],
             "lr": settings["lr"],
+            "bound_from": "batch",
             "bound": settings["norm_constraint"],
             "minibatch": settings["batch_size"],
             "stop_loss": 0.01,

@@ -59,6 +59,7 @@ class Case:
             edits=settings["n_edits"],
             steps=1,
             meta_lr=settings["meta_lr"],
+            lr_lr=settings["meta_lr"],
             meta_schedule="constant",
             locality_weight=settings["loc_coef"],
             max_gradient_norm=settings["max_grad_norm"],
