@@ -10,7 +10,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.families import submodule
 from editing.heads import HEADS, AnswerRows, Ids, TokenChoice
-from editing.passes import KeptKeys, UpperPass, causal_mask, first_of, map_calls
+from editing.passes import KeptKeys, UpperPass, causal_masks, first_of, map_calls
 from editing.tokens import PromptFormat, Rows, pad_rows
 from editing.weights import EditableWeights
 
@@ -184,11 +184,13 @@ class LanguageModel(EditableWeights):
         """Return the final normalised states [row, column, d]; ``cache`` receives every column's keys and values."""
         mask = rows.mask.to(self.input_device)
         inputs: dict[str, Any] = {"input_ids": rows.ids.to(mask.device), "attention_mask": mask, "use_cache": False}
-        if cache is not None:
-            # The mask is written out, because its rows will be used without the earlier ones, and the positions are
-            # counted from each row's first token, because these rows are padded on the left as well.
+        if cache is not None or getattr(self.model.config, "sliding_window", None) is not None:
+            # The mask is written out: behind a sliding window HF's gives NaN for padding that sees only padding, and a
+            # pass with a cache will be used without the earlier rows of its mask. Positions are counted from each row's
+            # first token, because rows may be padded on the left as well.
             positions = (mask.cumsum(1) - 1).clamp_min(0)
-            inputs |= {"attention_mask": causal_mask(mask, self.dtype), "position_ids": positions}
+            inputs |= {"attention_mask": causal_masks(mask, self.dtype, self.model.config), "position_ids": positions}
+        if cache is not None:
             inputs |= {"past_key_values": cache, "use_cache": True}
         with ExitStack() as stack:
             self.patches.attach(self, stack)

@@ -73,10 +73,34 @@ def map_calls(change: Callable[[Any], Any], calls: Sequence[tuple[tuple[Any, ...
     return tuple((deep(args), {name: deep(value) for name, value in kwargs.items()}) for args, kwargs in calls)
 
 
-def causal_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what is added to attention scores [row, 1, query, key]: 0 where a query may look, else the least number."""
+def causal_masks(mask: Tensor, dtype: torch.dtype, config: Any) -> Tensor | dict[str, Tensor]:
+    """Return the written-out attention masks of a model, in the form in which its forward takes them.
+
+    Where only some layers look through a sliding window (Gemma 2 and 3, some Qwen), one mask per kind of layer.
+
+    Args:
+        mask: [row, column], 1 at real tokens; those of a row stand side by side.
+    """
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if window is not None and "sliding_attention" in kinds:
+        return {
+            "full_attention": causal_mask(mask, dtype),
+            "sliding_attention": causal_mask(mask, dtype, window=window),
+        }
+    return causal_mask(mask, dtype, window=None if kinds else window)
+
+
+def causal_mask(mask: Tensor, dtype: torch.dtype, *, window: int | None = None) -> Tensor:
+    """Return what is added to attention scores [row, 1, query, key]: 0 where a query may look, else the least number.
+
+    Args:
+        window: A query looks at this many positions, its own included; at all earlier ones if None.
+    """
     width = mask.shape[1]
     order = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()
+    if window is not None:
+        order = order.triu(1 - window)
     # A padding column looks at itself: a query that may look nowhere gives NaN.
     allowed = order & (mask[:, None, None, :].bool() | torch.eye(width, dtype=torch.bool, device=mask.device))
     return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -16,7 +16,7 @@ from editing.hparams import resolve_hparams
 from editing.lm import LanguageModel, Site
 from editing.moments import MomentAccumulator, collect_moments
 from editing.targets import TargetHparams, optimise_targets
-from editing.tokens import Rows, pad_rows
+from editing.tokens import Rows, align_rows, pad_rows
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
 
 HPARAMS = TargetHparams(steps=6, lr=0.1, weight_decay=0.1, clamp=4.0, kl_weight=0.0625)
@@ -68,6 +68,27 @@ def test_batched_targets_are_single_targets(family: str) -> None:
         assert together.n_steps[index] == alone.n_steps[0]
     other = optimise_targets(lm, [batch[1]], CONTEXTS[:1], 1, HPARAMS, site="block")
     assert relative(other.value[0], together.value[1]) > 1e-6, "other contexts, another target"
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text", "phi3", "qwen2"])
+def test_padded_rows_see_what_a_sliding_window_lets_a_row_alone_see(family: str) -> None:
+    """Every layer of Mistral and Phi-3 looks through one, some layers of Gemma, and Qwen where its config says so.
+
+    HF's own masks are right for a row alone; with padding longer than the window they give NaN.
+    """
+    window = {"sliding_window": 5} | ({"use_sliding_window": True, "max_window_layers": 2} if family == "qwen2" else {})
+    narrow, wide = random_lm(family, **window), random_lm(family)
+    sequences = narrow.format.prompts([context + requests(1)[0].prompt for context in CONTEXTS])
+    alone = [narrow.model(input_ids=torch.tensor([ids])).logits[0] for ids in sequences]
+    final = narrow.forward(pad_rows(sequences))
+    lookups = [len(ids) - 2 for ids in sequences]
+    rows, column = align_rows(sequences, lookups)
+    upper = narrow.upper_pass(rows, 2, first_column=column)
+    cut = narrow.logits(upper(upper.hidden))
+    for row, expected in enumerate(alone):
+        assert relative(narrow.logits(final[row, : len(expected)]), expected) < TOLERANCE[family]
+        assert relative(cut[row, :2], expected[-2:]) < TOLERANCE[family]
+        assert relative(wide.model(input_ids=torch.tensor([sequences[-1]])).logits[0], alone[-1]) > 1e-4, "it matters"
 
 
 @families
