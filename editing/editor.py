@@ -220,6 +220,13 @@ class BaseEditor:
         return None
 
 
+def check_parts(owner: Any, parts: Sequence[str], allowed: Sequence[str]) -> None:
+    """Raise HparamsError unless ``parts`` are some of the allowed ones, each once."""
+    known = all(isinstance(part, str) and part in allowed for part in parts)
+    if not parts or not known or len(set(parts)) != len(parts):
+        raise HparamsError(f"{type(owner).__name__}: parts {list(parts)}; expected some of {list(allowed)}, each once")
+
+
 def causal_only(family: Family, why: str) -> str | None:
     """Return a refusal of models that are not decoders."""
     return None if family.head == "causal" else f"{why}; this model has a {family.head} head"

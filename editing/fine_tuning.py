@@ -7,8 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from editing.editor import Artifacts, BaseEditor, EditResult, FactReport, ParameterUpdate, State, require
-from editing.errors import HparamsError
+from editing.editor import Artifacts, BaseEditor, EditResult, FactReport, ParameterUpdate, State, check_parts, require
 from editing.heads import Ids
 from editing.lm import LanguageModel, log_softmax
 from editing.passes import UpperPass
@@ -58,8 +57,7 @@ class FineTuning(BaseEditor):
             minibatch=self.minibatch > 0,
             stop_loss=self.stop_loss >= 0,
         )
-        if not self.parts or not set(self.parts) <= set(PARTS):
-            raise HparamsError(f"{type(self).__name__}: parts {list(self.parts)}; expected some of {list(PARTS)}")
+        check_parts(self, self.parts, PARTS)
 
     def decay_for(self, n_edits: int) -> float:
         """Return the weight decay for a batch of this size."""

@@ -13,6 +13,8 @@ MAX_SHORTFALL = 1e-6
 """Largest relative miss of the constraints that is accepted at ridge 0."""
 SAME_KEY = 1e-9
 """Two keys count as equal when 1 - cosine (in C⁻¹) is below this."""
+PROBES = 8
+"""Random vectors on which a solution is checked."""
 
 
 class Solution(NamedTuple):
@@ -25,7 +27,9 @@ class Solution(NamedTuple):
     shortfall: float
     """‖ΔK - R‖ / ‖R‖: the share of the wanted change that the update does not deliver."""
     solve_error: float
-    """‖Δ(KKᵀ + ridge·C) - RKᵀ‖ / ‖RKᵀ‖: how well the equation itself was solved."""
+    """‖Δ(KKᵀ + ridge·C) - RKᵀ‖ / ‖RKᵀ‖: how well the equation itself was solved, estimated on ``PROBES`` random vectors."""
+    direction: Tensor
+    """float64 [edit, d_in], C⁻¹k."""
     q: Tensor
     """float64 [edit], kᵀC⁻¹k."""
     disturbance: Tensor
@@ -42,6 +46,7 @@ class Solution(NamedTuple):
         return self._replace(
             left=self.left[:, rows],
             right=self.right[rows],
+            direction=self.direction[rows],
             q=self.q[rows],
             disturbance=self.disturbance[rows],
             norm=self.norm[rows],
@@ -180,19 +185,27 @@ class KeyGeometry:
         shortfall = _relative(missed, r)
         if ridge == 0 and not shortfall <= MAX_SHORTFALL:
             raise SolveError(_unsolvable(contradictions, len(gram), len(k), ridge, shortfall))
-        # Δ(KKᵀ + ridge·C) - RKᵀ, with ΔK - R = `missed` and C·C⁻¹K = K.
-        solve_error = _relative(missed @ k.T + ridge * (r @ self.times_moment(right)), r @ k.T)
         r_norm = residuals.double().norm(dim=1)
         return Solution(
             left=r,
             right=right,
             shortfall=shortfall,
-            solve_error=solve_error,
+            solve_error=self._solve_error(k, r, right, missed, ridge),
+            direction=c_inv_k.T,
             q=q,
             disturbance=r_norm**2 * q / (q + ridge) ** 2,
             norm=r_norm * c_inv_k.norm(dim=0) / (q + ridge),
             contradictions=contradictions,
         )
+
+    def _solve_error(self, k: Tensor, r: Tensor, right: Tensor, missed: Tensor, ridge: float) -> float:
+        """Estimate how far ``Δ(KKᵀ + ridge·C)`` is from ``RKᵀ``: exactly, it would cost as much as the solve."""
+        draw = torch.Generator().manual_seed(0)
+        probes = torch.randn(len(k), PROBES, generator=draw, dtype=torch.float64).to(k.device)
+        wanted = k.T @ probes
+        # Δ(KKᵀ + ridge·C) - RKᵀ, with ΔK - R = `missed`.
+        error = missed @ wanted + ridge * (r @ (right @ self.times_moment(probes.T).T))
+        return _relative(error, r @ wanted)
 
 
 class EuclideanGeometry(KeyGeometry):

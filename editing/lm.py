@@ -10,9 +10,21 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.families import submodule
 from editing.heads import HEADS, AnswerRows, Ids, TokenChoice
-from editing.passes import KeptKeys, UpperPass, causal_masks, first_of, map_calls
+from editing.packing import Packed, pack, shared_prefix
+from editing.passes import (
+    KeptKeys,
+    Prefix,
+    UpperPass,
+    attention_masks,
+    causal_sight,
+    first_of,
+    map_calls,
+)
 from editing.tokens import PromptFormat, Rows, pad_rows
 from editing.weights import EditableWeights
+
+KEPT_PREFIX = 16
+"""A common beginning of at least this many tokens is computed once for all rows; within a row it always is."""
 
 
 class Site(NamedTuple):
@@ -73,8 +85,8 @@ class LanguageModel(EditableWeights):
         return self.block(site.layer) if site.kind == "block" else self.mlp_out(site.layer)
 
     @torch.no_grad()
-    def states(self, rows: Rows, sites: Sequence[Site]) -> dict[Site, Tensor]:
-        """Return the states [row, token, d] at each site; the forward ends at the deepest one."""
+    def states(self, rows: Rows | Packed, sites: Sequence[Site]) -> dict[Site, Tensor]:
+        """Return the states [row, column, d] at each site; the forward ends at the deepest one."""
         found: dict[Site, Tensor] = {}
 
         def keep(site: Site, state: Tensor) -> None:
@@ -86,7 +98,7 @@ class LanguageModel(EditableWeights):
             for site in set(sites):
                 stack.enter_context(_reading(self.module_at(site), site, keep))
             with suppress(_Enough):
-                self.forward(rows)
+                self.forward_packed(rows) if isinstance(rows, Packed) else self.forward(rows)
         return found
 
     def states_at(
@@ -94,6 +106,14 @@ class LanguageModel(EditableWeights):
     ) -> dict[Site, Tensor]:
         """Return the states [row, d] at one position of each sequence, in as many forwards as memory asks for."""
         parts: dict[Site, list[tuple[list[int], Tensor]]] = {site: [] for site in sites}
+        if self.packs:  # nothing after a position can change its state, and what sequences begin with is shared
+            heads = [sequence[: position + 1] for sequence, position in zip(sequences, at, strict=True)]
+            for packed in pack(heads, tokens=self.tokens_per_forward):
+                rows = torch.tensor([row for _, row, _ in packed.columns])
+                last = torch.tensor([path[-1] for _, _, path in packed.columns])
+                for site, state in self.states(packed, sites).items():
+                    parts[site].append(([number for number, _, _ in packed.columns], state[rows, last]))
+            return {site: _in_order(part, len(sequences)) for site, part in parts.items()}
         for group in self.groups([len(sequence) for sequence in sequences]):
             found = self.states(pad_rows([sequences[i] for i in group]), sites)
             for site, state in found.items():
@@ -188,14 +208,44 @@ class LanguageModel(EditableWeights):
             # The mask is written out: behind a sliding window HF's gives NaN for padding that sees only padding, and a
             # pass with a cache will be used without the earlier rows of its mask. Positions are counted from each row's
             # first token, because rows may be padded on the left as well.
-            positions = (mask.cumsum(1) - 1).clamp_min(0)
-            inputs |= {"attention_mask": causal_masks(mask, self.dtype, self.model.config), "position_ids": positions}
+            at = (mask.cumsum(1) - 1).clamp_min(0)
+            masks = attention_masks(causal_sight(mask), at, at, self.dtype, self.model.config)
+            inputs |= {"attention_mask": masks, "position_ids": at}
         if cache is not None:
             inputs |= {"past_key_values": cache, "use_cache": True}
         with ExitStack() as stack:
             self.patches.attach(self, stack)
             final: Tensor = self.model.base_model(**inputs).last_hidden_state
         return final
+
+    @property
+    def packs(self) -> bool:
+        """Whether sequences can share rows: in a decoder without patches, which look at whole rows."""
+        return self.family.head == "causal" and not self.patches
+
+    def forward_packed(self, packed: Packed, prefix: Prefix | None = None) -> Tensor:
+        """Return the final normalised states [row, column, d] of packed rows, each of which begins with ``prefix``."""
+        device = self.input_device
+        at, sees, length = packed.positions.to(device), packed.sees.to(device), 0
+        inputs: dict[str, Any] = {"input_ids": packed.ids.to(device), "use_cache": False}
+        key_at = at
+        if prefix is not None:
+            n_rows, width = at.shape
+            length = prefix.length
+            at = at + length
+            key_at = torch.cat([torch.arange(length, device=device).expand(n_rows, -1), at], 1)
+            sees = torch.cat([torch.ones(n_rows, width, length, dtype=torch.bool, device=device), sees], 2)
+            inputs |= {"past_key_values": prefix.cache(n_rows), "use_cache": True}
+        masks = attention_masks(sees, at, key_at, self.dtype, self.model.config)
+        final: Tensor = self.model.base_model(**inputs, attention_mask=masks, position_ids=at).last_hidden_state
+        return final
+
+    @torch.no_grad()
+    def prefix(self, ids: Ids) -> Prefix:
+        """Return the attention keys and values of tokens that many rows begin with."""
+        cache = DynamicCache()
+        self.forward(pad_rows([ids]), cache)
+        return Prefix(len(ids), tuple((layer.keys, layer.values) for layer in cache.layers))
 
     @contextmanager
     def prompts_end_at(self, ends: tuple[int, ...]) -> Iterator[None]:
@@ -219,20 +269,41 @@ class LanguageModel(EditableWeights):
     @torch.no_grad()
     def score_ids(self, heads: Sequence[Ids], tails: Sequence[Ids]) -> list[AnswerScore]:
         """Score each tail after its head; logits are computed at the tails' positions only."""
+        if self.packs:
+            return self._score_packed(heads, tails)
         scores: list[AnswerScore | None] = [None] * len(heads)
         for group in self.groups([len(h) + len(t) - 1 for h, t in zip(heads, tails, strict=True)]):
             rows = self.answer_rows([heads[i] for i in group], [tails[i] for i in group])
             logprobs = log_softmax(self.answer_logits(rows))
             nll = -logprobs.gather(1, rows.token[:, None].to(logprobs.device))[:, 0].double().cpu()
             argmax = logprobs.argmax(1).cpu()
-            start = 0
-            for i in group:
-                stop = start + len(tails[i])
-                best = tuple(argmax[start:stop].tolist())
-                n_correct = sum(a == b for a, b in zip(best, tails[i], strict=True))
-                total = float(nll[start:stop].sum())
-                scores[i] = AnswerScore(total, len(tails[i]), best, n_correct if total == total else 0)
-                start = stop
+            for i, score in zip(group, _scores([tails[i] for i in group], nll, argmax), strict=True):
+                scores[i] = score
+        return [score for score in scores if score is not None]
+
+    def _score_packed(self, heads: Sequence[Ids], tails: Sequence[Ids]) -> list[AnswerScore]:
+        """Score pairs in packed rows: answers share their prompt, prompts what they begin with."""
+        shared = shared_prefix(heads)
+        prefix = self.prefix(heads[0][:shared]) if shared >= KEPT_PREFIX else None
+        cut = shared if prefix is not None else 0
+        sequences = [(head + tail[:-1])[cut:] for head, tail in zip(heads, tails, strict=True)]
+        scores: list[AnswerScore | None] = [None] * len(heads)
+        for packed in pack(sequences, tokens=self.tokens_per_forward):
+            numbers = [number for number, _, _ in packed.columns]
+            width = packed.ids.shape[1]
+            places = [
+                row * width + column
+                for number, row, path in packed.columns
+                for column in path[len(heads[number]) - 1 - cut :]
+            ]
+            read, which = torch.tensor(places).unique(return_inverse=True)
+            final = self.forward_packed(packed, prefix).flatten(0, 1)
+            logprobs = log_softmax(self.logits(final[read.to(final.device)]))
+            token = torch.tensor([token for number in numbers for token in tails[number]])
+            nll = -logprobs[which.to(logprobs.device), token.to(logprobs.device)].double().cpu()
+            argmax = logprobs.argmax(1).cpu()[which]
+            for number, score in zip(numbers, _scores([tails[i] for i in numbers], nll, argmax), strict=True):
+                scores[number] = score
         return [score for score in scores if score is not None]
 
     def answer_rows(self, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
@@ -303,6 +374,18 @@ class LanguageModel(EditableWeights):
                 grown.append(int(best.indices[drawn]))
             texts.append(self.format.decode([token for token in grown if token not in special]).strip())
         return texts
+
+
+def _scores(tails: Sequence[Ids], nll: Tensor, argmax: Tensor) -> Iterator[AnswerScore]:
+    """Yield each answer's score from its tokens' NLLs and argmaxes, which stand one after another."""
+    start = 0
+    for tail in tails:
+        stop = start + len(tail)
+        best = tuple(argmax[start:stop].tolist())
+        n_correct = sum(a == b for a, b in zip(best, tail, strict=True))
+        total = float(nll[start:stop].sum())
+        yield AnswerScore(total, len(tail), best, n_correct if total == total else 0)
+        start = stop
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -91,14 +91,13 @@ def fact_reports(
 def edit_update_reports(
     batch: Sequence[EditRequest],
     parameter: str,
-    geometry: KeyGeometry,
     keys: Keys,
     residual: Tensor,
     solution: Solution,
 ) -> tuple[EditUpdateReport, ...]:
     """Return, per edit, what the geometry predicts of it."""
-    direction = geometry.solve_moment(keys.mean.T)  # C⁻¹k̄, a column per edit
-    asymmetry = (direction * keys.bare.double().T).sum(0) / (direction * keys.mean.double().T).sum(0)
+    bare, mean = (solution.direction * part.double() for part in (keys.bare, keys.mean))
+    asymmetry = bare.sum(1) / mean.sum(1)
     norms = residual.double().norm(dim=1)
     return tuple(
         EditUpdateReport(
@@ -256,7 +255,7 @@ class SpreadEditor(LocatingEditor):
                         parameter=name, ridge=ridge, shortfall=solution.shortfall, solve_error=solution.solve_error
                     )
                 )
-                edit_updates += edit_update_reports(batch, name, geometry, keys, residual, solution)
+                edit_updates += edit_update_reports(batch, name, keys, residual, solution)
                 warnings += contradiction_warnings(batch, solution)
                 written[layer] = keys.mean
         return EditResult(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from editing.errors import MomentError
 from editing.lm import LanguageModel, Site
 from editing.tokens import pad_rows
 
+BLOCKS, SMALLEST_BLOCK = 8, 128
+"""Into how many bands a sum is cut, so that what lies above the diagonal need not be computed, and the narrowest band."""
 _CONSTRUCTOR = "util.runningstats.SecondMoment()"
 
 
@@ -35,21 +38,28 @@ class SecondMoment:
         """Read a file that ROME, MEMIT or EasyEdit published, or that :meth:`write_npz` wrote.
 
         Raises:
-            MomentError: It is no such file, it counts no tokens, or its matrix is not ``[d_in, d_in]``, symmetric and finite.
+            MomentError: It is no such file, it counts no tokens, or its matrix is not ``[d_in, d_in]``, real, symmetric, finite
+                and without negative squares on its diagonal.
         """
         expected = "the .npz of ROME's layer_stats, with mom2.count and mom2.mom2 (the sum over tokens, not the mean)"
         try:
             with np.load(path, allow_pickle=False) as file:
-                count, total = int(file["mom2.count"]), torch.from_numpy(file["mom2.mom2"]).double()
-        except (OSError, KeyError, ValueError) as error:
+                count, found = int(file["mom2.count"]), file["mom2.mom2"]
+            if found.dtype.kind != "f":
+                raise ValueError(f"mom2.mom2 holds {found.dtype}, not real numbers")
+            total = torch.from_numpy(found).double()
+        except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
             raise MomentError(f"{path} cannot be read ({error}); expected {expected}") from error
         if total.shape != (d_in, d_in):
             raise MomentError(
                 f"{path} holds a matrix {list(total.shape)}; expected [{d_in}, {d_in}], the layer's input size"
             )
-        if count <= 0 or not torch.isfinite(total).all() or not torch.allclose(total, total.T, rtol=1e-3):
+        squares = total.diagonal()
+        fits = torch.isfinite(total).all() and torch.allclose(total, total.T, rtol=1e-3)
+        if count <= 0 or not fits or float(squares.min()) < 0 or float(squares.max()) == 0:
             raise MomentError(
-                f"{path} counts {count} tokens, or its matrix is not finite and symmetric; expected {expected}"
+                f"{path} counts {count} tokens, or its matrix is not finite, symmetric and of positive squares; expected "
+                f"{expected}"
             )
         matrix = total / count
         return cls((matrix + matrix.T) / 2, count)
@@ -58,7 +68,8 @@ class SecondMoment:
 class MomentAccumulator:
     """Streaming sums of ``kkᵀ`` for several layers; accumulators over parts of a corpus add up by :meth:`merge`.
 
-    Every token of every text counts once, special tokens included and padding excluded.
+    Every token of every text counts once, special tokens included and padding excluded.  Products are taken in the keys' own
+    precision (float32 at least) and added in float64; of a symmetric matrix only the lower half is computed.
     """
 
     def __init__(self, layers: Sequence[int]) -> None:
@@ -75,8 +86,17 @@ class MomentAccumulator:
             found = lm.states(rows, sites)
             self.n_tokens += int(real.sum())
             for site, states in found.items():
-                keys = states[real.to(states.device)].double()
-                self._sums[site.layer] = self._sums.get(site.layer, 0) + keys.T @ keys
+                keys = states[real.to(states.device)]
+                self._add(site.layer, keys.to(torch.promote_types(keys.dtype, torch.float32)))
+
+    def _add(self, layer: int, keys: Tensor) -> None:
+        size = keys.shape[1]
+        if layer not in self._sums:
+            self._sums[layer] = torch.zeros(size, size, dtype=torch.float64, device=keys.device)
+        total, step = self._sums[layer], max(SMALLEST_BLOCK, -(-size // BLOCKS))
+        for start in range(0, size, step):
+            stop = min(start + step, size)
+            total[start:stop, :stop] += keys[:, start:stop].T @ keys[:, :stop]
 
     def merge(self, other: "MomentAccumulator") -> None:
         """Add the sums of another accumulator over the same layers.
@@ -98,7 +118,8 @@ class MomentAccumulator:
         """
         if not self.n_tokens:
             raise MomentError("second moments of no tokens at all; expected texts with at least one token")
-        return {layer: SecondMoment(self._sums[layer] / self.n_tokens, self.n_tokens) for layer in self.layers}
+        lower = {layer: self._sums[layer].tril() / self.n_tokens for layer in self.layers}
+        return {layer: SecondMoment(half + half.tril(-1).T, self.n_tokens) for layer, half in lower.items()}
 
 
 def collect_moments(

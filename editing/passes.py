@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 Calls = tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
 
@@ -73,34 +74,50 @@ def map_calls(change: Callable[[Any], Any], calls: Sequence[tuple[tuple[Any, ...
     return tuple((deep(args), {name: deep(value) for name, value in kwargs.items()}) for args, kwargs in calls)
 
 
-def causal_masks(mask: Tensor, dtype: torch.dtype, config: Any) -> Tensor | dict[str, Tensor]:
-    """Return the written-out attention masks of a model, in the form in which its forward takes them.
+def attention_masks(
+    sees: Tensor, query_at: Tensor, key_at: Tensor, dtype: torch.dtype, config: Any
+) -> Tensor | dict[str, Tensor]:
+    """Return what is added to attention scores, 0 where a query may look, else the least number, as a model takes it.
 
-    Where only some layers look through a sliding window (Gemma 2 and 3, some Qwen), one mask per kind of layer.
+    [row, 1, query, key]; where only some layers look through a sliding window (Gemma 2 and 3, some Qwen), one per kind of
+    layer.
 
     Args:
-        mask: [row, column], 1 at real tokens; those of a row stand side by side.
+        sees: bool [row, query, key], before any window.
+        query_at, key_at: int64 [row, query] and [row, key], places in the text: a window of n shows a query the n last ones.
     """
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
-    if window is not None and "sliding_attention" in kinds:
-        return {
-            "full_attention": causal_mask(mask, dtype),
-            "sliding_attention": causal_mask(mask, dtype, window=window),
-        }
-    return causal_mask(mask, dtype, window=None if kinds else window)
+    if window is None or (kinds and "sliding_attention" not in kinds):
+        return _additive(sees, dtype)
+    near = sees & (query_at[:, :, None] - key_at[:, None, :] < window)
+    if not kinds:
+        return _additive(near, dtype)
+    return {"full_attention": _additive(sees, dtype), "sliding_attention": _additive(near, dtype)}
 
 
-def causal_mask(mask: Tensor, dtype: torch.dtype, *, window: int | None = None) -> Tensor:
-    """Return what is added to attention scores [row, 1, query, key]: 0 where a query may look, else the least number.
+def _additive(sees: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)[:, None]
 
-    Args:
-        window: A query looks at this many positions, its own included; at all earlier ones if None.
-    """
+
+def causal_sight(mask: Tensor) -> Tensor:
+    """Return, for padded rows [row, column], whether a query may look at a key: bool [row, query, key]."""
     width = mask.shape[1]
     order = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()
-    if window is not None:
-        order = order.triu(1 - window)
     # A padding column looks at itself: a query that may look nowhere gives NaN.
-    allowed = order & (mask[:, None, None, :].bool() | torch.eye(width, dtype=torch.bool, device=mask.device))
-    return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)
+    return order & (mask[:, None, :].bool() | torch.eye(width, dtype=torch.bool, device=mask.device))
+
+
+class Prefix(NamedTuple):
+    """Attention keys and values of the tokens that many rows begin with, computed once."""
+
+    length: int
+    kept: tuple[tuple[Tensor, Tensor], ...]
+    """Per layer, [1, head, token, d]."""
+
+    def cache(self, n_rows: int) -> DynamicCache:
+        """Return a Hugging Face cache that begins with these tokens in each row."""
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(self.kept):
+            cache.update(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1), layer)
+        return cache

@@ -80,26 +80,50 @@ class EditRequest:
         Raises:
             RequestError: A field is missing, or the subject is not in its prompt.
         """
-        case = record.get("case_id", record.get("request_id", "?"))
-        try:
-            rewrite = record["requested_rewrite"]
-            template, subject = rewrite["prompt"], rewrite.get("subject") or ""
-            fields: dict[str, Any] = {
-                "request_id": str(record["case_id"]),
-                "target_new": rewrite["target_new"]["str"],
-                "target_true": rewrite["target_true"]["str"],
-                "relation": rewrite.get("relation_id", ""),
-                "paraphrase_prompts": tuple(record.get("paraphrase_prompts", ())),
-                "neighborhood_prompts": tuple(record.get("neighborhood_prompts", ())),
-            }
-        except (KeyError, TypeError) as error:
+        known = record if isinstance(record, Mapping) else {}
+        rewrite = known.get("requested_rewrite")
+        rewrite = rewrite if isinstance(rewrite, Mapping) else {}
+        answers = {name: rewrite.get(name) for name in ("target_new", "target_true")}
+        values = {
+            "requested_rewrite.prompt": rewrite.get("prompt"),
+            "requested_rewrite.subject": rewrite.get("subject") or "",
+            "requested_rewrite.relation_id": rewrite.get("relation_id") or "",
+            **{
+                f"requested_rewrite.{name}.str": answer.get("str") if isinstance(answer, Mapping) else None
+                for name, answer in answers.items()
+            },
+            "case_id": known.get("case_id"),
+            "paraphrase_prompts": known.get("paraphrase_prompts", []),
+            "neighborhood_prompts": known.get("neighborhood_prompts", []),
+        }
+        wrong = {name: value for name, value in values.items() if not _fits(name, value)}
+        if wrong:
             raise RequestError(
-                f"record {case!r} lacks {error}; expected CounterFact's layout: case_id, requested_rewrite "
-                "{prompt, subject, target_new.str, target_true.str}, paraphrase_prompts, neighborhood_prompts"
-            ) from error
+                f"record {known.get('case_id', record)!r}: found {wrong}; expected CounterFact's layout: case_id, "
+                "requested_rewrite {prompt, subject, target_new.str, target_true.str} with texts, paraphrase_prompts and "
+                "neighborhood_prompts with lists of texts"
+            )
+        template, subject = values["requested_rewrite.prompt"], values["requested_rewrite.subject"]
+        fields: dict[str, Any] = {
+            "request_id": str(values["case_id"]),
+            "target_new": values["requested_rewrite.target_new.str"],
+            "target_true": values["requested_rewrite.target_true.str"],
+            "relation": values["requested_rewrite.relation_id"],
+            "paraphrase_prompts": tuple(values["paraphrase_prompts"]),
+            "neighborhood_prompts": tuple(values["neighborhood_prompts"]),
+        }
         if SLOT in template or not subject:
             return cls(template=template, subject=subject, **fields)
         return cls.from_prompt(template, subject=subject, **fields)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Return whether a field of a CounterFact record is of its kind."""
+    if name == "case_id":
+        return isinstance(value, (str, int))
+    if name.endswith("_prompts"):
+        return isinstance(value, (list, tuple)) and all(isinstance(text, str) and text.strip() for text in value)
+    return isinstance(value, str)
 
 
 def batches_of(requests: Sequence[EditRequest], size: int) -> Iterator[tuple[EditRequest, ...]]:

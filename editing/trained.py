@@ -14,6 +14,7 @@ from editing.editor import (
     ParameterReport,
     ParameterUpdate,
     State,
+    check_parts,
     require,
 )
 from editing.errors import HparamsError
@@ -82,8 +83,7 @@ class TrainedEditor(BaseEditor):
             tokens=self.tokens in ("answer", "all"),
             aggregate=self.aggregate in ("normal_equation", "sum"),
         )
-        if not self.parts or not set(self.parts) <= set(PARTS[:2]):
-            raise HparamsError(f"{type(self).__name__}: parts {list(self.parts)}; expected some of {list(PARTS[:2])}")
+        check_parts(self, self.parts, PARTS[:2])
 
     # --- training
 

@@ -10,12 +10,25 @@ from storage.identity import digest_of_file
 from storage.store import Store
 from tasks.benchmarks import BENCHMARKS
 from tasks.catalog import EditorCard, editor_card, editor_needs
-from tasks.datasets import check_sample, facts_digest, load_requests, publish_facts, sample_order, world_training_digest
+from tasks.datasets import (
+    check_sample,
+    facts_digest,
+    file_texts,
+    load_requests,
+    n_world_training_facts,
+    publish_facts,
+    sample_order,
+    world_training_digest,
+)
 from tasks.errors import InputError
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
-from tasks.models import resolve_model
+from tasks.models import edited_shape, resolve_model
 from tasks.placement import Placement
+from tasks.prepared import published_problem
 from tasks.stages import MomentsJob, Plan, SearchPlan, TraceJob, TrainingJob
+
+_CARRIES = {"remember": True, "bound_from": "pristine"}
+"""Hyper-parameters that mean something in sequential runs only."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
     if problems:
         raise SpecError(_listed(experiment, problems))
     wanted = [*runs, *([search.template] if search else [])]
-    _check_files(experiment, runs, problems)
+    _check_files(experiment, inputs.model, runs, problems)
     if problems:
         raise SpecError(_listed(experiment, problems))
     layers = sorted({layer for run in runs for layer in run.layers} | set(search.layers if search else ()))
@@ -154,14 +167,18 @@ def _moment_files(experiment: Experiment) -> dict[str, str]:
 def _moment_problems(experiment: Experiment) -> list[str]:
     wanted = experiment.second_moment
     if wanted.files is None:
-        missing = wanted.path is not None and not Path(wanted.path).is_file()
-        return [f"second_moment.path: no file {wanted.path}; expected one text per line"] if missing else []
+        try:
+            if wanted.path is not None:
+                file_texts(Path(wanted.path), n_texts=1)
+        except InputError as error:
+            return [f"second_moment.path: {error}"]
+        return []
     problems = [
         f"second_moment.files.{layer}: no file {path}"
         for layer, path in wanted.files.items()
         if not Path(path).is_file()
     ]
-    if not wanted.provenance:
+    if not (wanted.provenance or "").strip():
         problems.append(
             "second_moment.provenance is missing; expected where the files come from (model, corpus, documents, repository "
             "and commit): it becomes part of every run's identity"
@@ -225,6 +242,12 @@ def _runs(inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, pr
             if (problem := _layers_problem(inputs, card, layers, recipe)) is not None:
                 problems.append(f"{where}.layers: {problem}")
                 continue
+            carried = [key for key, value in _CARRIES.items() if card.hparams.get(key) == value]
+            if experiment.mode == "independent" and carried and spec.hparams.keys() & set(carried):
+                problems.append(
+                    f"{where}: {carried[0]}: {card.hparams[carried[0]]} carries something from batch to batch, and mode: "
+                    "independent starts each batch from the unedited model; leave one of them out"
+                )
             for batch_size in spec.batch_sizes or experiment.batch_sizes:
                 if (problem := _batch_problem(inputs, card, batch_size)) is not None:
                     problems.append(f"{where}: {problem}")
@@ -243,11 +266,20 @@ def _runs(inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, pr
                         )
 
 
-def _check_files(experiment: Experiment, runs: list[RunSpec], problems: list[str]) -> None:
+def _check_files(experiment: Experiment, model: ModelRef, runs: list[RunSpec], problems: list[str]) -> None:
     files = experiment.second_moment.files
     needed = {layer for run in runs if run.moments_recipe for layer in run.layers}
-    if files is not None and (missing := sorted(needed - set(files))):
+    if files is None:
+        return
+    if missing := sorted(needed - set(files)):
         problems.append(f"second_moment.files: found layers {sorted(files)}, the editors also need {missing}")
+    beyond = [layer for layer in files if not 0 <= layer < model.n_layers]
+    if beyond:
+        problems.append(f"second_moment.files: no layers {beyond} in {model.name}; expected 0 to {model.n_layers - 1}")
+    _, d_in = edited_shape(model)
+    for layer in sorted(needed & set(files)):
+        if (problem := published_problem(Path(files[layer]), d_in=d_in)) is not None:
+            problems.append(f"second_moment.files.{layer}: {problem}")
 
 
 def _layers_problem(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], recipe: Recipe | None) -> str | None:
@@ -402,15 +434,17 @@ def _trainings(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -> tup
 
 def _training_problems(inputs: _Inputs, recipe: Recipe) -> list[str]:
     """Return why a hyper-network cannot be trained on what the experiment keeps for it."""
-    positions = recipe["facts"].get("positions")
-    if positions is None:  # the fact world has facts of its own, each with every prompt
-        return []
-    left = len(positions) - recipe["validation"]
+    source = recipe["facts"]
+    positions = source.get("positions", ())
+    own = source["name"] == "factworld"  # it has facts of its own for training, each with every prompt
+    count = n_world_training_facts(source["model"], unknown=source["unknown"]) if own else len(positions)
+    left = count - recipe["validation"]
     problems = []
     if left < recipe["edits"]:
         problems.append(
-            f"training: {len(positions)} facts less {recipe['validation']} for validation leave {left}, fewer than the "
-            f"{recipe['edits']} that one step edits; raise training.facts or lower training.validation"
+            f"training: {count} facts less {recipe['validation']} for validation leave {left}, fewer than the "
+            f"{recipe['edits']} that one step edits; {'set training.unknown' if own else 'raise training.facts'}, "
+            "lower training.validation or edit fewer at once"
         )
     kept = [inputs.requests[i] for i in positions]
     lacking = [r.request_id for r in kept if not r.paraphrase_prompts or not r.neighborhood_prompts]

@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-Layers = Literal["search", "trace"] | list[int] | list[list[int]]
+Layer = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, gt=0)]
+Layers = (
+    Literal["search", "trace"]
+    | Annotated[list[Layer], Field(min_length=1)]
+    | Annotated[list[Annotated[list[Layer], Field(min_length=1)]], Field(min_length=1)]
+)
 
 
 def _auto_is_none(value: Any) -> Any:
@@ -18,7 +24,7 @@ class SpecError(Exception):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSpec(_Strict):
@@ -52,7 +58,7 @@ class EditorSpec(BaseModel):
     preset: str | None = None
     """A named set of numbers of one source (see ``palimpsest list editors``)."""
     layers: Layers | None = None
-    batch_sizes: list[int] | None = None
+    batch_sizes: list[Count] | None = Field(default=None, min_length=1)
 
     @property
     def hparams(self) -> dict[str, Any]:
@@ -63,7 +69,7 @@ class SecondMomentSpec(_Strict):
     """Second moments: of the facts' own world, of the lines of a local text file, or published ones."""
 
     path: str | None = None
-    files: dict[int, str] | None = None
+    files: dict[int, str] | None = Field(default=None, min_length=1)
     """Published ``.npz`` files by layer (ROME's layout), in place of texts."""
     provenance: str | None = None
     """Where those files come from: model, corpus, number of documents, repository and commit."""
@@ -140,7 +146,7 @@ class Experiment(_Strict):
     facts: FactsSpec
     editors: list[EditorSpec] = Field(min_length=1)
     layers: Layers
-    batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    batch_sizes: list[Count] = Field(min_length=1)
     mode: Literal["sequential", "independent"] = "sequential"
     seeds: list[int] = Field(default=[0], min_length=1)
     second_moment: SecondMomentSpec = SecondMomentSpec()

@@ -13,6 +13,7 @@ from editing.errors import RequestError
 from editing.factworld.world import World
 from editing.requests import EditRequest, refuse_repeated_subjects
 from editing.scores import probes_of
+from editing.training import facts_with_variants
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
 from tasks.errors import InputError
@@ -88,6 +89,12 @@ def facts_digest(requests: Sequence[EditRequest]) -> str:
 def world_training_digest(model: str, *, unknown: bool) -> str:
     """Return the digest of the facts that a bundled model's world keeps for training hyper-networks."""
     return facts_digest(world_for(model).training_requests(unknown=unknown))
+
+
+@cache
+def n_world_training_facts(model: str, *, unknown: bool) -> int:
+    """Return how many facts a bundled model's world keeps for training, the answers of one counted once."""
+    return len(facts_with_variants(world_for(model).training_requests(unknown=unknown)))
 
 
 def publish_facts(store: Store, requests: Sequence[EditRequest]) -> str:

@@ -44,6 +44,15 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
         raise InputError(
             f"{folder / 'config.json'} is not JSON ({error}); expected what save_pretrained writes"
         ) from error
+    if not isinstance(config, dict):
+        raise InputError(
+            f"{folder / 'config.json'} holds {type(config).__name__}; expected what save_pretrained writes"
+        )
+    if chat and not _has_chat_template(folder):
+        raise InputError(
+            f"model {name!r} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json) and chat: "
+            "true was asked for; use an instruction-tuned model, or chat: false"
+        )
     if config.get("model_type") not in FAMILIES:
         raise InputError(
             f"model {name!r} is of type {config.get('model_type')!r}; expected one of {sorted(FAMILIES)}; "
@@ -68,6 +77,17 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
         family=str(config["model_type"]),
         chat=chat,
     )
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if any(
+        (folder / name).exists() for name in ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    ):
+        return True
+    try:
+        return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def edited_shape(model: ModelRef) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from editing.contexts import sample_contexts
 from editing.editor import Artifacts, make_editor
+from editing.errors import MomentError
 from editing.geometry import KeyGeometry
 from editing.hypernetwork import HyperNetworks
 from editing.lm import LanguageModel
@@ -68,6 +69,15 @@ def make_moments(
 
 def _published(lm: LanguageModel, source: Mapping[str, Any], layer: int, files: Mapping[str, str]) -> SecondMoment:
     return SecondMoment.read_npz(_unchanged(source["files"][str(layer)], files), d_in=lm.weight(layer).shape[1])
+
+
+def published_problem(path: Path, *, d_in: int) -> str | None:
+    """Return what is wrong with a published second moment; None if it can be used."""
+    try:
+        SecondMoment.read_npz(path, d_in=d_in)
+    except MomentError as error:
+        return str(error)
+    return None
 
 
 def _unchanged(digest: str, files: Mapping[str, str]) -> Path:

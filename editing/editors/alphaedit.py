@@ -42,10 +42,12 @@ class AlphaEdit(SpreadEditor):
         # What is reported of each edit alone is in the geometry of ordinary keys, not in that of the null space.
         inside = keys.double() @ basis
         seen = inside @ basis.T  # Pk
+        direction = geometry.solve_moment(keys.T).T
         size = residual.double().norm(dim=1) / (inside.square().sum(1) + self.ridge)
         return solution._replace(
             right=solution.right @ basis.T,
-            q=(keys.double().T * geometry.solve_moment(keys.T)).sum(0),
+            direction=direction,
+            q=(keys.double() * direction).sum(1),
             disturbance=size**2 * (geometry.times_moment(seen) * seen).sum(1),
             norm=size * inside.norm(dim=1),
         )

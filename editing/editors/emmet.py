@@ -26,7 +26,12 @@ class Emmet(SpreadEditor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, ridge=self.ridge >= 0, code_lambda=self.code_lambda >= 0)
+        require(
+            self,
+            ridge=self.ridge >= 0,
+            code_lambda=self.code_lambda >= 0,
+            code_moment_weight=self.code_moment_weight >= 0,
+        )
 
     def ridge_for(self, n_edits: int) -> float:
         if self.protocol == "code":

@@ -6,6 +6,7 @@ from math import exp
 from typing import ClassVar
 
 from editing.editor import editor, require
+from editing.errors import HparamsError
 from editing.fine_tuning import FineTuning
 
 
@@ -21,7 +22,11 @@ class Ft(FineTuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, decay_power=len(self.decay_power) in (0, 2))
+        require(self, decay_power=len(self.decay_power) in (0, 2) and all(abs(x) <= 10 for x in self.decay_power))
+        if self.decay_power and self.weight_decay:
+            raise HparamsError(
+                f"Ft: found weight_decay {self.weight_decay:g} and decay_power {list(self.decay_power)}; expected one of them"
+            )
 
     def decay_for(self, n_edits: int) -> float:
         if not self.decay_power:

@@ -14,6 +14,7 @@ from editing.editor import (
     editor,
     require,
 )
+from editing.errors import HparamsError
 from editing.geometry import EuclideanGeometry
 from editing.lm import LanguageModel
 from editing.locate import Averaging, Keys, LocatingEditor, edit_update_reports, fact_reports, read_keys, remembered
@@ -45,8 +46,16 @@ class Rome(LocatingEditor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self, key=self.key in ("mean", "bare") and (self.key == "mean" or self.protocol == "corrected"))
-        require(self, remember=not (self.remember and self.protocol == "code"))
+        require(self, key=self.key in ("mean", "bare"))
+        if self.protocol != "corrected" and self.key == "bare":
+            raise HparamsError(
+                f"Rome: key is 'bare' and the protocol {self.protocol!r}; expected key mean, or protocol corrected: a bare key "
+                "throughout is one of r-ROME's corrections"
+            )
+        if self.protocol == "code" and self.remember:
+            raise HparamsError(
+                "Rome: remember is true and the protocol 'code'; expected false there: the original forgets"
+            )
 
     def needed(self) -> frozenset[Need]:
         return self.needs - (frozenset() if self.use_second_moment else {"second_moment"})
@@ -113,7 +122,7 @@ class Rome(LocatingEditor):
             wanted = residual.T  # what the averaged key should have received
             shortfall = float((left @ (right @ keys.mean.double().T) - wanted).norm() / wanted.norm())
         update = ParameterUpdate.low_rank(lm, name, left, right)
-        known = edit_update_reports([request], name, geometry, keys, residual, solution)
+        known = edit_update_reports([request], name, keys, residual, solution)
         report = ParameterReport(parameter=name, ridge=0.0, shortfall=shortfall, solve_error=solution.solve_error)
         return EditResult(
             (update,),

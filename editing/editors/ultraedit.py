@@ -15,6 +15,7 @@ from editing.editor import (
     ParameterReport,
     ParameterUpdate,
     State,
+    check_parts,
     editor,
     require,
 )
@@ -23,7 +24,7 @@ from editing.lm import LanguageModel
 from editing.meta import Batches, cache_gradients, edit_batches, edited_modules, shapes_of
 from editing.requests import EditRequest
 from editing.spool import Spool
-from editing.weights import Part
+from editing.weights import PARTS, Part
 
 
 @editor("ultraedit")
@@ -54,8 +55,8 @@ class UltraEdit(BaseEditor):
             ridge=self.ridge > 0,
             microbatch=self.microbatch >= 0,
             chunk=self.chunk > 0,
-            parts=bool(self.parts),
         )
+        check_parts(self, self.parts, PARTS[:2])
 
     def ridge_for(self, n_edits: int) -> float:
         return self.ridge

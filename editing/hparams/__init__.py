@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
-        return isinstance(value, (int, float))
+        return isinstance(value, (int, float)) and isfinite(value)
     if isinstance(default, list):
         return isinstance(value, list) and all(_fits(item, (default or [0.0])[0]) for item in value)
     return isinstance(value, type(default))
@@ -102,6 +103,6 @@ def _fits(value: Any, default: Any) -> bool:
 def _kind(value: Any) -> str:
     """Return what a value is, as a message says it: ``int``, ``list of str``."""
     if not isinstance(value, list):
-        return type(value).__name__
+        return type(value).__name__ if not isinstance(value, float) or isfinite(value) else "not finite"
     kinds = sorted({type(item).__name__ for item in value or [0.0]})
     return f"list of {' and '.join(kinds)}"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from editing.lm import LanguageModel
+from editing.lm import LanguageModel, Site
 from editing.passes import first_of
 from editing.requests import EditRequest
 from editing.targets import KL_PROMPT, TargetHparams
@@ -163,16 +163,11 @@ def plain_emmet_solve(moment: Tensor, keys: Tensor, residual: Tensor, ridge: flo
 
 @torch.no_grad()
 def plain_moment(lm: LanguageModel, sequences: Sequence[Sequence[int]], layer: int) -> Tensor:
-    """Return one layer's second moment [d_in, d_in]: one text after another through the whole model."""
-    total, count, kept = torch.zeros((), device=lm.input_device), 0, []
-    handle = lm.mlp_out(layer).register_forward_pre_hook(lambda _module, args: kept.append(args[0][0]))
-    try:
-        for sequence in sequences:
-            lm.model(input_ids=torch.tensor([list(sequence)], device=lm.input_device))
-            keys = kept.pop()
-            total, count = total + keys.T @ keys, count + len(keys)
-    finally:
-        handle.remove()
+    """Return one layer's second moment [d_in, d_in]: one text after another, up to that layer."""
+    total, count, site = torch.zeros((), device=lm.input_device), 0, Site("key", layer)
+    for sequence in sequences:
+        keys = lm.states(pad_rows([sequence]), [site])[site][0]
+        total, count = total + keys.T @ keys, count + len(keys)
     return total / count
 
 

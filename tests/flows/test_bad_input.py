@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,6 +20,7 @@ from editing.families import FAMILIES
 from editing.hparams import editor_names
 from editing.lm import LanguageModel
 from editing.loading import load
+from editing.moments import SecondMoment
 from editing.requests import EditRequest
 from editing.tokens import PromptFormat
 from flows.plan import plan_experiment
@@ -151,9 +153,102 @@ def test_a_broken_facts_file(tmp_path: Path) -> None:
         write(tmp_path, facts={"name": "counterfact", "path": "bad.json"})
     )
     (tmp_path / "odd.json").write_text('[{"case_id": 3}]')
-    assert "record 3 lacks 'requested_rewrite'" in refusal(
-        write(tmp_path, facts={"name": "counterfact", "path": "odd.json"})
-    )
+    text = refusal(write(tmp_path, facts={"name": "counterfact", "path": "odd.json"}))
+    assert "record 3: found {'requested_rewrite.prompt': None" in text and "expected CounterFact's layout" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("not a record", "'a record'"),
+        ({"subject": 5}, "requested_rewrite.subject': 5"),
+        ({"prompt": None}, "requested_rewrite.prompt': None"),
+        ({"target_new": {"str": 5}}, "requested_rewrite.target_new.str': 5"),
+        ({"target_true": "Rome"}, "requested_rewrite.target_true.str': None"),
+        ({"paraphrase_prompts": "S is in"}, "paraphrase_prompts': 'S is in'"),
+        ({"neighborhood_prompts": ["", "x"]}, "neighborhood_prompts': ['', 'x']"),
+        ({"case_id": None}, "case_id': None"),
+    ],
+    ids=str,
+)
+def test_a_record_with_a_field_of_another_kind(tmp_path: Path, change: Any, named: str) -> None:
+    record: Any = {
+        "case_id": 7,
+        "requested_rewrite": {
+            "prompt": "{} works as a",
+            "subject": "Ada",
+            "target_new": {"str": "doctor"},
+            "target_true": {"str": "baker"},
+        },
+        "paraphrase_prompts": ["Ada is a"],
+    }
+    EditRequest.from_counterfact(record)
+    for key, value in change.items() if isinstance(change, dict) else ():
+        where = (
+            record if key in ("case_id", "paraphrase_prompts", "neighborhood_prompts") else record["requested_rewrite"]
+        )
+        where[key] = value
+    (tmp_path / "facts.json").write_text(json.dumps([record if isinstance(change, dict) else "a record"]))
+    text = refusal(write(tmp_path, facts={"name": "counterfact", "path": "facts.json", "size": 1}))
+    assert named in text and "expected CounterFact's layout" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"editors": [{"name": "memit", "context_tokens": 6}]}, "context_tokens = 6 is int, expected list of int"),
+        ({"editors": [{"name": "memit", "context_tokens": ["a"]}]}, "is list of str, expected list of int"),
+        ({"editors": [{"name": "memit", "context_tokens": [1.5]}]}, "is list of float, expected list of int"),
+        ({"editors": [{"name": "memit", "context_tokens": []}]}, "impossible values {'context_tokens': []}"),
+        ({"editors": [{"name": "memit", "context_starts": []}]}, "impossible values {'context_starts': []}"),
+        ({"editors": [{"name": "memit", "lr": float("inf")}]}, "lr = inf is not finite, expected float"),
+        ({"editors": [{"name": "ft", "decay_power": ["a", "b"]}]}, "is list of str, expected list of float"),
+        ({"editors": [{"name": "ft", "decay_power": [1000, 1]}]}, "impossible values {'decay_power'"),
+        ({"editors": [{"name": "ft", "decay_power": [-0.9, 0.2], "weight_decay": 0.5}]}, "expected one of them"),
+        ({"editors": [{"name": "ft", "parts": ["mlp_out", "mlp_out"]}]}, "each once"),
+        ({"editors": [{"name": "ft", "parts": [["mlp_out"]]}]}, "is list of list, expected list of str"),
+        ({"editors": [{"name": "ultraedit", "parts": ["block"]}]}, "UltraEdit: parts ['block']; expected some of"),
+        (
+            {"editors": [{"name": "rome", "preset": "r-rome-bare"}], "batch_sizes": [1], "protocol": "code"},
+            "key is 'bare'",
+        ),
+        ({"editors": [{"name": "malmen", "edits": 100000}]}, "leave 236, fewer than the 100000 that one step edits"),
+        ({"editors": ["malmen"], "training": {"validation": 1000}}, "lower training.validation"),
+        ({"editors": [{"name": "memit", "remember": True}], "mode": "independent"}, "mode: independent starts"),
+        ({"second_moment": {"jitter": float("inf")}}, "finite number"),
+        ({"second_moment": {"files": {}, "provenance": "x"}}, "at least 1 item"),
+        ({"layers": []}, "at least 1 item"),
+        ({"editors": [{"name": "memit", "batch_sizes": []}]}, "at least 1 item"),
+        ({"model": {"name": "factworld-tiny", "chat": True}}, "has no chat template"),
+    ],
+    ids=str,
+)
+def test_what_an_attack_found(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    assert expected in refusal(write(tmp_path, **changes))
+
+
+def test_published_moments_are_read_before_any_work(tmp_path: Path) -> None:
+    good = SecondMoment(torch.eye(160, dtype=torch.float64), 50)
+    good.write_npz(tmp_path / "good.npz")
+    content = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    SecondMoment(-good.matrix, 50).write_npz(tmp_path / "negative.npz")
+    SecondMoment(torch.eye(3, dtype=torch.float64), 50).write_npz(tmp_path / "small.npz")
+    np.savez(tmp_path / "complex.npz", **{"mom2.count": 5, "mom2.mom2": np.eye(160) * 1j})
+    expected = {
+        "cut": "cannot be read",
+        "empty": "cannot be read",
+        "negative": "positive squares",
+        "small": r"holds a matrix \[3, 3\]; expected \[160, 160\]",
+        "complex": "not real numbers",
+    }
+    for name, message in expected.items():
+        with pytest.raises(SpecError, match=message):
+            plan_experiment(
+                load_experiment(write(tmp_path, second_moment={"files": {0: f"{name}.npz"}, "provenance": "x"}))
+            )
+    plan_experiment(load_experiment(write(tmp_path, second_moment={"files": {0: "good.npz"}, "provenance": "x"})))
 
 
 def test_yaml_numbers_that_are_text(tmp_path: Path) -> None:

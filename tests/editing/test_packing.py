@@ -1,0 +1,86 @@
+"""Packed rows: each sequence sees its own tokens and nothing else, whatever stands beside it."""
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from editing.lm import KEPT_PREFIX, Site
+from editing.packing import pack, shared_prefix
+from editing.tokens import pad_rows
+from tests.bench.plain import plain_scores
+from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
+
+families = pytest.mark.parametrize("family", DECODERS)
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+def random_sequences(count: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Sequences over three tokens: many common beginnings, repetitions, and some that begin with others."""
+    rng = random.Random(seed)
+    return [tuple(rng.randrange(3) for _ in range(rng.randint(1, 9))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("row_tokens", [4, 12, 1000])
+def test_a_token_sees_exactly_its_own_sequence_up_to_itself(row_tokens: int) -> None:
+    sequences = random_sequences(60)
+    found = {}
+    for packed in pack(sequences, tokens=40, row_tokens=row_tokens):
+        assert packed.ids.numel() <= 40 or len(packed.ids) == 1
+        for number, row, path in packed.columns:
+            found[number] = tuple(packed.ids[row, list(path)].tolist())
+            assert packed.positions[row, list(path)].tolist() == list(range(len(path)))
+            for place, column in enumerate(path):
+                assert packed.sees[row, column].nonzero()[:, 0].tolist() == sorted(path[: place + 1])
+    assert [found[i] for i in range(len(sequences))] == sequences
+
+
+def test_what_sequences_begin_with_stands_in_a_row_once() -> None:
+    sequences = random_sequences(60)
+    (packed,) = pack(sequences, tokens=10_000, row_tokens=10_000)
+    beginnings = {sequence[:length] for sequence in sequences for length in range(1, len(sequence) + 1)}
+    assert packed.ids.shape == (1, len(beginnings))
+
+
+def test_a_common_beginning_leaves_a_token_of_each() -> None:
+    assert shared_prefix([(1, 2, 3), (1, 2, 4), (1, 2, 3, 5)]) == 2
+    assert shared_prefix([(1, 2), (1, 2)]) == 1
+    assert shared_prefix([(1, 2)]) == 0
+    assert shared_prefix([(1,), (2, 3)]) == 0
+
+
+@families
+def test_states_are_those_of_a_row_alone(family: str) -> None:
+    lm = random_lm(family)
+    prompts = [context + r.prompt for context in ("", "It rained all day. ", "It rained. ") for r in requests(4)]
+    sequences = lm.format.prompts(prompts)
+    at = [len(ids) - 1 - number % 2 for number, ids in enumerate(sequences)]
+    sites = [Site("key", 1), Site("block", 3)]
+    found = lm.states_at(sequences, at, sites)
+    for number, ids in enumerate(sequences):
+        alone = lm.states(pad_rows([ids]), sites)
+        for site in sites:
+            assert relative(found[site][number], alone[site][0, at[number]]) < TOLERANCE[family], (number, site)
+
+
+@families
+@pytest.mark.parametrize("beginning", ["", "long"])
+def test_scores_are_the_plain_ones(family: str, beginning: str) -> None:
+    """Also behind a common beginning that is long enough to be computed once for all rows."""
+    lm, facts = random_lm(family, std=0.2), requests(5)
+    start = " ".join(texts(4)[0].split()[:24]) + " " if beginning else ""
+    prompts = [start + r.prompt for r in facts]
+    shared = shared_prefix(lm.format.prompts(prompts))
+    assert (shared >= KEPT_PREFIX) == bool(beginning)
+    answers = [(r.target_new, r.target_true, "Middle Dutch") for r in facts]
+    expected = torch.stack([plain_scores(lm, [p], [mine])[0] for p, mine in zip(prompts, answers, strict=True)])
+    flat = lm.answer_logprobs([p for p in prompts for _ in range(3)], [a for mine in answers for a in mine])
+    found = torch.tensor([score.nll_sum for score in flat], dtype=torch.float64).reshape(5, 3)
+    assert relative(found, expected) < TOLERANCE[family]
+    lm.tokens_per_forward = 30
+    again = lm.answer_logprobs([p for p in prompts for _ in range(3)], [a for mine in answers for a in mine])
+    assert [s.argmax_ids for s in again] == [s.argmax_ids for s in flat]
