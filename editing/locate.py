@@ -29,6 +29,9 @@ from editing.targets import TargetHparams, Targets, optimise_targets
 Averaging = Literal["flat", "half_bare", "prefixes_only"]
 
 
+_KEY_AND_VALUE: tuple[Literal["key", "value"], ...] = ("key", "value")
+
+
 class Keys(NamedTuple):
     """Keys and values of a batch at one layer."""
 
@@ -42,9 +45,15 @@ class Keys(NamedTuple):
 
 
 def read_keys(
-    lm: LanguageModel, batch: Sequence[EditRequest], contexts: Sequence[str], layer: int, averaging: Averaging
-) -> Keys:
-    """Return the keys at each subject's last token, averaged over the contexts (the bare prompt comes first).
+    lm: LanguageModel,
+    batch: Sequence[EditRequest],
+    contexts: Sequence[str],
+    layers: Sequence[int],
+    averaging: Averaging,
+) -> dict[int, Keys]:
+    """Return the keys of each layer at each subject's last token, averaged over the contexts (the bare prompt comes first).
+
+    All layers are read in one pass.
 
     ``flat`` weighs all contexts alike (ROME's code), ``half_bare`` gives the bare prompt one half and the others
     together the other half (MEMIT's and EMMET's code), ``prefixes_only`` leaves the bare prompt out (the papers).
@@ -53,14 +62,15 @@ def read_keys(
     ends = [len(context) + request.subject_end for request in batch for context in contexts]
     # A causal model's key does not depend on what follows the subject, so the prompts end there.
     prompts = [(p.ids[: p.lookup + 1], p.lookup) for p in lm.format.lookups(texts, ends)]
-    key, value = Site("key", layer), Site("value", layer)
-    found = lm.states_at([ids for ids, _ in prompts], [at for _, at in prompts], [key, value])
-    n_contexts = len(contexts)
-    keys = found[key].unflatten(0, (len(batch), n_contexts))
-    values = found[value].unflatten(0, (len(batch), n_contexts))
-    weights = _context_weights(averaging, n_contexts).to(device=keys.device, dtype=keys.dtype)
-    mean = torch.einsum("c,eci->ei", weights, keys)
-    return Keys(mean, keys[:, 0], torch.einsum("c,eci->ei", weights, values), values[:, 0])
+    sites = [Site(kind, layer) for layer in layers for kind in _KEY_AND_VALUE]
+    found = lm.states_at([ids for ids, _ in prompts], [at for _, at in prompts], sites)
+    out = {}
+    for layer in layers:
+        keys, values = (found[Site(kind, layer)].unflatten(0, (len(batch), len(contexts))) for kind in _KEY_AND_VALUE)
+        weights = _context_weights(averaging, len(contexts)).to(device=keys.device, dtype=keys.dtype)
+        mean_key, mean_value = (torch.einsum("c,eci->ei", weights, states) for states in (keys, values))
+        out[layer] = Keys(mean_key, keys[:, 0], mean_value, values[:, 0])
+    return out
 
 
 def _context_weights(averaging: Averaging, count: int) -> Tensor:
@@ -243,7 +253,7 @@ class SpreadEditor(LocatingEditor):
             for index, layer in enumerate(layers):
                 name = lm.parameter_names(layer)["weight"]
                 geometry = artifacts.geometry_of(layer)
-                keys = read_keys(lm, batch, artifacts.contexts, layer, self.averaging)
+                keys = read_keys(lm, batch, artifacts.contexts, [layer], self.averaging)[layer]
                 present = self.present(lm, batch, layers[-1])
                 residual = (targets.value - present) / (len(layers) - index)
                 solution = self.solve(geometry, keys.mean, residual, state.get(f"keys.{layer}"))

@@ -88,7 +88,7 @@ class Rome(LocatingEditor):
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts, state: State
     ) -> list[EditResult]:
         targets = self.targets(lm, batch, layers, artifacts)
-        keys = read_keys(lm, batch, artifacts.contexts, layers[0], self.averaging)
+        keys = read_keys(lm, batch, artifacts.contexts, layers, self.averaging)[layers[0]]
         if self.key == "bare":
             keys = keys._replace(mean=keys.bare, mean_value=keys.bare_value)
         return [

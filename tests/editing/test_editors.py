@@ -78,7 +78,7 @@ def test_an_editor_that_remembers_at_ridge_0_keeps_what_earlier_keys_give(name: 
         editor = method(name, remember=remember)
         with lm.preserved(editor.parameter_names(lm, [layer])):
             result = apply(lm, editor, first, [layer], {}, inputs)
-            keys = read_keys(lm, first, CONTEXTS, layer, editor.averaging).mean  # type: ignore[attr-defined]
+            keys = read_keys(lm, first, CONTEXTS, [layer], editor.averaging)[layer].mean  # type: ignore[attr-defined]
             before = keys @ lm.weight(layer).T
             apply(lm, editor, second, [layer], result.state, inputs)
             drift[remember] = relative(keys @ lm.weight(layer).T, before)
@@ -240,7 +240,7 @@ def test_rome_without_the_second_moment_writes_along_the_key() -> None:
     editor = make_editor("rome", hparams)
     assert editor.needed() == {"contexts", "subject"}
     (update,) = editor.edit(lm, [fact], [1], {}, Artifacts(contexts=CONTEXTS)).updates
-    keys = read_keys(lm, [fact], CONTEXTS, 1, "flat")
+    keys = read_keys(lm, [fact], CONTEXTS, [1], "flat")[1]
     assert update.right is not None
     cosine = torch.nn.functional.cosine_similarity(update.right, keys.mean)
     assert float(cosine) == pytest.approx(1.0, abs=1e-12)
@@ -277,7 +277,7 @@ def test_keys_read_again_after_a_batch_are_those_that_it_was_solved_with() -> No
     editor: Any = method("alphaedit")
     state = apply(lm, editor, edits, layers, {}, inputs).state
     for layer in layers:
-        again = read_keys(lm, edits, inputs.contexts, layer, editor.averaging).mean
+        again = read_keys(lm, edits, inputs.contexts, [layer], editor.averaging)[layer].mean
         assert relative(state[f"keys.{layer}"], again) < 1e-12
 
 

@@ -75,7 +75,7 @@ def check_spread_batch(
     check_targets(editor.targets(lm, batch, layers, artifacts), arrays, prefix, "zs", arch)
     result = editor.edit(lm, batch, layers, {}, artifacts)
     for layer, update in zip(layers, result.updates, strict=True):
-        keys = read_keys(lm, batch, artifacts.contexts, layer, "half_bare").mean
+        keys = read_keys(lm, batch, artifacts.contexts, [layer], "half_bare")[layer].mean
         present = editor.present(lm, batch, layers[-1])
         before = lm.weight(layer).clone()
         update.apply(lm)
@@ -182,7 +182,7 @@ def check_rome(
     artifacts, arch = artifacts_of(golden), golden.arch
     targets = editor.targets(lm, [request], [layer], artifacts)
     check_targets(targets, arrays, "", "v_star", arch)
-    keys = read_keys(lm, [request], artifacts.contexts, layer, "flat")
+    keys = read_keys(lm, [request], artifacts.contexts, [layer], "flat")[layer]
     (update,) = apply(lm, editor, [request], [layer], {}, artifacts).updates
     assert update.left is not None and update.right is not None
     for name, array in {"k_star": keys.mean, "cur_input": keys.bare, "cur_output": keys.bare_value}.items():
@@ -229,7 +229,7 @@ def check_r_rome(
     hparams = ROME | target_hparams(settings) | {"protocol": "corrected", "key": key}
     editor, (layer,), artifacts = cast(Rome, make_editor("rome", hparams)), settings["layers"], artifacts_of(golden)
     check_targets(editor.targets(lm, [request], [layer], artifacts), mine, "", "v_star", golden.arch)
-    keys = read_keys(lm, [request], artifacts.contexts, layer, "flat")
+    keys = read_keys(lm, [request], artifacts.contexts, [layer], "flat")[layer]
     k, present = (keys.bare, keys.bare_value) if key == "bare" else (keys.mean, keys.mean_value)
     for name, array in {"k_star": k, "cur_input": k, "cur_output": present}.items():
         assert relative(array, mine[name]) <= STATE_TOLERANCE[golden.arch], name

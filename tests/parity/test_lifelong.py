@@ -46,7 +46,7 @@ def test_alphaedit(golden: Golden) -> None:
             assert (
                 relative(lm.parameter(name) - value, arrays[f"b{number}.dW_{layer}"]) <= UPDATE_TOLERANCE[golden.arch]
             )
-            after = read_keys(lm, batch, inputs.contexts, layer, editor.averaging).mean
+            after = read_keys(lm, batch, inputs.contexts, [layer], editor.averaging)[layer].mean
             assert relative(after, arrays[f"b{number}.keys_after_{layer}"]) <= UPDATE_TOLERANCE[golden.arch]
             kept = state[f"keys.{layer}"].double()
             cache = float((kept.T @ kept).norm())
