@@ -1,41 +1,23 @@
-"""A Hugging Face causal language model as editing sees it: weights to edit, states to read, a forward to restart."""
+"""A Hugging Face model with its tokenizer as editing sees it: answers to score, gradients to take, texts to sample."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Literal, NamedTuple
+from contextlib import ExitStack
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.families import submodule
+from editing.forward import ForwardPasses, Site, hooked, log_softmax
 from editing.heads import HEADS, AnswerRows, Ids, TokenChoice
-from editing.packing import Packed, pack, shared_prefix
-from editing.passes import (
-    KeptKeys,
-    Prefix,
-    UpperPass,
-    attention_masks,
-    causal_sight,
-    first_of,
-    map_calls,
-)
-from editing.tokens import PromptFormat, Rows, pad_rows
-from editing.weights import EditableWeights
+from editing.packing import pack, shared_prefix
+from editing.tokens import PromptFormat, pad_rows
+
+__all__ = ["AnswerScore", "LanguageModel", "Site", "log_softmax"]
 
 KEPT_PREFIX = 16
 """A common beginning of at least this many tokens is computed once for all rows; within a row it always is."""
-
-
-class Site(NamedTuple):
-    """A place to read: the edited projection's input (key) or output (value), attention's output, or a block's."""
-
-    kind: Literal["key", "value", "attention", "block"]
-    layer: int
-
-
-class _Enough(Exception):
-    pass
 
 
 class AnswerScore(NamedTuple):
@@ -57,7 +39,7 @@ class AnswerScore(NamedTuple):
         return self.n_correct == self.n_tokens
 
 
-class LanguageModel(EditableWeights):
+class LanguageModel(ForwardPasses):
     """A model with its tokenizer: states to read, answers to score, a forward pass to restart.
 
     Raises:
@@ -71,192 +53,6 @@ class LanguageModel(EditableWeights):
         self.tokenizer = tokenizer
         self.head = HEADS[self.family.head]
         self.format = PromptFormat(tokenizer, head=self.family.head, labels=model.config.label2id, chat=chat)
-        self.tokens_per_forward = 2048
-        """Padded tokens in one forward pass; more rows are split.  Changes results by rounding only."""
-        self.prompt_ends: tuple[int, ...] | None = None
-        """Tokens of each row's prompt, for patches; known while an answer is scored."""
-
-    # --- states
-
-    def module_at(self, site: Site) -> Any:
-        """Return the module whose output (or, for keys, input) a site is."""
-        if site.kind == "attention":
-            return submodule(self.block(site.layer), self.stack_of(site.layer)[1].attention)
-        return self.block(site.layer) if site.kind == "block" else self.mlp_out(site.layer)
-
-    @torch.no_grad()
-    def states(self, rows: Rows | Packed, sites: Sequence[Site]) -> dict[Site, Tensor]:
-        """Return the states [row, column, d] at each site; the forward ends at the deepest one."""
-        found: dict[Site, Tensor] = {}
-
-        def keep(site: Site, state: Tensor) -> None:
-            found[site] = state
-            if len(found) == len(set(sites)):
-                raise _Enough
-
-        with ExitStack() as stack:
-            for site in set(sites):
-                stack.enter_context(_reading(self.module_at(site), site, keep))
-            with suppress(_Enough):
-                self.forward_packed(rows) if isinstance(rows, Packed) else self.forward(rows)
-        return found
-
-    def states_at(
-        self, sequences: Sequence[Sequence[int]], at: Sequence[int], sites: Sequence[Site]
-    ) -> dict[Site, Tensor]:
-        """Return the states [row, d] at one position of each sequence, in as many forwards as memory asks for."""
-        parts: dict[Site, list[tuple[list[int], Tensor]]] = {site: [] for site in sites}
-        if self.packs:  # nothing after a position can change its state, and what sequences begin with is shared
-            heads = [sequence[: position + 1] for sequence, position in zip(sequences, at, strict=True)]
-            for packed in pack(heads, tokens=self.tokens_per_forward):
-                rows = torch.tensor([row for _, row, _ in packed.columns])
-                last = torch.tensor([path[-1] for _, _, path in packed.columns])
-                for site, state in self.states(packed, sites).items():
-                    parts[site].append(([number for number, _, _ in packed.columns], state[rows, last]))
-            return {site: _in_order(part, len(sequences)) for site, part in parts.items()}
-        for group in self.groups([len(sequence) for sequence in sequences]):
-            found = self.states(pad_rows([sequences[i] for i in group]), sites)
-            for site, state in found.items():
-                picked = state[torch.arange(len(group)), torch.tensor([at[i] for i in group])]
-                parts[site].append((group, picked))
-        return {site: _in_order(part, len(sequences)) for site, part in parts.items()}
-
-    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Return row indices in groups of similar length whose padded size stays within ``tokens_per_forward``."""
-        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-        groups: list[list[int]] = []
-        for index in order:
-            if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= self.tokens_per_forward:
-                groups[-1].append(index)
-            else:
-                groups.append([index])
-        return groups
-
-    @torch.no_grad()
-    def upper_pass(self, rows: Rows, first_block: int, *, first_column: int = 0) -> UpperPass:
-        """Run the model once and return its blocks from ``first_block`` on, ready to run again on other states.
-
-        With ``first_column`` the pass covers that column and the later ones; what the earlier ones give to attention is
-        kept. In a causal model nothing that happens from ``first_column`` on can change it.
-        """
-        (stack_of_blocks,) = self.family.stacks
-        blocks = tuple(submodule(self.model, stack_of_blocks.blocks)[first_block:])
-        final_norm = submodule(self.model, self.family.final_norm)
-        inputs: list[Tensor] = []
-        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-        def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = dict(kwargs)
-            inputs.append(args[0] if args else given.pop("hidden_states"))
-            calls.append((args[1:], given))
-
-        cache = DynamicCache() if first_column else None
-        with ExitStack() as stack:
-            for module in (*blocks, final_norm):
-                stack.enter_context(_hook(module.register_forward_pre_hook(record, with_kwargs=True)))
-            self.forward(rows, cache)
-        if cache is None:
-            return UpperPass(inputs[0], blocks, tuple(calls[:-1]), final_norm)
-        kept = KeptKeys(
-            {
-                index: (layer.keys[:, :, :first_column], layer.values[:, :, :first_column])
-                for index, layer in enumerate(cache.layers)
-                if index >= first_block
-            }
-        )
-
-        def crop(value: Any) -> Any:
-            if value is cache:
-                return kept
-            if not isinstance(value, Tensor) or value.ndim < 2:
-                return value
-            return value[:, :, first_column:] if value.ndim == 4 else value[:, first_column:]
-
-        return UpperPass(inputs[0][:, first_column:], blocks, map_calls(crop, calls[:-1]), final_norm)
-
-    def logits(self, final_states: Tensor) -> Tensor:
-        """Return vocabulary logits [..., vocab] of final normalised states [..., d], scaled and capped as the model does."""
-        out: Tensor = self.model.get_output_embeddings()(final_states)
-        config = self.model.config
-        if (scale := getattr(config, "logit_scale", None)) is not None:
-            out = out * scale
-        if (divisor := getattr(config, "logits_scaling", None)) is not None:
-            out = out / divisor
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-            out = cap * torch.tanh(out / cap)
-        return out
-
-    @torch.no_grad()
-    def next_logprobs(self, rows: Rows) -> Tensor:
-        """Return the log-probabilities [row, vocab] of the token after each row's last one."""
-        lengths = rows.mask.sum(1)
-        with self.prompts_end_at(tuple(lengths.tolist())):
-            final = self.forward(rows)
-        last = lengths.to(final.device) - 1
-        return log_softmax(self.logits(final[torch.arange(len(last), device=final.device), last]))
-
-    @property
-    def input_device(self) -> torch.device:
-        device: torch.device = submodule(self.model, self.family.embeddings).weight.device
-        return device
-
-    def forward(self, rows: Rows, cache: DynamicCache | None = None) -> Tensor:
-        """Return the final normalised states [row, column, d]; ``cache`` receives every column's keys and values."""
-        mask = rows.mask.to(self.input_device)
-        inputs: dict[str, Any] = {"input_ids": rows.ids.to(mask.device), "attention_mask": mask, "use_cache": False}
-        if cache is not None or getattr(self.model.config, "sliding_window", None) is not None:
-            # The mask is written out: behind a sliding window HF's gives NaN for padding that sees only padding, and a
-            # pass with a cache will be used without the earlier rows of its mask. Positions are counted from each row's
-            # first token, because rows may be padded on the left as well.
-            at = (mask.cumsum(1) - 1).clamp_min(0)
-            masks = attention_masks(causal_sight(mask), at, at, self.dtype, self.model.config)
-            inputs |= {"attention_mask": masks, "position_ids": at}
-        if cache is not None:
-            inputs |= {"past_key_values": cache, "use_cache": True}
-        with ExitStack() as stack:
-            self.patches.attach(self, stack)
-            final: Tensor = self.model.base_model(**inputs).last_hidden_state
-        return final
-
-    @property
-    def packs(self) -> bool:
-        """Whether sequences can share rows: in a decoder without patches, which look at whole rows."""
-        return self.family.head == "causal" and not self.patches
-
-    def forward_packed(self, packed: Packed, prefix: Prefix | None = None) -> Tensor:
-        """Return the final normalised states [row, column, d] of packed rows, each of which begins with ``prefix``."""
-        device = self.input_device
-        at, sees, length = packed.positions.to(device), packed.sees.to(device), 0
-        inputs: dict[str, Any] = {"input_ids": packed.ids.to(device), "use_cache": False}
-        key_at = at
-        if prefix is not None:
-            n_rows, width = at.shape
-            length = prefix.length
-            at = at + length
-            key_at = torch.cat([torch.arange(length, device=device).expand(n_rows, -1), at], 1)
-            sees = torch.cat([torch.ones(n_rows, width, length, dtype=torch.bool, device=device), sees], 2)
-            inputs |= {"past_key_values": prefix.cache(n_rows), "use_cache": True}
-        masks = attention_masks(sees, at, key_at, self.dtype, self.model.config)
-        final: Tensor = self.model.base_model(**inputs, attention_mask=masks, position_ids=at).last_hidden_state
-        return final
-
-    @torch.no_grad()
-    def prefix(self, ids: Ids) -> Prefix:
-        """Return the attention keys and values of tokens that many rows begin with."""
-        cache = DynamicCache()
-        self.forward(pad_rows([ids]), cache)
-        return Prefix(len(ids), tuple((layer.keys, layer.values) for layer in cache.layers))
-
-    @contextmanager
-    def prompts_end_at(self, ends: tuple[int, ...]) -> Iterator[None]:
-        """Inside, patches know how many tokens of each row are its prompt."""
-        self.prompt_ends = ends
-        try:
-            yield
-        finally:
-            self.prompt_ends = None
-
-    # --- answers
 
     @torch.no_grad()
     def answer_logprobs(self, prompts: Sequence[str], answers: Sequence[str]) -> list[AnswerScore]:
@@ -341,7 +137,7 @@ class LanguageModel(EditableWeights):
 
         with torch.enable_grad(), ExitStack() as stack:
             for name in modules:
-                stack.enter_context(_hook(submodule(self.model, name).register_forward_hook(watch(name))))
+                stack.enter_context(hooked(submodule(self.model, name).register_forward_hook(watch(name))))
             loss = self.answer_loss(rows)
             gradients = torch.autograd.grad(loss, [outputs[name] for name in modules])
         found = {}
@@ -386,30 +182,3 @@ def _scores(tails: Sequence[Ids], nll: Tensor, argmax: Tensor) -> Iterator[Answe
         total = float(nll[start:stop].sum())
         yield AnswerScore(total, len(tail), best, n_correct if total == total else 0)
         start = stop
-
-
-def log_softmax(logits: Tensor) -> Tensor:
-    """Return log-probabilities, in float32 at least."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-
-
-def _in_order(parts: list[tuple[list[int], Tensor]], count: int) -> Tensor:
-    order = torch.tensor([index for group, _ in parts for index in group])
-    joined = torch.cat([state for _, state in parts])
-    out = torch.empty_like(joined)
-    out[order.to(joined.device)] = joined
-    return out[:count]
-
-
-@contextmanager
-def _hook(handle: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _reading(module: nn.Module, site: Site, keep: Callable[[Site, Tensor], None]) -> Any:
-    if site.kind == "key":
-        return _hook(module.register_forward_pre_hook(lambda _module, args: keep(site, args[0])))
-    return _hook(module.register_forward_hook(lambda _module, _args, output: keep(site, first_of(output))))

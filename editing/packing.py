@@ -47,8 +47,8 @@ class _Row:
         """Return how many of its first tokens the sequence shares with the one added last."""
         return _alike(self._last[0], sequence)
 
-    def add(self, number: int, sequence: Sequence[int]) -> None:
-        path = list(self._last[1][: self.shared(sequence)])
+    def add(self, number: int, sequence: Sequence[int], *, alone: bool = False) -> None:
+        path = [] if alone else list(self._last[1][: self.shared(sequence)])
         for position in range(len(path), len(sequence)):
             self.parents.append(path[-1] if path else -1)
             path.append(len(self.ids))
@@ -81,8 +81,22 @@ def pack(sequences: Sequence[Sequence[int]], *, tokens: int, row_tokens: int = R
     return [_packed(batch) for batch in batches]
 
 
-def _packed(rows: Sequence[_Row]) -> Packed:
-    width = len(rows[0].ids)
+def side_by_side(groups: Sequence[Sequence[Sequence[int]]]) -> Packed:
+    """Return one row per group, its sequences next to each other with nothing shared, and a column of padding at the end.
+
+    Sequences are numbered through all groups.
+    """
+    rows, number = [], 0
+    for group in groups:
+        rows.append(_Row())
+        for sequence in group:
+            rows[-1].add(number, sequence, alone=True)
+            number += 1
+    return _packed(rows, padding=1)
+
+
+def _packed(rows: Sequence[_Row], *, padding: int = 0) -> Packed:
+    width = max(len(row.ids) for row in rows) + padding
     ids, positions = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
     sees = np.zeros((len(rows), width, width), bool)
     columns = []

@@ -59,6 +59,28 @@ class UpperPass:
         return UpperPass(self.hidden[rows], self._blocks, map_calls(pick, self._calls), self._final_norm)
 
 
+def cut_columns(value: Any, kept: Tensor, live: Tensor, width: int) -> Any:
+    """Return a block's argument for the ``live`` columns: of rows [row, width, ...] those, of a mask what they see.
+
+    A mask [row, 1, width, width] becomes [row, 1, live, kept + live].
+
+    Args:
+        kept, live: int64 [row, n], columns.
+    """
+    if not isinstance(value, Tensor) or value.ndim < 2:
+        return value
+    rows = torch.arange(len(live), device=value.device)[:, None]
+    kept, live = kept.to(value.device), live.to(value.device)
+    if value.ndim == 4 and value.shape[-2:] == (width, width):
+        seen = torch.cat([kept, live], 1)
+        return value.expand(len(live), -1, -1, -1)[rows[..., None], :, live[:, :, None], seen[:, None]].permute(
+            0, 3, 1, 2
+        )
+    if value.shape[1] == width:
+        return value.expand(len(live), *value.shape[1:])[rows, live]
+    return value
+
+
 def first_of(output: Any) -> Tensor:
     """Return a block's state: a tensor in some families and versions, a tuple that begins with it in others."""
     state: Tensor = output[0] if isinstance(output, tuple) else output

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from editing.lm import LanguageModel, Site, log_softmax
+from editing.packing import Packed, side_by_side
 from editing.passes import UpperPass
 from editing.requests import EditRequest
-from editing.tokens import align_rows
 
 KL_PROMPT = "{} is a"
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
@@ -101,7 +101,7 @@ def optimise_targets(
     """
     facts = _tokenise(lm, requests, contexts)
     # What lies before a subject's last token never changes: only the columns from there on are computed again.
-    lengths = [max(len(ids) - at for ids, at in zip(f.ids, f.lookups, strict=True)) * len(f.ids) for f in facts]
+    lengths = [sum(len(ids) - at for ids, at in zip(f.ids, f.lookups, strict=True)) for f in facts]
     parts = []
     for group in lm.groups(lengths):
         parts.append((group, _optimise_group(lm, [facts[i] for i in group], layer, hparams, site)))
@@ -134,11 +134,22 @@ def _tokenise(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequ
     return facts
 
 
-class _LossIndex(NamedTuple):
-    """Where the loss reads, for the facts still in the batch (a fact's rows are consecutive)."""
+class _Columns(NamedTuple):
+    """Where a fact's sequences stand among the columns that run again: each from its lookup token to its end."""
 
-    rows: Tensor  # [position] row of each target token's prediction
-    at: Tensor  # [position] column, counted from the lookup token
+    lookups: list[int]
+    """Of each sequence, the KL prompt's last."""
+    live: list[int]
+    """The same columns, as they stand in the packed row."""
+
+
+class _LossIndex(NamedTuple):
+    """Where the loss reads, for the facts still in the batch; rows are facts, columns those that run again."""
+
+    shifted: tuple[Tensor, Tensor]  # [sequence] rows and columns of the lookup tokens
+    predicted: tuple[
+        Tensor, Tensor
+    ]  # [position] of each target token's prediction, then [edit] of the KL prompts' lookups
     token: Tensor  # [position] the target's token
     weight: Tensor  # [position] 1 / (target tokens · contexts)
     fact: Tensor  # [position]
@@ -148,13 +159,12 @@ def _optimise_group(
     lm: LanguageModel, facts: list[_FactRows], layer: int, hparams: TargetHparams, site: Literal["value", "block"]
 ) -> Targets:
     through_norm = site == "value" and lm.family.normed_value
-    width = len(facts[0].ids)
-    sequences = [ids for fact in facts for ids in fact.ids]
-    rows, column = align_rows(sequences, [at for fact in facts for at in fact.lookups])
-    upper = lm.upper_pass(rows, layer if through_norm else layer + 1, first_column=column)
+    packed = side_by_side([fact.ids for fact in facts])
+    columns = _columns(facts, packed)
+    upper = lm.upper_pass_at(packed, [mine.live for mine in columns], layer if through_norm else layer + 1)
     module = lm.mlp_out(layer) if through_norm else None
     if site == "block":
-        initial = upper.hidden[::width, 0].clone()
+        initial = upper.hidden[:, 0].clone()  # the bare prompt comes first, and begins at its lookup token
     else:
         bare = Site("value", layer)
         initial = lm.states_at([fact.ids[0] for fact in facts], [fact.lookups[0] for fact in facts], [bare])[bare]
@@ -166,10 +176,10 @@ def _optimise_group(
     active = list(range(len(facts)))
     delta, adam = torch.zeros_like(initial), _Adam(initial, hparams.lr)
     before: Tensor | None = None  # log-probabilities at the KL row before any change
-    index = _loss_index(facts, width)
+    index = _loss_index(facts, columns)
     for step in range(hparams.steps):
         free = delta.clone().requires_grad_(True)
-        nll, now = _losses(lm, upper, free, index, width, module)
+        nll, now = _losses(lm, upper, free, index, module)
         before = now.detach() if before is None else before
         kl = (now.exp() * (now - before)).sum(1)
         decay = hparams.weight_decay * free.norm(dim=1) / size[active] ** 2
@@ -186,47 +196,64 @@ def _optimise_group(
                 final[active[local]] = delta[local]
             keep = (~done).nonzero()[:, 0]
             active = [active[local] for local in keep.tolist()]
-            kept_rows = (keep[:, None] * width + torch.arange(width, device=keep.device)).flatten()
-            upper = upper.select(kept_rows)
-            index = _loss_index([facts[i] for i in active], width)
+            upper = upper.select(keep)
+            index = _loss_index([facts[i] for i in active], [columns[i] for i in active])
             delta, gradient, before = delta[keep], gradient[keep], before[keep]
             adam.select(keep)
         delta = _clamped(adam.step(delta, gradient), hparams.clamp * size[active])
     return Targets(initial, final, losses)
 
 
-def _loss_index(facts: list[_FactRows], width: int) -> _LossIndex:
+def _columns(facts: Sequence[_FactRows], packed: Packed) -> list[_Columns]:
+    paths: list[list[tuple[int, ...]]] = [[] for _ in facts]
+    for _, row, path in packed.columns:
+        paths[row].append(path)
+    out = []
+    for fact, mine in zip(facts, paths, strict=True):
+        found = _Columns([], [])
+        for path, lookup in zip(mine, fact.lookups, strict=True):
+            found.lookups.append(len(found.live))
+            found.live.extend(path[lookup:])
+        out.append(found)
+    return out
+
+
+def _loss_index(facts: Sequence[_FactRows], columns: Sequence[_Columns]) -> _LossIndex:
     entries = [
         (
-            fact_index * width + row,
-            head - 1 + k - fact.lookups[row],
+            row,
+            columns[row].lookups[number] + head - 1 + k - fact.lookups[number],
             token,
             1.0 / (len(fact.target) * len(fact.heads)),
-            fact_index,
         )
-        for fact_index, fact in enumerate(facts)
-        for row, head in enumerate(fact.heads)
+        for row, fact in enumerate(facts)
+        for number, head in enumerate(fact.heads)
         for k, token in enumerate(fact.target)
     ]
-    rows, at, token, weight, owner = zip(*entries, strict=True)
-    as_index = torch.tensor
+    rows, at, token, weight = (list(column) for column in zip(*entries, strict=True))
+    shifted = [(row, column) for row, mine in enumerate(columns) for column in mine.lookups]
+    kl = [mine.lookups[-1] for mine in columns]
     return _LossIndex(
-        as_index(rows), as_index(at), as_index(token), torch.tensor(weight, dtype=torch.float64), as_index(owner)
+        (torch.tensor([row for row, _ in shifted]), torch.tensor([column for _, column in shifted])),
+        (torch.tensor([*rows, *range(len(facts))]), torch.tensor([*at, *kl])),
+        torch.tensor(token),
+        torch.tensor(weight, dtype=torch.float64),
+        torch.tensor(rows),
     )
 
 
 def _losses(
-    lm: LanguageModel, upper: UpperPass, delta: Tensor, index: _LossIndex, width: int, module: nn.Module | None
+    lm: LanguageModel, upper: UpperPass, delta: Tensor, index: _LossIndex, module: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
-    """Return each fact's NLL [edit] and its log-probabilities [edit, vocab] at the KL row's lookup token.
+    """Return each fact's NLL [edit] and its log-probabilities [edit, vocab] at the KL prompt's lookup token.
 
-    ``delta`` is added to the upper pass's first column, or to that of ``module``'s output.
+    ``delta`` is added to the upper pass's states at the lookup tokens, or to those of ``module``'s output.
     """
     hidden, device = upper.hidden, upper.hidden.device
-    shift = delta.repeat_interleave(width, dim=0)[:, None]
+    shifted = tuple(part.to(device) for part in index.shifted)
 
     def moved(state: Tensor) -> Tensor:
-        return torch.cat([state[:, :1] + shift.to(state.dtype), state[:, 1:]], dim=1)
+        return state.index_put(shifted, delta[shifted[0]].to(state.dtype), accumulate=True)
 
     if module is None:
         states = upper(moved(hidden))
@@ -236,13 +263,12 @@ def _losses(
             states = upper(hidden)
         finally:
             handle.remove()
-    kl_rows = torch.arange(width - 1, hidden.shape[0], width)
-    picked = torch.cat([states[index.rows, index.at], states[kl_rows, 0]])
-    logprobs = log_softmax(lm.logits(picked))
-    n_targets = len(index.rows)
+    rows, at = (part.to(device) for part in index.predicted)
+    logprobs = log_softmax(lm.logits(states[rows, at]))
+    n_targets = len(index.token)
     token_nll = -logprobs[:n_targets].gather(1, index.token[:, None].to(device))[:, 0]
     weighted = token_nll * index.weight.to(device=device, dtype=token_nll.dtype)
-    nll = torch.zeros(len(kl_rows), dtype=token_nll.dtype, device=device)
+    nll = torch.zeros(len(delta), dtype=token_nll.dtype, device=device)
     return nll.index_add(0, index.fact.to(device), weighted), logprobs[n_targets:]
 
 

@@ -15,7 +15,7 @@ TEXTS_AT_ONCE = 256
 
 
 class Rows(NamedTuple):
-    """Padded token rows; right-padded unless :func:`align_rows` made them."""
+    """Right-padded token rows."""
 
     ids: Tensor
     """int64 [row, token]"""
@@ -39,15 +39,6 @@ def pad_rows(sequences: Sequence[Sequence[int]]) -> Rows:
         ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.int64)
         mask[row, : len(sequence)] = 1
     return Rows(ids, mask)
-
-
-def align_rows(sequences: Sequence[Sequence[int]], at: Sequence[int]) -> tuple[Rows, int]:
-    """Return the sequences as rows, padded on both sides so that position ``at`` of each is in one column; and the column."""
-    column = max(at)
-    rows = pad_rows([(0,) * (column - position) + tuple(ids) for ids, position in zip(sequences, at, strict=True)])
-    for row, position in enumerate(at):
-        rows.mask[row, : column - position] = 0
-    return rows, column
 
 
 class PromptFormat:

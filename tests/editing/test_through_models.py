@@ -15,8 +15,9 @@ from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
 from editing.lm import LanguageModel, Site
 from editing.moments import MomentAccumulator, collect_moments
+from editing.packing import side_by_side
 from editing.targets import TargetHparams, optimise_targets
-from editing.tokens import Rows, align_rows, pad_rows
+from editing.tokens import Rows, pad_rows
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
 
 HPARAMS = TargetHparams(steps=6, lr=0.1, weight_decay=0.1, clamp=4.0, kl_weight=0.0625)
@@ -82,12 +83,13 @@ def test_padded_rows_see_what_a_sliding_window_lets_a_row_alone_see(family: str)
     alone = [narrow.model(input_ids=torch.tensor([ids])).logits[0] for ids in sequences]
     final = narrow.forward(pad_rows(sequences))
     lookups = [len(ids) - 2 for ids in sequences]
-    rows, column = align_rows(sequences, lookups)
-    upper = narrow.upper_pass(rows, 2, first_column=column)
-    cut = narrow.logits(upper(upper.hidden))
+    packed = side_by_side([sequences])
+    live = [path[at:] for (_, _, path), at in zip(packed.columns, lookups, strict=True)]
+    upper = narrow.upper_pass_at(packed, [[column for part in live for column in part]], 2)
+    cut = narrow.logits(upper(upper.hidden))[0].unflatten(0, (len(sequences), 2))
     for row, expected in enumerate(alone):
         assert relative(narrow.logits(final[row, : len(expected)]), expected) < TOLERANCE[family]
-        assert relative(cut[row, :2], expected[-2:]) < TOLERANCE[family]
+        assert relative(cut[row], expected[-2:]) < TOLERANCE[family]
         assert relative(wide.model(input_ids=torch.tensor([sequences[-1]])).logits[0], alone[-1]) > 1e-4, "it matters"
 
 
