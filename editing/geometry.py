@@ -99,7 +99,7 @@ class KeyGeometry:
 
     def solve_moment(self, columns: Tensor) -> Tensor:
         """Return ``C⁻¹ columns`` [d_in, n] in float64."""
-        return torch.cholesky_solve(columns.double(), self.factor)
+        return _solve(self.factor, columns.double())
 
     def times_moment(self, rows: Tensor) -> Tensor:
         """Return ``rows C`` [n, d_in] in float64."""
@@ -179,9 +179,9 @@ class KeyGeometry:
         factor, info = torch.linalg.cholesky_ex(system)
         if int(info) != 0:
             raise SolveError(_unsolvable(contradictions, len(gram), len(k), ridge, None))
-        right = torch.cholesky_solve(c_inv_k.T, factor)
-        # Equal keys slip through Cholesky by rounding, so the answer itself is checked.
-        missed = r @ (right @ k) - r
+        right = _solve(factor, c_inv_k.T)
+        # ΔK - R: by its formula at a ridge; at ridge 0 equal keys slip through Cholesky by rounding, so the answer is checked.
+        missed = -ridge * _solve(factor, r.T).T if ridge else r @ (right @ k) - r
         shortfall = _relative(missed, r)
         if ridge == 0 and not shortfall <= MAX_SHORTFALL:
             raise SolveError(_unsolvable(contradictions, len(gram), len(k), ridge, shortfall))
@@ -190,7 +190,7 @@ class KeyGeometry:
             left=r,
             right=right,
             shortfall=shortfall,
-            solve_error=self._solve_error(k, r, right, missed, ridge),
+            solve_error=self._solve_error(k, r, right, ridge),
             direction=c_inv_k.T,
             q=q,
             disturbance=r_norm**2 * q / (q + ridge) ** 2,
@@ -198,14 +198,15 @@ class KeyGeometry:
             contradictions=contradictions,
         )
 
-    def _solve_error(self, k: Tensor, r: Tensor, right: Tensor, missed: Tensor, ridge: float) -> float:
+    def _solve_error(self, k: Tensor, r: Tensor, right: Tensor, ridge: float) -> float:
         """Estimate how far ``Δ(KKᵀ + ridge·C)`` is from ``RKᵀ``: exactly, it would cost as much as the solve."""
         draw = torch.Generator().manual_seed(0)
         probes = torch.randn(len(k), PROBES, generator=draw, dtype=torch.float64).to(k.device)
         wanted = k.T @ probes
-        # Δ(KKᵀ + ridge·C) - RKᵀ, with ΔK - R = `missed`.
-        error = missed @ wanted + ridge * (r @ (right @ self.times_moment(probes.T).T))
-        return _relative(error, r @ wanted)
+        found = right @ (k @ wanted)
+        if ridge:
+            found += ridge * (right @ self.times_moment(probes.T).T)
+        return _relative(r @ (found - wanted), r @ wanted)
 
 
 class EuclideanGeometry(KeyGeometry):
@@ -225,6 +226,13 @@ class EuclideanGeometry(KeyGeometry):
     def remember(self, keys: Tensor, *, ridge: float) -> KeyGeometry:
         one = torch.eye(keys.shape[1], dtype=torch.float64, device=self.moment.device)
         return KeyGeometry(one, one).remember(keys, ridge=ridge)
+
+
+def _solve(factor: Tensor, columns: Tensor) -> Tensor:
+    """Return ``(L Lᵀ)⁻¹ columns`` by two triangular solves: on a CPU twice as fast as torch.cholesky_solve."""
+    half = torch.linalg.solve_triangular(factor, columns, upper=False)
+    whole: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+    return whole
 
 
 def _relative(difference: Tensor, reference: Tensor) -> float:
