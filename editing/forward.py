@@ -178,19 +178,15 @@ class ForwardPasses(EditableWeights):
         device: torch.device = submodule(self.model, self.family.embeddings).weight.device
         return device
 
-    def forward(self, rows: Rows, cache: DynamicCache | None = None) -> Tensor:
-        """Return the final normalised states [row, column, d]; ``cache`` receives every column's keys and values."""
+    def forward(self, rows: Rows) -> Tensor:
+        """Return the final normalised states [row, column, d]."""
         mask = rows.mask.to(self.input_device)
         inputs: dict[str, Any] = {"input_ids": rows.ids.to(mask.device), "attention_mask": mask, "use_cache": False}
-        if cache is not None or getattr(self.model.config, "sliding_window", None) is not None:
-            # The mask is written out: behind a sliding window HF's gives NaN for padding that sees only padding, and a
-            # pass with a cache will be used without the earlier rows of its mask. Positions are counted from each row's
-            # first token, because rows may be padded on the left as well.
+        if getattr(self.model.config, "sliding_window", None) is not None:
+            # The mask is written out: behind a sliding window HF's gives NaN for padding that sees only padding.
             at = (mask.cumsum(1) - 1).clamp_min(0)
             masks = attention_masks(causal_sight(mask), at, at, self.dtype, self.model.config)
             inputs |= {"attention_mask": masks, "position_ids": at}
-        if cache is not None:
-            inputs |= {"past_key_values": cache, "use_cache": True}
         with ExitStack() as stack:
             self.patches.attach(self, stack)
             final: Tensor = self.model.base_model(**inputs).last_hidden_state
@@ -207,7 +203,7 @@ class ForwardPasses(EditableWeights):
         ``cache`` receives every column's keys and values.
         """
         device = self.input_device
-        at, sees, length = packed.positions.to(device), packed.sees.to(device), 0
+        at, sees = packed.positions.to(device), packed.sees.to(device)
         inputs: dict[str, Any] = {"input_ids": packed.ids.to(device), "use_cache": False}
         key_at = at
         if prefix is not None:
@@ -227,7 +223,8 @@ class ForwardPasses(EditableWeights):
     def prefix(self, ids: Ids) -> Prefix:
         """Return the attention keys and values of tokens that many rows begin with."""
         cache = DynamicCache()
-        self.forward(pad_rows([ids]), cache)
+        (row,) = pack([ids], tokens=len(ids))
+        self.forward_packed(row, cache=cache)
         return Prefix(len(ids), tuple((layer.keys, layer.values) for layer in cache.layers))
 
     @contextmanager
@@ -238,8 +235,6 @@ class ForwardPasses(EditableWeights):
             yield
         finally:
             self.prompt_ends = None
-
-    # --- answers
 
 
 def log_softmax(logits: Tensor) -> Tensor:

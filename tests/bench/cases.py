@@ -6,6 +6,7 @@ official code; rows named ``…_once`` show what remains without that.
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,18 +35,15 @@ def targets(
     """Targets of MEMIT and EMMET for several facts at once."""
     lm = model(family)
     facts = requests(lm, max(n_fast, max(PLAIN_FACTS) + 1))
-    site = "value" if lm.family.normed_value else "block"
+    site: Literal["value", "block"] = "value" if lm.family.normed_value else "block"
     chosen = [facts[i] for i in PLAIN_FACTS]
 
     def slow() -> Tensor:
-        found = [
-            plain.plain_target(lm, r, contexts(), LAYER, MEMIT, site=site, logits_twice=twice)  # type: ignore[arg-type]
-            for r in chosen
-        ]
+        found = [plain.plain_target(lm, r, contexts(), LAYER, MEMIT, site=site, logits_twice=twice) for r in chosen]
         return torch.stack([initial + delta for initial, delta, _ in found])
 
     def fast() -> Tensor:
-        return optimise_targets(lm, facts[:n_fast], contexts(), LAYER, MEMIT, site=site).value  # type: ignore[arg-type]
+        return optimise_targets(lm, facts[:n_fast], contexts(), LAYER, MEMIT, site=site).value
 
     suffix = ("" if family == "gpt2" else f"_{family}") + ("" if twice else "_once")
     return Contest(

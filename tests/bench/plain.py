@@ -184,7 +184,7 @@ def plain_scores(lm: LanguageModel, prompts: Sequence[str], answers: Sequence[Se
         -sum(logprobs[row, len(head) - 1 + k, token] for k, token in enumerate(tail))
         for row, (head, tail) in enumerate(zip(heads, tails, strict=True))
     ]
-    return torch.stack(nll).unflatten(0, (len(prompts), -1))  # type: ignore[arg-type]
+    return torch.stack(nll).unflatten(0, (len(prompts), -1))
 
 
 @torch.no_grad()
