@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from editing.families import submodule
-from editing.heads import Ids
 from editing.packing import Packed, pack
 from editing.passes import (
     KeptKeys,
@@ -19,10 +18,17 @@ from editing.passes import (
     causal_sight,
     cut_columns,
     first_of,
+    hooked,
     map_calls,
 )
 from editing.tokens import Rows, pad_rows
 from editing.weights import EditableWeights
+
+CPU_OVERHEAD, ACCELERATOR_OVERHEAD = 32, 512
+"""Tokens whose time a pass costs beyond its tokens: matrix products of few rows run below the rate of large ones.
+
+The former is measured (docs/log.md), the latter an estimate.
+"""
 
 
 class Site(NamedTuple):
@@ -88,48 +94,67 @@ class ForwardPasses(EditableWeights):
         return {site: _in_order(part, len(sequences)) for site, part in parts.items()}
 
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Return row indices in groups of similar length whose padded size stays within ``tokens_per_forward``."""
+        """Return row indices in groups of similar length whose padded size stays within ``tokens_per_forward``.
+
+        Of all such groups of rows in order of length, those with the least padding and overhead.
+        """
+        overhead = CPU_OVERHEAD if self.input_device.type == "cpu" else ACCELERATOR_OVERHEAD
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-        groups: list[list[int]] = []
-        for index in order:
-            if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= self.tokens_per_forward:
-                groups[-1].append(index)
-            else:
-                groups.append([index])
+        cost, stop = [0] * (len(order) + 1), [0] * len(order)  # of the rows from each one on, and where its group ends
+        for start in reversed(range(len(order))):
+            longest = lengths[order[start]]
+            fits = max(1, self.tokens_per_forward // max(longest, 1))
+            ends = range(start + 1, min(start + fits, len(order)) + 1)
+            costs = [overhead + (end - start) * longest + cost[end] for end in ends]
+            cost[start] = min(costs)
+            stop[start] = ends[costs.index(cost[start])]
+        groups, start = [], 0
+        while start < len(order):
+            groups.append(order[start : stop[start]])
+            start = stop[start]
         return groups
 
     @torch.no_grad()
     def upper_pass(self, rows: Rows, first_block: int) -> UpperPass:
         """Run the model once and return its blocks from ``first_block`` on, ready to run again on other states."""
         states, calls, blocks, final_norm = self._recorded(first_block, lambda: self.forward(rows))
-        return UpperPass(states, blocks, map_calls(lambda value: value, calls), final_norm)
+        return UpperPass(states, blocks, map_calls(lambda value: value, calls), final_norm, self._last_mlp(first_block))
 
     @torch.no_grad()
-    def upper_pass_at(self, packed: Packed, live: Sequence[Sequence[int]], first_block: int) -> UpperPass:
+    def upper_pass_at(
+        self, packed: Packed, live: Sequence[Sequence[int]], first_block: int, prefix: Prefix | None = None
+    ) -> UpperPass:
         """As :meth:`upper_pass`, for some columns of packed rows; of the others only what attention sees is kept.
 
         Args:
             packed: Its last column is padding in every row.
             live: Columns of each row that will be run again.  No other column may see one of them.
+            prefix: Of ``packed.head``, if there is one.
 
         Returns:
             A pass over [row, longest of live]; what a row lacks is padding.
         """
-        width = packed.ids.shape[1]
+        n_head, width = packed.n_head, packed.ids.shape[1]
+        padding = n_head + width - 1
         used: list[set[int]] = [set() for _ in live]
         for _, row, path in packed.columns:
             used[row].update(path)
         fixed = [sorted(mine - set(chosen)) for mine, chosen in zip(used, live, strict=True)]
-        kept, again = _padded_columns(fixed, width - 1), _padded_columns(live, width - 1)
-        cache = DynamicCache()
-        states, calls, blocks, final_norm = self._recorded(
-            first_block, lambda: self.forward_packed(packed, cache=cache)
-        )
+        kept, again = _padded_columns(fixed, padding), _padded_columns(live, padding)
+        cache = DynamicCache() if prefix is None else prefix.cache(len(live))
+        states, calls, blocks, final_norm = self._recorded(first_block, lambda: self.forward_packed(packed, cache))
         rows = torch.arange(len(live), device=states.device)[:, None]
         deep = {index: layer for index, layer in enumerate(cache.layers) if index >= first_block}
         seen = KeptKeys({i: (_columns(layer.keys, kept), _columns(layer.values, kept)) for i, layer in deep.items()})
-        cut = map_calls(lambda value: seen if value is cache else cut_columns(value, kept, again, width), calls)
-        return UpperPass(states[rows, again.to(states.device)], blocks, cut, final_norm)
+        cut = map_calls(lambda value: seen if value is cache else cut_columns(value, kept, again, width, n_head), calls)
+        hidden = states[rows, again.to(states.device) - n_head]
+        return UpperPass(hidden, blocks, cut, final_norm, self._last_mlp(first_block))
+
+    def _last_mlp(self, first_block: int) -> Any:
+        if first_block >= self.n_layers - 1:
+            return None  # a caller may add something at that MLP's output
+        path = self.stack_of(self.n_layers - 1)[1].mlp_out
+        return submodule(self.block(self.n_layers - 1), path.rpartition(".")[0])
 
     def _recorded(
         self, first_block: int, run: Callable[[], Tensor]
@@ -197,35 +222,45 @@ class ForwardPasses(EditableWeights):
         """Whether sequences can share rows: in a decoder without patches, which look at whole rows."""
         return self.family.head == "causal" and not self.patches
 
-    def forward_packed(self, packed: Packed, prefix: Prefix | None = None, cache: DynamicCache | None = None) -> Tensor:
-        """Return the final normalised states [row, column, d] of packed rows, each of which begins with ``prefix``.
+    def forward_packed(self, packed: Packed, cache: DynamicCache | None = None) -> Tensor:
+        """Return the final normalised states [row, column, d] of packed rows.
 
-        ``cache`` receives every column's keys and values.
+        Args:
+            cache: Begins with the keys and values of ``packed.head``, if there is one; receives every column's.
+        """
+        at, key_at = packed.positions, packed.positions
+        if packed.head is not None:
+            key_at = torch.cat([packed.head.positions.expand(len(at), -1), at], 1)
+        return self.forward_seeing(packed.ids, at, packed.sees, key_at, cache)
+
+    def forward_seeing(
+        self, ids: Tensor, at: Tensor, sees: Tensor, key_at: Tensor, cache: DynamicCache | None = None
+    ) -> Tensor:
+        """Return the final normalised states [row, column, d] of tokens with given places and sights.
+
+        Args:
+            ids: int64 [row, column]
+            at: int64 [row, column], places in the text.
+            sees: bool [row, column, key], the cache's columns first.
+            key_at: int64 [row, key], their places.
+            cache: Earlier columns' keys and values; receives those of these.
         """
         device = self.input_device
-        at, sees = packed.positions.to(device), packed.sees.to(device)
-        inputs: dict[str, Any] = {"input_ids": packed.ids.to(device), "use_cache": False}
-        key_at = at
-        if prefix is not None:
-            n_rows, width = at.shape
-            length = prefix.length
-            at = at + length
-            key_at = torch.cat([torch.arange(length, device=device).expand(n_rows, -1), at], 1)
-            sees = torch.cat([torch.ones(n_rows, width, length, dtype=torch.bool, device=device), sees], 2)
-            cache = prefix.cache(n_rows)
+        inputs: dict[str, Any] = {"input_ids": ids.to(device), "position_ids": at.to(device), "use_cache": False}
         if cache is not None:
             inputs |= {"past_key_values": cache, "use_cache": True}
-        masks = attention_masks(sees, at, key_at, self.dtype, self.model.config)
-        final: Tensor = self.model.base_model(**inputs, attention_mask=masks, position_ids=at).last_hidden_state
+        inputs["attention_mask"] = attention_masks(
+            sees.to(device), inputs["position_ids"], key_at.to(device), self.dtype, self.model.config
+        )
+        final: Tensor = self.model.base_model(**inputs).last_hidden_state
         return final
 
     @torch.no_grad()
-    def prefix(self, ids: Ids) -> Prefix:
-        """Return the attention keys and values of tokens that many rows begin with."""
+    def prefix(self, head: Packed) -> Prefix:
+        """Return the attention keys and values of a row that stands in front of others."""
         cache = DynamicCache()
-        (row,) = pack([ids], tokens=len(ids))
-        self.forward_packed(row, cache=cache)
-        return Prefix(len(ids), tuple((layer.keys, layer.values) for layer in cache.layers))
+        self.forward_packed(head, cache)
+        return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
 
     @contextmanager
     def prompts_end_at(self, ends: tuple[int, ...]) -> Iterator[None]:
@@ -260,15 +295,6 @@ def _in_order(parts: list[tuple[list[int], Tensor]], count: int) -> Tensor:
     out = torch.empty_like(joined)
     out[order.to(joined.device)] = joined
     return out[:count]
-
-
-@contextmanager
-def hooked(handle: Any) -> Iterator[None]:
-    """Inside, a hook is on; given is what registering it returned."""
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _reading(module: nn.Module, site: Site, keep: Callable[[Site, Tensor], None]) -> Any:

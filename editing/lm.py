@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.families import submodule
-from editing.forward import ForwardPasses, Site, hooked, log_softmax
+from editing.forward import ForwardPasses, Site, log_softmax
+from editing.generation import generate
 from editing.heads import HEADS, AnswerRows, Ids, TokenChoice
-from editing.packing import pack, shared_prefix
-from editing.tokens import PromptFormat, pad_rows
+from editing.packing import one_row, pack, shared_prefix
+from editing.passes import hooked
+from editing.tokens import PromptFormat
 
 __all__ = ["AnswerScore", "LanguageModel", "Site", "log_softmax"]
 
@@ -80,20 +82,21 @@ class LanguageModel(ForwardPasses):
     def _score_packed(self, heads: Sequence[Ids], tails: Sequence[Ids]) -> list[AnswerScore]:
         """Score pairs in packed rows: answers share their prompt, prompts what they begin with."""
         shared = shared_prefix(heads)
-        prefix = self.prefix(heads[0][:shared]) if shared >= KEPT_PREFIX else None
-        cut = shared if prefix is not None else 0
-        sequences = [(head + tail[:-1])[cut:] for head, tail in zip(heads, tails, strict=True)]
+        first = one_row(heads[0][:shared]) if shared >= KEPT_PREFIX else None
+        prefix = None if first is None else self.prefix(first)
+        sequences = [head + tail[:-1] for head, tail in zip(heads, tails, strict=True)]
         scores: list[AnswerScore | None] = [None] * len(heads)
-        for packed in pack(sequences, tokens=self.tokens_per_forward):
+        for packed in pack(sequences, tokens=self.tokens_per_forward, head=first):
             numbers = [number for number, _, _ in packed.columns]
-            width = packed.ids.shape[1]
+            n_rows, width = packed.ids.shape
             places = [
-                row * width + column
+                row * width + column - packed.n_head
                 for number, row, path in packed.columns
-                for column in path[len(heads[number]) - 1 - cut :]
+                for column in path[len(heads[number]) - 1 :]
             ]
             read, which = torch.tensor(places).unique(return_inverse=True)
-            final = self.forward_packed(packed, prefix).flatten(0, 1)
+            cache = None if prefix is None else prefix.cache(n_rows)
+            final = self.forward_packed(packed, cache).flatten(0, 1)
             logprobs = log_softmax(self.logits(final[read.to(final.device)]))
             token = torch.tensor([token for number in numbers for token in tails[number]])
             nll = -logprobs[which.to(logprobs.device), token.to(logprobs.device)].double().cpu()
@@ -158,17 +161,19 @@ class LanguageModel(ForwardPasses):
         An empty start is the start-of-text token.
         """
         generator = torch.Generator().manual_seed(seed)
+        special = self.tokenizer.all_special_ids
+
+        def draw(logprobs: Tensor) -> Tensor:
+            allowed = logprobs.double().cpu().index_fill(1, torch.tensor(special), -torch.inf)
+            best = allowed.topk(min(top_k, allowed.shape[1]))
+            drawn = torch.multinomial(best.values.softmax(1), 1, generator=generator)
+            return best.indices.gather(1, drawn)[:, 0]
+
         texts = []
-        special = set(self.tokenizer.all_special_ids)
-        for ids in self.format.prompts(starts):
-            grown = list(ids) or [self.tokenizer.bos_token_id]
-            for _ in range(n_tokens):
-                logprobs = self.next_logprobs(pad_rows([grown]))[0].double().cpu()
-                logprobs[list(special)] = -torch.inf
-                best = logprobs.topk(min(top_k, len(logprobs)))
-                drawn = torch.multinomial(best.values.softmax(0), 1, generator=generator)
-                grown.append(int(best.indices[drawn]))
-            texts.append(self.format.decode([token for token in grown if token not in special]).strip())
+        for ids in self.format.prompts(starts):  # one by one: what a start draws does not depend on the others' lengths
+            head = tuple(ids) or (self.tokenizer.bos_token_id,)
+            (tail,) = generate(self, [head], n_tokens, draw)
+            texts.append(self.format.decode([token for token in (*head, *tail) if token not in special]).strip())
         return texts
 
 

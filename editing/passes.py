@@ -1,6 +1,7 @@
 """Running a model's upper blocks again on other states, without the columns that never change."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,12 +38,23 @@ class UpperPass:
     _blocks: tuple[Any, ...]
     _calls: Calls
     _final_norm: Any
+    _last_mlp: Any = None
+    """The last block's MLP; nothing of what it gives is seen by another column."""
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """Return the final normalised states [row, column, d] for ``hidden`` in place of :attr:`hidden`."""
-        for block, (args, kwargs) in zip(self._blocks, self._calls, strict=True):
+    def __call__(self, hidden: Tensor, read: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return the final normalised states [row, column, d] for ``hidden`` in place of :attr:`hidden`.
+
+        Args:
+            read: int64 [n] rows and columns; only there are they computed to the end, and returned, [n, d].
+        """
+        for block, (args, kwargs) in zip(self._blocks[:-1], self._calls[:-1], strict=True):
             hidden = first_of(block(hidden, *args, **kwargs))
-        normed: Tensor = self._final_norm(hidden)
+        with ExitStack() as stack:
+            if read is not None and self._last_mlp is not None:
+                stack.enter_context(_only_at(self._last_mlp, read))
+            for block, (args, kwargs) in zip(self._blocks[-1:], self._calls[-1:], strict=True):
+                hidden = first_of(block(hidden, *args, **kwargs))
+        normed: Tensor = self._final_norm(hidden if read is None else hidden[read])
         return normed
 
     def select(self, rows: Tensor) -> "UpperPass":
@@ -56,28 +68,54 @@ class UpperPass:
                 return value[rows.to(value.device)]
             return value
 
-        return UpperPass(self.hidden[rows], self._blocks, map_calls(pick, self._calls), self._final_norm)
+        calls = map_calls(pick, self._calls)
+        return UpperPass(self.hidden[rows], self._blocks, calls, self._final_norm, self._last_mlp)
 
 
-def cut_columns(value: Any, kept: Tensor, live: Tensor, width: int) -> Any:
+@contextmanager
+def _only_at(module: Any, read: tuple[Tensor, Tensor]) -> Iterator[None]:
+    """Inside, a module works on the columns ``read`` of its input, all different, and gives 0 in the others."""
+    shapes: list[torch.Size] = []
+
+    def narrow(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        shapes.append(args[0].shape)
+        return (args[0][read], *args[1:])
+
+    def spread(_module: Any, _args: Any, output: Tensor) -> Tensor:
+        return output.new_zeros(shapes.pop()).index_put(read, output)
+
+    with hooked(module.register_forward_pre_hook(narrow)), hooked(module.register_forward_hook(spread)):
+        yield
+
+
+@contextmanager
+def hooked(handle: Any) -> Iterator[None]:
+    """Inside, a hook is on; given is what registering it returned."""
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def cut_columns(value: Any, kept: Tensor, live: Tensor, width: int, n_head: int) -> Any:
     """Return a block's argument for the ``live`` columns: of rows [row, width, ...] those, of a mask what they see.
 
-    A mask [row, 1, width, width] becomes [row, 1, live, kept + live].
+    A mask [row, 1, width, n_head + width] becomes [row, 1, live, kept + live].
 
     Args:
-        kept, live: int64 [row, n], columns.
+        kept, live: int64 [row, n], columns; those of the head are in front.
     """
     if not isinstance(value, Tensor) or value.ndim < 2:
         return value
     rows = torch.arange(len(live), device=value.device)[:, None]
     kept, live = kept.to(value.device), live.to(value.device)
-    if value.ndim == 4 and value.shape[-2:] == (width, width):
-        seen = torch.cat([kept, live], 1)
+    if value.ndim == 4 and value.shape[-2:] == (width, n_head + width):
+        seen, live = torch.cat([kept, live], 1), live - n_head
         return value.expand(len(live), -1, -1, -1)[rows[..., None], :, live[:, :, None], seen[:, None]].permute(
             0, 3, 1, 2
         )
     if value.shape[1] == width:
-        return value.expand(len(live), *value.shape[1:])[rows, live]
+        return value.expand(len(live), *value.shape[1:])[rows, live - n_head]
     return value
 
 
@@ -131,14 +169,13 @@ def causal_sight(mask: Tensor) -> Tensor:
 
 
 class Prefix(NamedTuple):
-    """Attention keys and values of the tokens that many rows begin with, computed once."""
+    """Attention keys and values of the columns in front of many rows (``Packed.head``), computed once."""
 
-    length: int
     kept: tuple[tuple[Tensor, Tensor], ...]
-    """Per layer, [1, head, token, d]."""
+    """Per layer, [1, attention head, column, d]."""
 
     def cache(self, n_rows: int) -> DynamicCache:
-        """Return a Hugging Face cache that begins with these tokens in each row."""
+        """Return a Hugging Face cache that begins with these columns in each row."""
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(self.kept):
             cache.update(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1), layer)

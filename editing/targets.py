@@ -5,14 +5,15 @@ ROME calls it v*, MEMIT and EMMET z.  All editors share this one optimisation.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from editing.lm import LanguageModel, Site, log_softmax
-from editing.packing import Packed, side_by_side
-from editing.passes import UpperPass
+from editing.packing import common_front, side_by_side
+from editing.passes import UpperPass, hooked
 from editing.requests import EditRequest
 
 KL_PROMPT = "{} is a"
@@ -71,6 +72,26 @@ class _FactRows(NamedTuple):
     heads: list[int]
     """Length of the prompt part of each rewriting row; the target's tokens are predicted from ``head - 1`` on."""
 
+    @property
+    def n_live(self) -> int:
+        """Columns that run again: what lies before a subject's last token never changes."""
+        return sum(len(ids) - at for ids, at in zip(self.ids, self.lookups, strict=True))
+
+    @property
+    def live_lookups(self) -> tuple[int, ...]:
+        """Of each sequence, where its lookup token stands among the live columns."""
+        lengths = [len(ids) - at for ids, at in zip(self.ids, self.lookups, strict=True)]
+        return tuple(accumulate(lengths[:-1], initial=0))
+
+    @property
+    def live_predicted(self) -> tuple[int, ...]:
+        """Where each context's target tokens are predicted, among the live columns."""
+        return tuple(
+            at + head - 1 + k - lookup
+            for at, head, lookup in zip(self.live_lookups, self.heads, self.lookups, strict=False)
+            for k in range(len(self.target))
+        )
+
 
 def optimise_targets(
     lm: LanguageModel,
@@ -100,13 +121,13 @@ def optimise_targets(
             output itself.
     """
     facts = _tokenise(lm, requests, contexts)
-    # What lies before a subject's last token never changes: only the columns from there on are computed again.
-    lengths = [sum(len(ids) - at for ids, at in zip(f.ids, f.lookups, strict=True)) for f in facts]
-    parts = []
-    for group in lm.groups(lengths):
-        parts.append((group, _optimise_group(lm, [facts[i] for i in group], layer, hparams, site)))
-    order = torch.tensor([i for group, _ in parts for i in group]).argsort()
-    return Targets(*(torch.cat([getattr(part, field) for _, part in parts])[order] for field in Targets._fields))
+    batches: list[list[int]] = [[]]
+    for number, fact in enumerate(facts):
+        if batches[-1] and sum(facts[i].n_live for i in batches[-1]) + fact.n_live > lm.tokens_per_forward:
+            batches.append([])
+        batches[-1].append(number)
+    found = [_optimise_batch(lm, [facts[i] for i in batch], layer, hparams, site) for batch in batches]
+    return Targets(*(torch.cat([getattr(part, field) for part in found]) for field in Targets._fields))
 
 
 def _tokenise(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequence[str]) -> list[_FactRows]:
@@ -134,37 +155,66 @@ def _tokenise(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequ
     return facts
 
 
-class _Columns(NamedTuple):
-    """Where a fact's sequences stand among the columns that run again: each from its lookup token to its end."""
+@dataclass(frozen=True)
+class _Part:
+    """Some of a batch's facts, of similar length: one row each in the passes of the blocks above the edited layer.
 
-    lookups: list[int]
-    """Of each sequence, the KL prompt's last."""
-    live: list[int]
-    """The same columns, as they stand in the packed row."""
+    Attributes:
+        facts: int64 [row], numbers in the batch.
+        upper: The pass; its columns are of each of a fact's sequences those from the lookup token on.
+        lookups: Of each row, the column of each sequence's lookup token, the KL prompt's last.
+        predicted: Of each row, the columns in which the target's tokens are predicted, context by context.
+    """
+
+    facts: Tensor
+    upper: UpperPass
+    lookups: tuple[tuple[int, ...], ...]
+    predicted: tuple[tuple[int, ...], ...]
+
+    def select(self, rows: Tensor) -> "_Part":
+        chosen = rows.tolist()
+        return _Part(
+            self.facts[rows],
+            self.upper.select(rows),
+            tuple(self.lookups[row] for row in chosen),
+            tuple(self.predicted[row] for row in chosen),
+        )
+
+    def states(self, delta: Tensor, module: nn.Module | None) -> Tensor:
+        """Return the final states [n, d], with ``delta`` [row, d] added at the lookup tokens.
+
+        Row by row where the target's tokens are predicted, then each row's at the KL prompt's lookup token.
+        """
+        device = delta.device
+        shifted = _places(self.lookups, device)
+        predicted = _places(self.predicted, device)
+        kl = _places([mine[-1:] for mine in self.lookups], device)
+        read = (torch.cat([predicted[0], kl[0]]), torch.cat([predicted[1], kl[1]]))
+
+        def moved(state: Tensor) -> Tensor:
+            return state.index_put(shifted, delta[shifted[0]].to(state.dtype), accumulate=True)
+
+        if module is None:
+            return self.upper(moved(self.upper.hidden), read)
+        with hooked(module.register_forward_hook(lambda _module, _args, output: moved(output))):
+            return self.upper(self.upper.hidden, read)
 
 
-class _LossIndex(NamedTuple):
-    """Where the loss reads, for the facts still in the batch; rows are facts, columns those that run again."""
-
-    shifted: tuple[Tensor, Tensor]  # [sequence] rows and columns of the lookup tokens
-    predicted: tuple[
-        Tensor, Tensor
-    ]  # [position] of each target token's prediction, then [edit] of the KL prompts' lookups
-    token: Tensor  # [position] the target's token
-    weight: Tensor  # [position] 1 / (target tokens · contexts)
-    fact: Tensor  # [position]
+def _places(columns: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return rows and columns, each int64 [n], of the columns listed for each row."""
+    rows = [row for row, mine in enumerate(columns) for _ in mine]
+    flat = [column for mine in columns for column in mine]
+    return torch.tensor(rows, device=device), torch.tensor(flat, device=device)
 
 
-def _optimise_group(
+def _optimise_batch(
     lm: LanguageModel, facts: list[_FactRows], layer: int, hparams: TargetHparams, site: Literal["value", "block"]
 ) -> Targets:
     through_norm = site == "value" and lm.family.normed_value
-    packed = side_by_side([fact.ids for fact in facts])
-    columns = _columns(facts, packed)
-    upper = lm.upper_pass_at(packed, [mine.live for mine in columns], layer if through_norm else layer + 1)
     module = lm.mlp_out(layer) if through_norm else None
-    if site == "block":
-        initial = upper.hidden[:, 0].clone()  # the bare prompt comes first, and begins at its lookup token
+    parts = _parts(lm, facts, layer if through_norm else layer + 1)
+    if site == "block":  # the bare prompt comes first, and begins at its lookup token
+        initial = torch.cat([part.upper.hidden[:, 0] for part in parts])[_inverse(parts)]
     else:
         bare = Site("value", layer)
         initial = lm.states_at([fact.ids[0] for fact in facts], [fact.lookups[0] for fact in facts], [bare])[bare]
@@ -172,104 +222,99 @@ def _optimise_group(
     initial = initial.to(torch.promote_types(initial.dtype, torch.float32))
     size = initial.norm(dim=1)
     losses = torch.full((len(facts), hparams.steps, 4), torch.nan, dtype=torch.float64)
-    final = torch.zeros_like(initial)
-    active = list(range(len(facts)))
     delta, adam = torch.zeros_like(initial), _Adam(initial, hparams.lr)
-    before: Tensor | None = None  # log-probabilities at the KL row before any change
-    index = _loss_index(facts, columns)
+    before: Tensor | None = None  # log-probabilities at the KL prompts before any change, of all facts
     for step in range(hparams.steps):
-        free = delta.clone().requires_grad_(True)
-        nll, now = _losses(lm, upper, free, index, module)
-        before = now.detach() if before is None else before
-        kl = (now.exp() * (now - before)).sum(1)
+        active = torch.cat([part.facts for part in parts])
+        free = delta[active].requires_grad_(True)
+        nll, now = _losses(lm, parts, facts, free, module)
+        before = now.detach()[_inverse(parts)] if before is None else before
+        kl = (now.exp() * (now - before[active])).sum(1)
         decay = hparams.weight_decay * free.norm(dim=1) / size[active] ** 2
         total = nll + hparams.kl_weight * kl + decay
-        parts = torch.stack([total, nll, hparams.kl_weight * kl, decay], dim=1)
-        losses[active, step] = parts.detach().double().cpu()
-        done = total.detach() < hparams.stop_loss
-        if step == hparams.steps - 1 or bool(done.all()):
-            final[active] = delta
+        pieces = torch.stack([total, nll, hparams.kl_weight * kl, decay], dim=1)
+        losses[active.cpu(), step] = pieces.detach().double().cpu()
+        going = (total.detach() >= hparams.stop_loss) | total.detach().isnan()
+        if step == hparams.steps - 1 or not bool(going.any()):
             break
         (gradient,) = torch.autograd.grad(total.sum(), free)
-        if bool(done.any()):
-            for local in done.nonzero()[:, 0].tolist():
-                final[active[local]] = delta[local]
-            keep = (~done).nonzero()[:, 0]
-            active = [active[local] for local in keep.tolist()]
-            upper = upper.select(keep)
-            index = _loss_index([facts[i] for i in active], [columns[i] for i in active])
-            delta, gradient, before = delta[keep], gradient[keep], before[keep]
-            adam.select(keep)
-        delta = _clamped(adam.step(delta, gradient), hparams.clamp * size[active])
-    return Targets(initial, final, losses)
+        moved = active[going]
+        found = adam.step(moved, delta[moved], gradient[going])
+        delta[moved] = _clamped(found, hparams.clamp * size[moved])
+        if not bool(going.all()):
+            parts = _still(parts, going)
+    return Targets(initial, delta, losses)
 
 
-def _columns(facts: Sequence[_FactRows], packed: Packed) -> list[_Columns]:
-    paths: list[list[tuple[int, ...]]] = [[] for _ in facts]
-    for _, row, path in packed.columns:
-        paths[row].append(path)
-    out = []
-    for fact, mine in zip(facts, paths, strict=True):
-        found = _Columns([], [])
-        for path, lookup in zip(mine, fact.lookups, strict=True):
-            found.lookups.append(len(found.live))
-            found.live.extend(path[lookup:])
-        out.append(found)
-    return out
+def _parts(lm: LanguageModel, facts: Sequence[_FactRows], first_block: int) -> list[_Part]:
+    """Return the facts in parts of similar length, ready for the blocks from ``first_block`` on."""
+    # Contexts stand in front of every fact's prompt; their keys and values are computed once.
+    limits = [min(at) for at in zip(*(fact.lookups for fact in facts), strict=True)]
+    front = common_front([fact.ids for fact in facts], limits)
+    prefix = None if front.head is None else lm.prefix(front.head)
+    parts = []
+    for group in lm.groups([fact.n_live for fact in facts]):
+        mine = [facts[i] for i in group]
+        packed = side_by_side([fact.ids for fact in mine], front)
+        paths: list[list[tuple[int, ...]]] = [[] for _ in mine]
+        for _, row, path in packed.columns:
+            paths[row].append(path)
+        live = [
+            [column for path, at in zip(rows, fact.lookups, strict=True) for column in path[at:]]
+            for rows, fact in zip(paths, mine, strict=True)
+        ]
+        upper = lm.upper_pass_at(packed, live, first_block, prefix)
+        index = torch.tensor(group, device=upper.hidden.device)
+        parts.append(_Part(index, upper, tuple(f.live_lookups for f in mine), tuple(f.live_predicted for f in mine)))
+    return parts
 
 
-def _loss_index(facts: Sequence[_FactRows], columns: Sequence[_Columns]) -> _LossIndex:
-    entries = [
-        (
-            row,
-            columns[row].lookups[number] + head - 1 + k - fact.lookups[number],
-            token,
-            1.0 / (len(fact.target) * len(fact.heads)),
-        )
-        for row, fact in enumerate(facts)
-        for number, head in enumerate(fact.heads)
-        for k, token in enumerate(fact.target)
-    ]
-    rows, at, token, weight = (list(column) for column in zip(*entries, strict=True))
-    shifted = [(row, column) for row, mine in enumerate(columns) for column in mine.lookups]
-    kl = [mine.lookups[-1] for mine in columns]
-    return _LossIndex(
-        (torch.tensor([row for row, _ in shifted]), torch.tensor([column for _, column in shifted])),
-        (torch.tensor([*rows, *range(len(facts))]), torch.tensor([*at, *kl])),
-        torch.tensor(token),
-        torch.tensor(weight, dtype=torch.float64),
-        torch.tensor(rows),
-    )
+def _still(parts: Sequence[_Part], going: Tensor) -> list[_Part]:
+    """Return the parts without the facts that are done; ``going`` is bool [edit], in the parts' order."""
+    kept, start = [], 0
+    for part in parts:
+        stop = start + len(part.facts)
+        rows = going[start:stop].nonzero()[:, 0]
+        if len(rows):
+            kept.append(part if len(rows) == len(part.facts) else part.select(rows))
+        start = stop
+    return kept
+
+
+def _inverse(parts: Sequence[_Part]) -> Tensor:
+    """Return where in the parts' order each fact stands."""
+    return torch.cat([part.facts for part in parts]).argsort()
 
 
 def _losses(
-    lm: LanguageModel, upper: UpperPass, delta: Tensor, index: _LossIndex, module: nn.Module | None
+    lm: LanguageModel, parts: Sequence[_Part], facts: Sequence[_FactRows], delta: Tensor, module: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
     """Return each fact's NLL [edit] and its log-probabilities [edit, vocab] at the KL prompt's lookup token.
 
-    ``delta`` is added to the upper pass's states at the lookup tokens, or to those of ``module``'s output.
+    ``delta`` [edit, d] is added to the upper pass's states at the lookup tokens, or to those of ``module``'s output.
+    Facts are in the parts' order.
     """
-    hidden, device = upper.hidden, upper.hidden.device
-    shifted = tuple(part.to(device) for part in index.shifted)
-
-    def moved(state: Tensor) -> Tensor:
-        return state.index_put(shifted, delta[shifted[0]].to(state.dtype), accumulate=True)
-
-    if module is None:
-        states = upper(moved(hidden))
-    else:
-        handle = module.register_forward_hook(lambda _module, _args, output: moved(output))
-        try:
-            states = upper(hidden)
-        finally:
-            handle.remove()
-    rows, at = (part.to(device) for part in index.predicted)
-    logprobs = log_softmax(lm.logits(states[rows, at]))
-    n_targets = len(index.token)
-    token_nll = -logprobs[:n_targets].gather(1, index.token[:, None].to(device))[:, 0]
-    weighted = token_nll * index.weight.to(device=device, dtype=token_nll.dtype)
-    nll = torch.zeros(len(delta), dtype=token_nll.dtype, device=device)
-    return nll.index_add(0, index.fact.to(device), weighted), logprobs[n_targets:]
+    order = [int(i) for part in parts for i in part.facts.tolist()]
+    rewriting, kl, start = [], [], 0
+    for part in parts:
+        stop = start + len(part.facts)
+        states = part.states(delta[start:stop], module)
+        rewriting.append(states[: -len(part.facts)])
+        kl.append(states[-len(part.facts) :])
+        start = stop
+    # One product for all parts: the vocabulary's weights are read once.
+    logprobs = log_softmax(lm.logits(torch.cat([*rewriting, *kl])))
+    contexts = [
+        (place, facts[i], token) for place, i in enumerate(order) for _ in facts[i].heads for token in facts[i].target
+    ]
+    token = torch.tensor([token for _, _, token in contexts], device=logprobs.device)
+    weight = [1.0 / (len(fact.target) * len(fact.heads)) for _, fact, _ in contexts]
+    nll = -logprobs[: len(token)].gather(1, token[:, None])[:, 0]
+    weighted = nll * torch.tensor(weight, dtype=nll.dtype, device=nll.device)
+    place = torch.tensor([place for place, _, _ in contexts], device=nll.device)
+    return torch.zeros(len(delta), dtype=nll.dtype, device=nll.device).index_add(0, place, weighted), logprobs[
+        len(token) :
+    ]
 
 
 def _clamped(delta: Tensor, largest: Tensor) -> Tensor:
@@ -279,20 +324,18 @@ def _clamped(delta: Tensor, largest: Tensor) -> Tensor:
 
 
 class _Adam:
-    """Adam on rows that may leave: torch's optimiser cannot drop rows, and its momentum would move finished ones."""
+    """Adam on rows that may leave: torch's optimiser would move finished ones by their momentum."""
 
     def __init__(self, like: Tensor, lr: float) -> None:
         self._lr = lr
         self._mean, self._square = torch.zeros_like(like), torch.zeros_like(like)
         self._steps = 0
 
-    def select(self, rows: Tensor) -> None:
-        self._mean, self._square = self._mean[rows], self._square[rows]
-
-    def step(self, value: Tensor, gradient: Tensor) -> Tensor:
+    def step(self, rows: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        """Return the moved values [n, d] of the ``rows``, int64 [n]; all rows given have been given at each step before."""
         self._steps += 1
         one, two = ADAM_BETAS
-        self._mean = self._mean * one + gradient * (1 - one)
-        self._square = self._square * two + gradient * gradient * (1 - two)
-        root = (self._square / (1 - two**self._steps)).sqrt() + ADAM_EPS
-        return value - self._lr / (1 - one**self._steps) * self._mean / root
+        self._mean[rows] = mean = self._mean[rows] * one + gradient * (1 - one)
+        self._square[rows] = square = self._square[rows] * two + gradient * gradient * (1 - two)
+        root = (square / (1 - two**self._steps)).sqrt() + ADAM_EPS
+        return value - self._lr / (1 - one**self._steps) * mean / root

@@ -2,9 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,13 +14,20 @@ REPEATS = 3
 Work = Callable[[], Any]
 
 
+class Part(NamedTuple):
+    """A piece of the work on some items; fewer than one where it is done in part."""
+
+    work: Work
+    n_items: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contest:
     """A plain and a fast way to one result.
 
     Attributes:
-        plain: Does ``n_plain`` items.
-        fast: Does ``n_fast`` items.
+        plain: Its time per item is the sum of its parts'.
+        fast: The same, of the fast way.
         error: Relative difference of their results.
         target: Ratio of times per item that must be reached.
         tolerance: Largest error.
@@ -28,10 +35,8 @@ class Contest:
     """
 
     name: str
-    plain: Work
-    n_plain: int
-    fast: Work
-    n_fast: int
+    plain: Sequence[Part]
+    fast: Sequence[Part]
     error: float
     target: float
     tolerance: float = 1e-4
@@ -94,24 +99,32 @@ def gemm_rate(device: str, dtype: torch.dtype) -> float:
         for _ in range(8):
             a @ b
 
-    return 8 * 2 * rows * inner * columns / min(timed(work, device) for _ in range(5))
+    return 8 * 2 * rows * inner * columns / statistics.median(timed(work, device) for _ in range(5))
 
 
 def measure(contest: Contest, device: str = "cpu") -> Measured:
     """Time both ways in turn, ``REPEATS`` times, with the GEMM rate beside each pair, and take medians."""
-    per_plain = flops(contest.plain) / contest.n_plain if contest.counted else None
-    per_fast = flops(contest.fast) / contest.n_fast if contest.counted else None
+
+    def counted(parts: Sequence[Part]) -> float | None:
+        return sum(flops(work) / n for work, n in parts) if contest.counted else None
+
+    def seconds(parts: Sequence[Part]) -> float:
+        return sum(timed(work, device) / n for work, n in parts)
+
+    per_plain, per_fast = counted(contest.plain), counted(contest.fast)
     plain, fast, rates = [], [], []
     for _ in range(REPEATS):
-        plain.append(timed(contest.plain, device) / contest.n_plain)
-        fast.append(timed(contest.fast, device) / contest.n_fast)
+        plain.append(seconds(contest.plain))
         rates.append(gemm_rate(device, contest.gemm_dtype))
+        fast.append(seconds(contest.fast))
+        rates.append(gemm_rate(device, contest.gemm_dtype))
+    rate = statistics.median(rates)
     ratio = statistics.median(slow / quick for slow, quick in zip(plain, fast, strict=True))
 
     def share(per_item: float | None, seconds: list[float]) -> float | None:
         if per_item is None:
             return None
-        return statistics.median(per_item / s / rate for s, rate in zip(seconds, rates, strict=True))
+        return per_item / statistics.median(seconds) / rate
 
     efficiency = share(per_fast, fast)
     reached = contest.efficiency is None or (efficiency is not None and efficiency >= contest.efficiency)

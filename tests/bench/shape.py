@@ -4,6 +4,7 @@ Facts and contexts are the fact world's; :data:`ROW_TOKENS` holds their token le
 between versions: they are part of what the targets mean.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ def fixed_shape(family: str = "gpt2", *, dtype: torch.dtype = torch.float32, dev
     return LanguageModel(model.to(device), build_tokenizer(bos=False), name=f"random-{family}-{N_LAYERS}x{D}")
 
 
+@cache
 def contexts(count: int = 5) -> tuple[str, ...]:
     """Return the bare context and ``count`` prefixes of about eleven tokens."""
     return ("", *(" ".join(World().corpus(1, seed=i)[0].split()[:8]) + ". " for i in range(count)))
@@ -96,9 +98,9 @@ def corpus(lm: LanguageModel, count: int, length: int = 48) -> list[tuple[int, .
     return [tuple(ids[i * length : (i + 1) * length]) for i in range(count)]
 
 
-def random_moment(seed: int = 0) -> Tensor:
-    """Return a well-conditioned float64 second moment [3072, 3072] as real ones look: a falling spectrum."""
+def random_moment(d_in: int = D_IN, seed: int = 0) -> Tensor:
+    """Return a well-conditioned float64 second moment [d_in, d_in] as real ones look: a falling spectrum."""
     generator = torch.Generator().manual_seed(seed)
-    keys = torch.randn(2 * D_IN, D_IN, generator=generator, dtype=torch.float64)
-    keys *= torch.logspace(0, -2, D_IN, dtype=torch.float64)
+    keys = torch.randn(2 * d_in, d_in, generator=generator, dtype=torch.float64)
+    keys *= torch.logspace(0, -2, d_in, dtype=torch.float64)
     return keys.T @ keys / len(keys)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from editing.lm import KEPT_PREFIX, Site
-from editing.packing import pack, shared_prefix
+from editing.packing import common_front, pack, shared_prefix, side_by_side
 from editing.tokens import pad_rows
 from tests.bench.plain import plain_scores
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
@@ -44,6 +44,28 @@ def test_what_sequences_begin_with_stands_in_a_row_once() -> None:
     (packed,) = pack(sequences, tokens=10_000, row_tokens=10_000)
     beginnings = {sequence[:length] for sequence in sequences for length in range(1, len(sequence) + 1)}
     assert packed.ids.shape == (1, len(beginnings))
+
+
+@pytest.mark.parametrize("limits", [(9, 9, 9), (1, 0, 2)])
+def test_groups_stand_behind_what_their_sequences_begin_with_alike(limits: tuple[int, ...]) -> None:
+    starts = [(5, 6, 7), (8, 9), ()]
+    groups = [
+        [start + tail for start, tail in zip(starts, random_sequences(3, seed), strict=True)] for seed in range(4)
+    ]
+    front = common_front(groups, limits)
+    alike = [min(limit, shared_prefix([group[i] for group in groups])) for i, limit in enumerate(limits)]
+    assert [len(path) for path in front.begun] == alike and sum(alike) > 0
+    packed = side_by_side(groups, front)
+    assert packed.head is front.head is not None and packed.n_head == sum(alike)
+    every = torch.cat([packed.head.ids.expand(4, -1), packed.ids], 1)
+    sequences = [sequence for group in groups for sequence in group]
+    for number, row, path in packed.columns:
+        assert tuple(every[row, list(path)].tolist()) == sequences[number] and row == number // 3
+        for place in range(alike[number % 3], len(path)):
+            own = path[place] - packed.n_head
+            assert packed.sees[row, own].nonzero()[:, 0].tolist() == sorted(path[: place + 1])
+            assert packed.positions[row, own] == place
+    assert not packed.sees[:, :-1, -1].any(), "nothing sees the padding"
 
 
 def test_a_common_beginning_leaves_a_token_of_each() -> None:

@@ -15,7 +15,7 @@ from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
 from editing.lm import LanguageModel, Site
 from editing.moments import MomentAccumulator, collect_moments
-from editing.packing import side_by_side
+from editing.packing import common_front, side_by_side
 from editing.targets import TargetHparams, optimise_targets
 from editing.tokens import Rows, pad_rows
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
@@ -83,7 +83,7 @@ def test_padded_rows_see_what_a_sliding_window_lets_a_row_alone_see(family: str)
     alone = [narrow.model(input_ids=torch.tensor([ids])).logits[0] for ids in sequences]
     final = narrow.forward(pad_rows(sequences))
     lookups = [len(ids) - 2 for ids in sequences]
-    packed = side_by_side([sequences])
+    packed = side_by_side([sequences], common_front([sequences], lookups))
     live = [path[at:] for (_, _, path), at in zip(packed.columns, lookups, strict=True)]
     upper = narrow.upper_pass_at(packed, [[column for part in live for column in part]], 2)
     cut = narrow.logits(upper(upper.hidden))[0].unflatten(0, (len(sequences), 2))
