@@ -1,6 +1,6 @@
 """Second moments of a layer's keys over a corpus: streamed, mergeable, of all layers in one pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from editing.tokens import pad_rows
 
 BLOCKS, SMALLEST_BLOCK = 8, 128
 """Into how many bands a sum is cut, so that what lies above the diagonal need not be computed, and the narrowest band."""
+TEXTS_AT_ONCE = 64
+"""Texts put into rows together: shards of a multiple of it have the very same rows, and so the same float32 products."""
 _CONSTRUCTOR = "util.runningstats.SecondMoment()"
 
 
@@ -98,6 +100,17 @@ class MomentAccumulator:
             stop = min(start + step, size)
             total[start:stop, :stop] += keys[:, start:stop].T @ keys[:, :stop]
 
+    def state(self, layer: int) -> dict[str, Tensor]:
+        """Return one layer's sum, float64 [d_in, d_in] of which the lower half counts, and the number of tokens."""
+        return {"sum": self._sums[layer], "n_tokens": torch.tensor(self.n_tokens)}
+
+    @classmethod
+    def of_state(cls, layer: int, state: Mapping[str, Tensor]) -> "MomentAccumulator":
+        """Return an accumulator of one layer that goes on from what :meth:`state` gave."""
+        made = cls([layer])
+        made._sums[layer], made.n_tokens = state["sum"], int(state["n_tokens"])
+        return made
+
     def merge(self, other: "MomentAccumulator") -> None:
         """Add the sums of another accumulator over the same layers.
 
@@ -108,7 +121,7 @@ class MomentAccumulator:
             raise MomentError(f"cannot merge second moments of layers {other.layers} into those of {self.layers}")
         self.n_tokens += other.n_tokens
         for layer, total in other._sums.items():
-            self._sums[layer] = self._sums.get(layer, 0) + total
+            self._sums[layer] = self._sums[layer] + total if layer in self._sums else total
 
     def result(self) -> dict[int, SecondMoment]:
         """Return the second moment of each layer.
@@ -138,11 +151,37 @@ def collect_moments(
         max_tokens: Cut each text after this many tokens; the model's context length if None.
         on_text: Called with the number of texts done.
     """
+    return accumulate_moments(lm, texts, layers, max_tokens=max_tokens, on_text=on_text).result()
+
+
+def accumulate_moments(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    *,
+    max_tokens: int | None = None,
+    on_text: Callable[[int], None] = lambda n_texts: None,
+) -> MomentAccumulator:
+    """As :func:`collect_moments`, before the division: what parts of a corpus give can be merged."""
     lm.check_layers(layers)
     limit = max_tokens or int(lm.model.config.max_position_embeddings)
     accumulator = MomentAccumulator(layers)
-    for start in range(0, len(texts), 64):
-        chunk = list(texts[start : start + 64])
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        chunk = list(texts[start : start + TEXTS_AT_ONCE])
         accumulator.update(lm, [ids[:limit] for ids in lm.format.prompts(chunk) if ids])
         on_text(start + len(chunk))
-    return accumulator.result()
+    return accumulator
+
+
+def layers_that_fit(lm: LanguageModel, layers: Sequence[int], n_bytes: float) -> list[list[int]]:
+    """Return the layers in groups whose float64 sums [d_in, d_in] take at most ``n_bytes``; one layer at least."""
+    groups: list[list[int]] = []
+    used = 0.0
+    for layer in layers:
+        need = 8.0 * lm.weight(layer).shape[1] ** 2
+        if not groups or used + need > n_bytes:
+            groups.append([])
+            used = 0.0
+        groups[-1].append(layer)
+        used += need
+    return groups

@@ -159,7 +159,7 @@ def export_moments(
 ) -> None:
     """Write the store's second moments as .npz files that ROME, MEMIT and EasyEdit read, each with its recipe."""
     from storage.store import Store
-    from tasks.prepared import export_moments as export
+    from tasks.moments import export_moments as export
     from tasks.tables import print_table
 
     print_table(export(Store(store), out))

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from flows.second_moments import check_files, moment_files, moment_problems, moments_recipe
 from flows.spec import EditorSpec, Experiment, Layers, SpecError
-from storage.identity import digest_of_file
 from storage.store import Store
 from tasks.benchmarks import BENCHMARKS
 from tasks.catalog import EditorCard, editor_card, editor_needs
 from tasks.datasets import (
     check_sample,
     facts_digest,
-    file_texts,
     load_requests,
     n_world_training_facts,
     publish_facts,
@@ -22,10 +20,10 @@ from tasks.datasets import (
 )
 from tasks.errors import InputError
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
-from tasks.models import edited_shape, resolve_model
+from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
+from tasks.models import resolve_model
 from tasks.placement import Placement
-from tasks.prepared import published_problem
-from tasks.stages import MomentsJob, Plan, SearchPlan, TraceJob, TrainingJob
+from tasks.stages import Plan
 
 _CARRIES = {"remember": True, "bound_from": "pristine"}
 """Hyper-parameters that mean something in sequential runs only."""
@@ -68,7 +66,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
     if problems:
         raise SpecError(_listed(experiment, problems))
     wanted = [*runs, *([search.template] if search else [])]
-    _check_files(experiment, inputs.model, runs, problems)
+    check_files(experiment, inputs.model, runs, problems)
     if problems:
         raise SpecError(_listed(experiment, problems))
     layers = sorted({layer for run in runs for layer in run.layers} | set(search.layers if search else ()))
@@ -83,7 +81,9 @@ def plan_experiment(experiment: Experiment) -> Plan:
                 model=inputs.model,
                 recipe=recipe,
                 layers=_moment_layers(inputs, layers, runs),
-                files=_moment_files(experiment),
+                files=moment_files(experiment),
+                shard_texts=experiment.second_moment.shard_texts,
+                threads=compute.threads,
             )
             for recipe in _recipes(run.moments_recipe for run in wanted)
         ),
@@ -130,62 +130,10 @@ def _inputs(experiment: Experiment, problems: list[str]) -> _Inputs | None:
     if model is None or requests is None:
         return None
     digest = facts_digest(requests)
-    if unreadable := _moment_problems(experiment):
+    if unreadable := moment_problems(experiment):
         problems += unreadable
         return None
-    return _Inputs(experiment, model, requests, digest, _moments_recipe(experiment, model, f"facts-{digest}"))
-
-
-def _moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> Recipe:
-    wanted = experiment.second_moment
-    if wanted.files is not None:
-        files = {str(layer): digest_of_file(Path(path)) for layer, path in wanted.files.items()}
-        return {
-            **model.identity,
-            "texts": {"name": "npz", "files": files, "provenance": wanted.provenance},
-            "max_tokens": None,
-            "jitter": wanted.jitter,
-        }
-    source: dict[str, Any]
-    if wanted.path is not None:
-        source = {"name": "file", "digest": digest_of_file(Path(wanted.path))}
-    elif experiment.facts.name == "factworld":
-        source = {"name": "factworld", "model": model.name}
-    else:
-        source = {"name": "facts", "facts_run_id": facts_run_id}
-    source |= {"n_texts": wanted.n_texts, "seed": wanted.seed}
-    return {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
-
-
-def _moment_files(experiment: Experiment) -> dict[str, str]:
-    """Return ``{digest: path}`` of the files that second moments are read from."""
-    wanted = experiment.second_moment
-    paths = [*(wanted.files or {}).values(), *([wanted.path] if wanted.path else [])]
-    return {digest_of_file(Path(path)): path for path in paths}
-
-
-def _moment_problems(experiment: Experiment) -> list[str]:
-    wanted = experiment.second_moment
-    if wanted.files is None:
-        try:
-            if wanted.path is not None:
-                file_texts(Path(wanted.path), n_texts=1)
-        except InputError as error:
-            return [f"second_moment.path: {error}"]
-        return []
-    problems = [
-        f"second_moment.files.{layer}: no file {path}"
-        for layer, path in wanted.files.items()
-        if not Path(path).is_file()
-    ]
-    if not (wanted.provenance or "").strip():
-        problems.append(
-            "second_moment.provenance is missing; expected where the files come from (model, corpus, documents, repository "
-            "and commit): it becomes part of every run's identity"
-        )
-    if wanted.path is not None:
-        problems.append("second_moment: found path and files; expected one of them")
-    return problems
+    return _Inputs(experiment, model, requests, digest, moments_recipe(experiment, model, f"facts-{digest}"))
 
 
 def _search(inputs: _Inputs, problems: list[str]) -> SearchPlan | None:
@@ -264,22 +212,6 @@ def _runs(inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, pr
                             sample=sample,
                             seed=seed,
                         )
-
-
-def _check_files(experiment: Experiment, model: ModelRef, runs: list[RunSpec], problems: list[str]) -> None:
-    files = experiment.second_moment.files
-    needed = {layer for run in runs if run.moments_recipe for layer in run.layers}
-    if files is None:
-        return
-    if missing := sorted(needed - set(files)):
-        problems.append(f"second_moment.files: found layers {sorted(files)}, the editors also need {missing}")
-    beyond = [layer for layer in files if not 0 <= layer < model.n_layers]
-    if beyond:
-        problems.append(f"second_moment.files: no layers {beyond} in {model.name}; expected 0 to {model.n_layers - 1}")
-    _, d_in = edited_shape(model)
-    for layer in sorted(needed & set(files)):
-        if (problem := published_problem(Path(files[layer]), d_in=d_in)) is not None:
-            problems.append(f"second_moment.files.{layer}: {problem}")
 
 
 def _layers_problem(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], recipe: Recipe | None) -> str | None:

@@ -66,14 +66,28 @@ class EditorSpec(BaseModel):
 
 
 class SecondMomentSpec(_Strict):
-    """Second moments: of the facts' own world, of the lines of a local text file, or published ones."""
+    """Second moments: of the facts' own world, of the lines of a local text file, of a hub data set, or published ones."""
 
     path: str | None = None
+    hub: str | None = None
+    """A data set of texts on the hub, with the commit as ``revision``."""
+    revision: str | None = None
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
     files: dict[int, str] | None = Field(default=None, min_length=1)
     """Published ``.npz`` files by layer (ROME's layout), in place of texts."""
     provenance: str | None = None
     """Where those files come from: model, corpus, number of documents, repository and commit."""
     n_texts: int = Field(default=1000, gt=0)
+    shard_texts: int = Field(default=1024, gt=0, multiple_of=64)
+    """Texts of one unit of work: what a kill can cost, and what workers share."""
+    stop_change: float | None = Field(default=None, gt=0)
+    """Stop when doubling the texts has changed no layer's updates by more than this share; then part of a run's identity."""
+    first_texts: int = Field(default=1024, gt=0, multiple_of=64)
+    """Of the first wave, which is doubled until the updates stand still or ``n_texts`` is reached."""
+    stop_facts: int = Field(default=64, gt=0)
+    """Facts whose updates are looked at."""
     max_tokens: int | None = Field(default=None, gt=0)
     jitter: float = Field(default=0.0, ge=0)
     """Added to the diagonal, in units of its mean; part of a run's identity."""

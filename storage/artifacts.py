@@ -10,6 +10,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,15 @@ def put_artifact(store: Store, kind: str, recipe: Mapping[str, Any], files: Mapp
     artifact = find_artifact(store, kind, recipe)
     assert artifact is not None, "it was renamed into place above"
     return artifact
+
+
+def drop_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> None:
+    """Delete an artifact that nothing needs any more; one that is not there is no error."""
+    final = store.root / "artifacts" / kind / digest_of(recipe)
+    if not final.exists():
+        return
+    temporary = store.root / "_tmp" / uuid.uuid4().hex
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):  # out of sight in one rename, so that nobody reads half of it
+        final.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)

@@ -46,33 +46,6 @@ def world_for(model: str) -> World:
     return World(n_known=300) if Path(model).name == "factworld-tiny" else World()
 
 
-def file_texts(path: Path, *, n_texts: int, seed: int = 0) -> list[str]:
-    """Return ``n_texts`` texts for second moments: lines of a text file, or of one packed with gzip.
-
-    Raises:
-        InputError: The file is missing or holds no text.
-    """
-    lines = [line.strip() for line in _open_text(path).splitlines() if len(line.strip()) > 20]
-    if not lines:
-        raise InputError(f"{path} holds no line of more than 20 characters; expected one text per line")
-    random.Random(f"texts-{seed}").shuffle(lines)
-    return lines[:n_texts]
-
-
-def world_texts(model: str, *, n_texts: int, seed: int = 0) -> list[str]:
-    """Return ``n_texts`` texts of the fact world that a bundled model knows."""
-    return world_for(model).corpus(n_texts, seed=seed)
-
-
-def facts_texts(requests: Sequence[EditRequest], *, n_texts: int, seed: int = 0) -> list[str]:
-    """Return texts that state facts of a data set: each a few neighborhood prompts with their answers."""
-    rng = random.Random(f"facts-texts-{seed}")
-    sentences = [f"{prompt} {r.target_true}." for r in requests for prompt in r.neighborhood_prompts]
-    if not sentences:
-        raise InputError("the data set has no neighborhood prompts to take texts from; give second_moment.path instead")
-    return [" ".join(rng.choices(sentences, k=4)) for _ in range(n_texts)]
-
-
 def sample_order(n_facts: int, *, sample: int, seed: int) -> list[int]:
     """Return the seeded permutation of all facts of which a run takes a prefix."""
     order = list(range(n_facts))
@@ -172,7 +145,7 @@ def _fact_row(position: int, request: EditRequest) -> Mapping[str, Any]:
     }
 
 
-def _open_text(path: Path) -> str:
+def open_text(path: Path) -> str:
     if not path.exists():
         raise InputError(
             f"file {path} does not exist; expected a local file; check the path (relative to the YAML file)"
@@ -185,7 +158,7 @@ def _open_text(path: Path) -> str:
 
 
 def _read_records(path: Path) -> list[dict[str, Any]]:
-    text = _open_text(path)
+    text = open_text(path)
     lines = ".jsonl" in path.suffixes
     try:
         found = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)

@@ -7,7 +7,17 @@ from typing import Any, Literal
 from storage.identity import digest_of
 
 UnitKind = Literal[
-    "contexts", "moments", "train", "trace", "search", "segment", "own", "retention", "benchmark", "baseline"
+    "contexts",
+    "moment_shard",
+    "moments",
+    "train",
+    "trace",
+    "search",
+    "segment",
+    "own",
+    "retention",
+    "benchmark",
+    "baseline",
 ]
 Recipe = Mapping[str, Any]
 
@@ -180,5 +190,6 @@ class Unit:
             "search": 1.0,
             "trace": 2.0,
             "train": 0.2,
+            "moment_shard": 0.01,
         }
         return weights.get(self.kind, 1.0) * float(self.payload.get("n_items", 20))

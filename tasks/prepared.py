@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save
@@ -10,22 +9,21 @@ from torch import Tensor
 
 from editing.contexts import sample_contexts
 from editing.editor import Artifacts, make_editor
-from editing.errors import MomentError
 from editing.geometry import KeyGeometry
 from editing.hypernetwork import HyperNetworks
 from editing.lm import LanguageModel
-from editing.moments import SecondMoment, collect_moments
 from editing.requests import EditRequest
 from editing.trained import TrainedEditor
 from editing.training import Trainer, facts_with_variants, load_networks
-from storage.artifacts import Artifact, artifact_recipes, find_artifact, put_artifact
-from storage.identity import digest_of, digest_of_file
+from storage.artifacts import Artifact, find_artifact, put_artifact
+from storage.identity import digest_of
 from storage.store import Store
-from tasks.datasets import facts_texts, file_texts, read_facts, world_for, world_texts
+from tasks.datasets import read_facts, world_for
 from tasks.errors import InputError
 from tasks.identity import Recipe, RunSpec
+from tasks.moments import MOMENTS, layer_recipe
 
-CONTEXTS, MOMENTS, NETWORK = "contexts", "second_moments", "networks"
+CONTEXTS, NETWORK = "contexts", "networks"
 
 
 def make_contexts(store: Store, lm: LanguageModel, recipe: Recipe) -> Artifact:
@@ -37,76 +35,6 @@ def make_contexts(store: Store, lm: LanguageModel, recipe: Recipe) -> Artifact:
         lm, recipe["contexts"], n_tokens=recipe["context_tokens"], seed=recipe["seed"], starts=recipe["context_starts"]
     )
     return put_artifact(store, CONTEXTS, recipe, {"contexts.json": json.dumps(texts).encode()})
-
-
-def make_moments(
-    store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int], files: Mapping[str, str]
-) -> dict[int, str]:
-    """Collect second moments on the pristine model, one artifact per layer; return their content digests.
-
-    All layers that are not stored yet are collected in one pass.
-
-    Args:
-        files: Path of each file that the recipe names by its digest.
-
-    Raises:
-        InputError: A file has changed since the experiment was planned.
-    """
-    found = {layer: find_artifact(store, MOMENTS, _layer_recipe(recipe, layer)) for layer in layers}
-    missing = [layer for layer, artifact in found.items() if artifact is None]
-    if missing:
-        source = recipe["texts"]
-        if source["name"] == "npz":
-            moments = {layer: _published(lm, source, layer, files) for layer in missing}
-        else:
-            moments = collect_moments(lm, _texts(store, source, files), missing, max_tokens=recipe["max_tokens"])
-        for layer, moment in moments.items():
-            card = json.dumps({"n_tokens": moment.n_tokens}).encode()
-            content = {"moment.safetensors": save({"moment": moment.matrix}), "moment.json": card}
-            found[layer] = put_artifact(store, MOMENTS, _layer_recipe(recipe, layer), content)
-    return {layer: artifact.digest for layer, artifact in found.items() if artifact is not None}
-
-
-def _published(lm: LanguageModel, source: Mapping[str, Any], layer: int, files: Mapping[str, str]) -> SecondMoment:
-    return SecondMoment.read_npz(_unchanged(source["files"][str(layer)], files), d_in=lm.weight(layer).shape[1])
-
-
-def published_problem(path: Path, *, d_in: int) -> str | None:
-    """Return what is wrong with a published second moment; None if it can be used."""
-    try:
-        SecondMoment.read_npz(path, d_in=d_in)
-    except MomentError as error:
-        return str(error)
-    return None
-
-
-def _unchanged(digest: str, files: Mapping[str, str]) -> Path:
-    """Return the path of a file, if it still has the content that was planned with."""
-    path = Path(files[digest])
-    if not path.is_file() or digest_of_file(path) != digest:
-        raise InputError(f"{path} has changed since the experiment was planned; plan it again")
-    return path
-
-
-def export_moments(store: Store, out: Path) -> list[dict[str, Any]]:
-    """Write every stored second moment as ``.npz`` in ROME's layout, with its recipe beside it; return what was written.
-
-    Raises:
-        InputError: The store holds none.
-    """
-    rows = []
-    for recipe in sorted(artifact_recipes(store, MOMENTS), key=repr):
-        artifact = _required(store, MOMENTS, recipe)
-        n_tokens = int(json.loads(artifact.path("moment.json").read_text())["n_tokens"])
-        moment = SecondMoment(load_file(artifact.path("moment.safetensors"))["moment"], n_tokens)
-        out.mkdir(parents=True, exist_ok=True)
-        name = f"layer-{recipe['layer']:03d}-{artifact.digest[:10]}"
-        moment.write_npz(out / f"{name}.npz")
-        (out / f"{name}.json").write_text(json.dumps(recipe, indent=1))
-        rows.append({"file": str(out / f"{name}.npz"), "layer": recipe["layer"], "tokens": n_tokens})
-    if not rows:
-        raise InputError(f"the store {store.root} holds no second moments; run an experiment whose editors need them")
-    return rows
 
 
 def trainer_of(store: Store, lm: LanguageModel, recipe: Recipe) -> tuple[Trainer, list[EditRequest]]:
@@ -152,20 +80,6 @@ def networks_of(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[HyperNet
     return load_networks(networks.to(lm.input_device, dtype), state).requires_grad_(False), digest
 
 
-def _layer_recipe(recipe: Recipe, layer: int) -> Recipe:
-    # The jitter is applied when a moment is factored, so moments are shared between jitters.
-    return {**{key: value for key, value in recipe.items() if key != "jitter"}, "layer": layer}
-
-
-def _texts(store: Store, source: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
-    wanted = {"n_texts": source["n_texts"], "seed": source["seed"]}
-    if source["name"] == "facts":
-        return facts_texts(read_facts(store, source["facts_run_id"]), **wanted)
-    if source["name"] == "file":
-        return file_texts(_unchanged(source["digest"], files), **wanted)
-    return world_texts(source["model"], **wanted)
-
-
 def contexts_of(store: Store, recipe: Recipe) -> tuple[tuple[str, ...], str]:
     """Return stored context prefixes and their content digest."""
     artifact = _required(store, CONTEXTS, recipe)
@@ -182,7 +96,7 @@ def geometry_of(
     """
     geometry, digests = {}, {}
     for layer in layers:
-        artifact = _required(store, MOMENTS, _layer_recipe(recipe, layer))
+        artifact = _required(store, MOMENTS, layer_recipe(recipe, layer))
         matrix = load_file(artifact.path("moment.safetensors"))["moment"].to(lm.weight(layer).device)
         name = f"the second moment of layer {layer}"
         geometry[layer] = KeyGeometry.of(matrix, jitter=recipe["jitter"], name=name)

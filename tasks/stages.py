@@ -1,11 +1,10 @@
 """The stages of an experiment as Prefect tasks; each lists its units, subtracts what the store holds, and runs the rest."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -13,155 +12,16 @@ from prefect.cache_policies import NO_CACHE
 from storage.catalog import query
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
-from tasks.chain import all_units, ready_units, training_unit_id
+from tasks.chain import all_units, ready_units
 from tasks.errors import InputError
 from tasks.identity import Compute, ModelRef, Recipe, RunSpec, Unit
+from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
 from tasks.placement import Placement, cluster, start_worker, worker_shape
 from tasks.pool import Pool
 from tasks.progress import progress_bar
 from tasks.report import write_report
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchPlan:
-    """A layer search: independent edits of each layer with facts that the runs do not edit."""
-
-    template: RunSpec
-    """The editing of one layer; its ``layers`` are replaced by each candidate."""
-    layers: tuple[int, ...]
-    facts_run_id: str
-    positions: tuple[int, ...]
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        return {
-            "search": self.template.identity | {"layers": []},
-            "facts": list(self.positions),
-            "from": list(self.layers),
-        }
-
-    @property
-    def run_id(self) -> str:
-        identity = self.template.identity | {"layers": []}
-        return f"search-{digest_of({'edit': identity, 'facts': list(self.positions)}, length=10)}"
-
-    def units(self) -> list[Unit]:
-        payload = {"facts_run_id": self.facts_run_id, "positions": self.positions, "n_items": len(self.positions)}
-        return [
-            Unit(
-                run_id=self.run_id,
-                unit_id=f"layer-{layer:03d}",
-                kind="search",
-                model=self.template.model,
-                payload={**payload, "layer": layer},
-                run=replace(self.template, layers=(layer,)),
-            )
-            for layer in self.layers
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TraceJob:
-    """Causal tracing of some facts."""
-
-    model: ModelRef
-    facts_run_id: str
-    facts_digest: str
-    positions: tuple[int, ...]
-    samples: int
-    window: int
-    noise: float | None
-    threads: int
-    per_unit: int = 5
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        return {
-            **self.model.identity,
-            "facts": self.facts_digest,
-            "positions": list(self.positions),
-            "samples": self.samples,
-            "window": self.window,
-            "noise": self.noise,
-        }
-
-    @property
-    def run_id(self) -> str:
-        return f"trace-{digest_of(self.recipe, length=10)}"
-
-    def units(self) -> list[Unit]:
-        settings = {"samples": self.samples, "window": self.window, "noise": self.noise, "threads": self.threads}
-        return [
-            Unit(
-                run_id=self.run_id,
-                unit_id=f"facts-{start:04d}",
-                kind="trace",
-                model=self.model,
-                payload={
-                    "facts_run_id": self.facts_run_id,
-                    "positions": self.positions[start : start + self.per_unit],
-                    "n_items": len(self.positions[start : start + self.per_unit]),
-                    **settings,
-                },
-            )
-            for start in range(0, len(self.positions), self.per_unit)
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MomentsJob:
-    """The second moments of some layers."""
-
-    model: ModelRef
-    recipe: Recipe
-    layers: tuple[int, ...]
-    files: Mapping[str, str]
-    """Where the files stand that the recipe names by their digests; where they stand changes nothing."""
-
-    def unit(self, threads: int) -> Unit:
-        name = f"moments-{digest_of({'recipe': self.recipe, 'layers': list(self.layers)})}"
-        payload = {"recipe": self.recipe, "layers": self.layers, "files": dict(self.files), "threads": threads}
-        return Unit(run_id="prepare", unit_id=name, kind="moments", model=self.model, payload=payload)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """The training of one hyper-network, in segments of steps, each of which goes on where the one before ended."""
-
-    model: ModelRef
-    recipe: Recipe
-    steps: int
-    steps_per_segment: int
-    compute: Compute
-
-    @property
-    def run_id(self) -> str:
-        return f"train-{digest_of(self.recipe, length=10)}"
-
-    def unit(self, first: int) -> Unit:
-        last = min((first // self.steps_per_segment + 1) * self.steps_per_segment, self.steps)
-        payload = {
-            "recipe": self.recipe,
-            "compute": asdict(self.compute),
-            "first_round": first,
-            "last_round": last,
-            "n_items": (last - first) * self.recipe["edits"],
-        }
-        return Unit(
-            run_id=self.run_id, unit_id=training_unit_id(first), kind="train", model=self.model, payload=payload
-        )
-
-    def next_unit(self, store: Store) -> Unit | None:
-        """Return the first segment that is not committed, None when the training is done."""
-        at = 0  # segments follow one another as they were committed, whatever length they have now
-        while (commit := store.read_commit(self.run_id, training_unit_id(at))) is not None and commit.status == "done":
-            at = commit.last_round or self.steps
-        return self.unit(at) if at < self.steps else None
-
-    def units(self) -> list[Unit]:
-        return [self.unit(first) for first in range(0, self.steps, self.steps_per_segment)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,15 +107,14 @@ def prepare(session: Session) -> None:
     for model, recipe in plan.contexts:
         name = f"contexts-{digest_of(recipe)}"
         units.append(Unit(run_id="prepare", unit_id=name, kind="contexts", model=model, payload={"recipe": recipe}))
-    units += [moments.unit(plan.placement.threads) for moments in plan.moments]
-    jobs = {job.run_id: job for job in plan.trainings}
-    units += [unit for job in plan.trainings if (unit := job.next_unit(session.store)) is not None]
+    jobs: tuple[MomentsJob | TrainingJob, ...] = (*plan.moments, *plan.trainings)
 
     def follow(unit: Unit) -> list[Unit]:
-        after = jobs[unit.run_id].next_unit(session.store) if unit.kind == "train" else None
-        return [after] if after else []
+        """Return what can be done now; the pool leaves out what it has been given already."""
+        return [new for job in jobs for new in job.next_units(session.store)] if unit.kind != "contexts" else []
 
-    expected = [unit for unit in units if unit.kind != "train"] + [u for job in plan.trainings for u in job.units()]
+    expected = [*units, *(unit for job in jobs for unit in job.units())]
+    units += [unit for job in jobs for unit in job.next_units(session.store)]
     session.run("prepare", units, follow=follow, expected=expected)
     _stop_if_failed(session)
 

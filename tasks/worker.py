@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from tasks.datasets import read_facts, sample_order
 from tasks.errors import LedgerMismatch
 from tasks.identity import ModelRef, RunSpec, Unit
 from tasks.ledger import digest_of_parameters, replay, segments, state_of, state_rows
-from tasks.prepared import artifacts_for, make_contexts, make_moments, network_state, put_network, trainer_of
+from tasks.moments import collect_shard, merge_shards, read_published
+from tasks.prepared import artifacts_for, make_contexts, network_state, put_network, trainer_of
 from tasks.rounds import Tables, add_round, edit_batch, logits_row, round_rows, run_row
 from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows, train_rows
 
@@ -71,6 +73,7 @@ class Worker:
         started = time.perf_counter()
         work: dict[str, Callable[[Unit], tuple[Tables, CommitInfo]]] = {
             "contexts": self._contexts,
+            "moment_shard": self._moment_shard,
             "moments": self._moments,
             "train": self._train,
             "trace": self._trace,
@@ -98,10 +101,24 @@ class Worker:
         artifact = make_contexts(self._store, self._pristine(unit.model).lm, unit.payload["recipe"])
         return {}, CommitInfo(kind="contexts", digest=artifact.digest, spec={"recipe": unit.payload["recipe"]})
 
+    def _moment_shard(self, unit: Unit) -> tuple[Tables, CommitInfo]:
+        lm, given = self._pristine(unit.model).lm, unit.payload
+        shard = (int(given["shard"][0]), int(given["shard"][1]))
+        n_tokens = collect_shard(self._store, lm, given["recipe"], given["layers"], shard, given["files"])
+        return {}, CommitInfo(kind="moment_shard", spec={"shard": list(shard), "n_tokens": n_tokens})
+
     def _moments(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        lm = self._pristine(unit.model).lm
-        digests = make_moments(self._store, lm, unit.payload["recipe"], unit.payload["layers"], unit.payload["files"])
-        spec = {"recipe": unit.payload["recipe"], "digests": {str(layer): d for layer, d in digests.items()}}
+        lm, given = self._pristine(unit.model).lm, unit.payload
+        recipe, layers, files = given["recipe"], given["layers"], given["files"]
+        if recipe["texts"]["name"] == "npz":
+            found = read_published(self._store, lm, recipe, layers, files)
+        else:
+            waves = [[(int(a), int(b)) for a, b in wave] for wave in given["waves"]]
+            found = merge_shards(self._store, lm, recipe, layers, waves, last=given["last"], files=files)
+        spec = {"recipe": recipe, "n_tokens": found.n_tokens} | {
+            name: {str(layer): value for layer, value in of_layers.items()}
+            for name, of_layers in (("digests", found.digests), ("change", _finite(found.change)))
+        }
         return {}, CommitInfo(kind="moments", digest=digest_of(spec["digests"]), spec=spec)
 
     def _train(self, unit: Unit) -> tuple[Tables, CommitInfo]:
@@ -336,3 +353,8 @@ def _timed(info: CommitInfo, seconds: float) -> CommitInfo:
 
 def _public(payload: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({key: value for key, value in payload.items() if key != "positions"}))
+
+
+def _finite(change: Mapping[int, float]) -> dict[int, float | None]:
+    """Return changes as JSON has them: None in the place of infinity."""
+    return {layer: value if isfinite(value) else None for layer, value in change.items()}

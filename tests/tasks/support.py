@@ -38,11 +38,10 @@ def plan(tmp_path: Path, **changes: Any) -> Plan:
 def prepare(planned: Plan, worker: Worker) -> None:
     for model, recipe in planned.contexts:
         worker.do(Unit(run_id="prepare", unit_id="contexts", kind="contexts", model=model, payload={"recipe": recipe}))
-    for moments in planned.moments:
-        worker.do(moments.unit(threads=1))
-    for job in planned.trainings:
-        for unit in job.units():
-            worker.do(unit)
+    store = Store(planned.store)
+    for job in (*planned.moments, *planned.trainings):
+        while units := job.next_units(store):
+            worker.do(units[0])
 
 
 def finish(store: Store, worker: Worker, run: RunSpec) -> None:

@@ -9,7 +9,7 @@ from flows.spec import SpecError
 from storage.catalog import query
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.prepared import export_moments
+from tasks.moments import export_moments
 from tasks.worker import Worker
 from tests.tasks.support import plan, run_all
 
@@ -61,4 +61,4 @@ def test_a_file_is_known_by_its_content_not_by_its_path(tmp_path: Path) -> None:
     assert [run.run_id for run in here.runs] == [run.run_id for run in there.runs]
     (tmp_path / "here" / "texts.txt").write_text(f"{texts}\nAnd one more line that was not planned with.")
     with pytest.raises(InputError, match=r"texts.txt has changed since the experiment was planned"):
-        Worker(here.store).do(here.moments[0].unit(threads=1))
+        Worker(here.store).do(here.moments[0].merge(0))

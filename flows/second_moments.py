@@ -1,0 +1,93 @@
+"""Where an experiment's second moments come from: its part of the plan."""
+
+from pathlib import Path
+from typing import Any
+
+from flows.spec import Experiment
+from storage.identity import digest_of_file
+from tasks.errors import InputError
+from tasks.identity import ModelRef, Recipe, RunSpec
+from tasks.models import edited_shape
+from tasks.moments import published_problem
+from tasks.texts import file_texts
+
+
+def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> Recipe:
+    """Return what a second moment is a function of: weights, tokenizer and its special tokens, dtype, texts, their length."""
+    wanted = experiment.second_moment
+    if wanted.files is not None:
+        files = {str(layer): digest_of_file(Path(path)) for layer, path in wanted.files.items()}
+        return {
+            **model.identity,
+            "texts": {"name": "npz", "files": files, "provenance": wanted.provenance},
+            "max_tokens": None,
+            "jitter": wanted.jitter,
+        }
+    source: dict[str, Any]
+    if wanted.hub is not None:
+        source = {"name": "hub", "hub": wanted.hub, "revision": wanted.revision, "config": wanted.config}
+        source |= {"split": wanted.split, "column": wanted.column}
+    elif wanted.path is not None:
+        source = {"name": "file", "digest": digest_of_file(Path(wanted.path))}
+    elif experiment.facts.name == "factworld":
+        source = {"name": "factworld", "model": model.name}
+    else:
+        source = {"name": "facts", "facts_run_id": facts_run_id}
+    source |= {"n_texts": wanted.n_texts, "seed": wanted.seed}
+    recipe = {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
+    if wanted.stop_change is None:
+        return recipe
+    stop = {"change": wanted.stop_change, "first_texts": wanted.first_texts, "facts": wanted.stop_facts}
+    return {**recipe, "stop": {**stop, "facts_run_id": facts_run_id}}
+
+
+def moment_files(experiment: Experiment) -> dict[str, str]:
+    """Return ``{digest: path}`` of the files that second moments are read from."""
+    wanted = experiment.second_moment
+    paths = [*(wanted.files or {}).values(), *([wanted.path] if wanted.path else [])]
+    return {digest_of_file(Path(path)): path for path in paths}
+
+
+def moment_problems(experiment: Experiment) -> list[str]:
+    """Return what is wrong with where second moments shall come from."""
+    wanted = experiment.second_moment
+    sources = [name for name in ("path", "files", "hub") if getattr(wanted, name) is not None]
+    if len(sources) > 1:
+        return [f"second_moment: found {' and '.join(sources)}; expected one of them"]
+    if wanted.hub is not None and not wanted.revision:
+        return [f"second_moment.revision is missing; expected a commit of the hub data set {wanted.hub!r}"]
+    if wanted.files is None:
+        try:
+            if wanted.path is not None:
+                file_texts(Path(wanted.path), n_texts=1)
+        except InputError as error:
+            return [f"second_moment.path: {error}"]
+        return []
+    problems = [
+        f"second_moment.files.{layer}: no file {path}"
+        for layer, path in wanted.files.items()
+        if not Path(path).is_file()
+    ]
+    if not (wanted.provenance or "").strip():
+        problems.append(
+            "second_moment.provenance is missing; expected where the files come from (model, corpus, documents, repository "
+            "and commit): it becomes part of every run's identity"
+        )
+    return problems
+
+
+def check_files(experiment: Experiment, model: ModelRef, runs: list[RunSpec], problems: list[str]) -> None:
+    """Add what is wrong with published files: missing layers, layers that do not exist, other shapes."""
+    files = experiment.second_moment.files
+    needed = {layer for run in runs if run.moments_recipe for layer in run.layers}
+    if files is None:
+        return
+    if missing := sorted(needed - set(files)):
+        problems.append(f"second_moment.files: found layers {sorted(files)}, the editors also need {missing}")
+    beyond = [layer for layer in files if not 0 <= layer < model.n_layers]
+    if beyond:
+        problems.append(f"second_moment.files: no layers {beyond} in {model.name}; expected 0 to {model.n_layers - 1}")
+    _, d_in = edited_shape(model)
+    for layer in sorted(needed & set(files)):
+        if (problem := published_problem(Path(files[layer]), d_in=d_in)) is not None:
+            problems.append(f"second_moment.files.{layer}: {problem}")

@@ -1,0 +1,163 @@
+"""Second moments in shards: the same whatever the shards, after a kill, and when stopped nearly the same."""
+
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from editing import load
+from editing.convergence import update_change
+from editing.locate import read_keys
+from editing.moments import layers_that_fit
+from storage.artifacts import artifact_recipes, find_artifact
+from storage.errors import ArtifactMismatch
+from storage.store import Store
+from tasks.datasets import world_for
+from tasks.jobs import MomentsJob
+from tasks.moments import MOMENTS, SUMS, layer_recipe
+from tasks.worker import Worker
+from tests.tasks.support import plan
+
+LAYERS = (0, 1)
+
+
+def job(folder: Path, **second_moment: Any) -> tuple[Store, MomentsJob]:
+    folder.mkdir(exist_ok=True)
+    planned = plan(folder, second_moment=second_moment)
+    (found,) = planned.moments
+    return Store(planned.store), found
+
+
+def collected(folder: Path, **second_moment: Any) -> tuple[Store, MomentsJob, dict[int, Tensor]]:
+    store, wanted = job(folder, **second_moment)
+    worker = Worker(str(store.root))
+    while units := wanted.next_units(store):
+        worker.do(units[-1])  # in another order than the corpus's
+    return store, wanted, moments(store, wanted)
+
+
+def moments(store: Store, wanted: MomentsJob) -> dict[int, Tensor]:
+    found = {layer: find_artifact(store, MOMENTS, layer_recipe(wanted.recipe, layer)) for layer in wanted.layers}
+    return {layer: load_file(a.path("moment.safetensors"))["moment"] for layer, a in found.items() if a is not None}
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Tensor]:
+    _, wanted, found = collected(tmp_path_factory.mktemp("whole") / "one", n_texts=384)
+    assert [unit.kind for unit in wanted.units()] == ["moments"], "one shard needs no merge"
+    return found
+
+
+def test_three_shards_are_one(whole: dict[int, Tensor], tmp_path: Path) -> None:
+    store, wanted, found = collected(tmp_path, n_texts=384, shard_texts=128)
+    assert [unit.kind for unit in wanted.units()] == ["moment_shard"] * 3 + ["moments"]
+    assert set(found) == set(LAYERS)
+    for layer in LAYERS:
+        assert relative(found[layer], whole[layer]) <= 1e-12
+    assert not artifact_recipes(store, SUMS), "shards are dropped when they are merged"
+    assert wanted.next_units(store) == []
+
+
+def test_killed_in_a_shard_and_resumed(whole: dict[int, Tensor], tmp_path: Path) -> None:
+    store, wanted = job(tmp_path, n_texts=384, shard_texts=64)
+    code = (
+        "import pickle, sys\nfrom tasks.worker import Worker\nfrom storage.store import Store\n"
+        "root, wanted = pickle.load(sys.stdin.buffer)\nworker, store = Worker(root), Store(root)\n"
+        "while units := wanted.next_units(store):\n    worker.do(units[0])\n    print(units[0].unit_id, flush=True)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin is not None and child.stdout is not None
+    child.stdin.write(pickle.dumps((str(store.root), wanted)))
+    child.stdin.close()
+    for _ in range(2):
+        assert child.stdout.readline(), "it ended before it could be killed"
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    done = {unit.unit_id for unit in wanted.units() if store.is_committed(*unit.key)}
+    assert 2 <= len(done) < 6 and len(wanted.next_units(store)) == 6 - len(done), "only the others are left"
+    worker = Worker(str(store.root))
+    while units := wanted.next_units(store):
+        worker.do(units[0])
+    found = moments(store, wanted)
+    for layer in LAYERS:
+        assert relative(found[layer], whole[layer]) <= 1e-12
+
+
+def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
+    store, wanted = job(tmp_path, n_texts=128, shard_texts=64)
+    worker = Worker(str(store.root))
+    for unit in wanted.next_units(store):
+        worker.do(unit)
+    path = next((store.root / "artifacts" / SUMS).glob("*/sums.safetensors"))
+    path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
+    with pytest.raises(ArtifactMismatch, match="is not what was stored"):
+        worker.do(wanted.next_units(store)[0])
+
+
+def stopped(folder: Path, *, change: float, n_texts: int, first_texts: int) -> tuple[float, float, int, int]:
+    """Return the change that a stop reported, how far its updates are from the whole corpus's, and the tokens of both."""
+    store, wanted, short = collected(
+        folder / "short", n_texts=n_texts, first_texts=first_texts, shard_texts=4096, stop_change=change
+    )
+    whole_store, whole_job, long = collected(folder / "long", n_texts=n_texts, shard_texts=64 * 2500)
+    commits = [store.read_commit(*wanted.merge(wave).key) for wave in range(len(wanted.waves))]
+    last = [commit for commit in commits if commit is not None][-1].spec
+    commit = whole_store.read_commit(*whole_job.merge(0).key)
+    assert last is not None and commit is not None and commit.spec is not None
+    lm, facts = load("factworld-tiny"), world_for("factworld-tiny").requests()
+    keys = read_keys(lm, facts[:40], ("",), LAYERS, "flat")
+    away = max(update_change(short[layer], long[layer], keys[layer].bare) for layer in LAYERS)
+    return max(last["change"].values()), away, last["n_tokens"], commit.spec["n_tokens"]
+
+
+@pytest.mark.slow
+def test_it_stops_when_the_updates_stand_still(tmp_path: Path) -> None:
+    change, away, used, of = stopped(tmp_path, change=0.08, n_texts=8000, first_texts=256)
+    assert used < of / 2, "it stopped early"
+    assert 0.01 < change <= 0.08
+    assert away <= 0.08
+    _, _, few = collected(tmp_path / "few", n_texts=256)
+    lm, facts = load("factworld-tiny"), world_for("factworld-tiny").requests()
+    keys = read_keys(lm, facts[:40], ("",), LAYERS, "flat")
+    assert update_change(few[1], moments_of(tmp_path / "long")[1], keys[1].bare) > 0.08, "the first wave was not enough"
+
+
+def moments_of(folder: Path) -> dict[int, Tensor]:
+    store = Store(str(folder / "store"))
+    recipes = {int(recipe["layer"]): recipe for recipe in artifact_recipes(store, MOMENTS)}
+    found = {layer: find_artifact(store, MOMENTS, recipe) for layer, recipe in recipes.items()}
+    return {layer: load_file(a.path("moment.safetensors"))["moment"] for layer, a in found.items() if a is not None}
+
+
+@pytest.mark.minutes
+def test_a_stop_at_one_percent_is_within_one_percent_of_the_whole_corpus(tmp_path: Path) -> None:
+    change, away, used, of = stopped(tmp_path, change=0.01, n_texts=160_000, first_texts=4992)
+    assert used < of
+    assert change <= 0.01
+    assert away <= 0.01
+
+
+def test_the_change_of_a_singular_moment_is_infinite() -> None:
+    keys, one = torch.randn(3, 8, dtype=torch.float64), torch.eye(8, dtype=torch.float64)
+    assert update_change(torch.zeros(8, 8), one, keys) == float("inf")
+    assert update_change(one, one, keys) == 0
+    assert update_change(one, torch.diag(torch.arange(1.0, 9.0)), keys) > 0.1
+
+
+def test_layers_are_grouped_by_the_memory_of_their_sums() -> None:
+    lm = load("factworld-tiny")
+    size = 8 * lm.weight(0).shape[1] ** 2
+    assert layers_that_fit(lm, [0, 1, 2], 2 * size) == [[0, 1], [2]]
+    assert layers_that_fit(lm, [0, 1, 2], 3 * size) == [[0, 1, 2]]
+    assert layers_that_fit(lm, [0, 1, 2], 1) == [[0], [1], [2]], "one at least"
