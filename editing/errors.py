@@ -38,3 +38,7 @@ class MomentError(EditingError, ValueError):
 
 class SolveError(EditingError, ArithmeticError):
     """A batch whose constraints contradict each other."""
+
+
+class OutOfMemory(EditingError, MemoryError):
+    """A single item that does not fit into memory."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from editing.families import submodule
-from editing.packing import Packed, pack
+from editing.heads import Ids
+from editing.memory import Part, done_in_parts
+from editing.packing import Packed, arrange
 from editing.passes import (
     KeptKeys,
     Prefix,
@@ -77,21 +80,37 @@ class ForwardPasses(EditableWeights):
         self, sequences: Sequence[Sequence[int]], at: Sequence[int], sites: Sequence[Site]
     ) -> dict[Site, Tensor]:
         """Return the states [row, d] at one position of each sequence, in as many forwards as memory asks for."""
-        parts: dict[Site, list[tuple[list[int], Tensor]]] = {site: [] for site in sites}
         if self.packs:  # nothing after a position can change its state, and what sequences begin with is shared
-            heads = [sequence[: position + 1] for sequence, position in zip(sequences, at, strict=True)]
-            for packed in pack(heads, tokens=self.tokens_per_forward):
+            heads = [tuple(sequence[: position + 1]) for sequence, position in zip(sequences, at, strict=True)]
+
+            def read_packed(arranged: Callable[[], Packed]) -> dict[Site, Tensor]:
+                packed = arranged()
                 rows = torch.tensor([row for _, row, _ in packed.columns])
                 last = torch.tensor([path[-1] for _, _, path in packed.columns])
-                for site, state in self.states(packed, sites).items():
-                    parts[site].append(([number for number, _, _ in packed.columns], state[rows, last]))
-            return {site: _in_order(part, len(sequences)) for site, part in parts.items()}
-        for group in self.groups([len(sequence) for sequence in sequences]):
-            found = self.states(pad_rows([sequences[i] for i in group]), sites)
-            for site, state in found.items():
-                picked = state[torch.arange(len(group)), torch.tensor([at[i] for i in group])]
-                parts[site].append((group, picked))
-        return {site: _in_order(part, len(sequences)) for site, part in parts.items()}
+                return {site: state[rows, last] for site, state in self.states(packed, sites).items()}
+
+            found = done_in_parts(self, range(len(heads)), partial(self.packs_of, heads), read_packed)
+        else:
+
+            def read(group: Sequence[int]) -> dict[Site, Tensor]:
+                states = self.states(pad_rows([sequences[i] for i in group]), sites)
+                index = torch.arange(len(group)), torch.tensor([at[i] for i in group])
+                return {site: state[index] for site, state in states.items()}
+
+            found = done_in_parts(self, range(len(sequences)), partial(self.groups_of, sequences), read)
+        return {site: _in_order([(members, states[site]) for members, states in found]) for site in sites}
+
+    def packs_of(
+        self, sequences: Sequence[Ids], numbers: Sequence[int], head: Packed | None = None
+    ) -> list[Part[Callable[[], Packed]]]:
+        """Return some of the sequences in packed rows, as parts for :func:`done_in_parts`."""
+        made = arrange(sequences, tokens=self.tokens_per_forward, head=head, numbers=numbers)
+        return [Part(arranged.members, arranged.packed) for arranged in made]
+
+    def groups_of(self, sequences: Sequence[Sequence[int]], numbers: Sequence[int]) -> list[Part[Sequence[int]]]:
+        """Return some of the sequences in groups of similar length, as parts for :func:`done_in_parts`."""
+        groups = [[numbers[i] for i in group] for group in self.groups([len(sequences[i]) for i in numbers])]
+        return [Part(group, group) for group in groups]
 
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
         """Return row indices in groups of similar length whose padded size stays within ``tokens_per_forward``.
@@ -289,12 +308,10 @@ def _columns(states: Tensor, chosen: Tensor) -> Tensor:
     return states.gather(2, index)
 
 
-def _in_order(parts: list[tuple[list[int], Tensor]], count: int) -> Tensor:
-    order = torch.tensor([index for group, _ in parts for index in group])
+def _in_order(parts: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+    order = torch.tensor([index for members, _ in parts for index in members])
     joined = torch.cat([state for _, state in parts])
-    out = torch.empty_like(joined)
-    out[order.to(joined.device)] = joined
-    return out[:count]
+    return joined[order.argsort().to(joined.device)]
 
 
 def _reading(module: nn.Module, site: Site, keep: Callable[[Site, Tensor], None]) -> Any:

@@ -1,6 +1,7 @@
 """Free generation: each new token is one more column behind kept attention keys and values."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from transformers import DynamicCache
 
 from editing.forward import ForwardPasses, log_softmax
 from editing.heads import Ids
+from editing.memory import done_in_parts
 from editing.passes import causal_sight
 from editing.tokens import pad_rows
 
@@ -29,12 +31,16 @@ def generate(lm: ForwardPasses, heads: Sequence[Ids], n_tokens: int, choose: Cho
     Args:
         heads: Token ids, at least one each.
     """
+    work = _kept if lm.packs else _whole
+
+    def grow(group: Sequence[int]) -> list[list[int]]:
+        return work(lm, [tuple(heads[i]) for i in group], n_tokens, choose)
+
+    rooms = [[*head, *[0] * n_tokens] for head in heads]
     out: list[Ids] = [()] * len(heads)
-    for group in lm.groups([len(head) + n_tokens for head in heads]):
-        mine = [tuple(heads[i]) for i in group]
-        found = _kept(lm, mine, n_tokens, choose) if lm.packs else _whole(lm, mine, n_tokens, choose)
-        for i, row in zip(group, found, strict=True):
-            out[i] = tuple(row)
+    for members, tails in done_in_parts(lm, range(len(heads)), partial(lm.groups_of, rooms), grow):
+        for i, tail in zip(members, tails, strict=True):
+            out[i] = tuple(tail)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from editing.families import submodule
 from editing.forward import ForwardPasses, Site, log_softmax
 from editing.generation import generate
 from editing.heads import HEADS, AnswerRows, Ids, TokenChoice
-from editing.packing import one_row, pack, shared_prefix
+from editing.memory import done_in_parts
+from editing.packing import Packed, one_row, shared_prefix
 from editing.passes import hooked
 from editing.tokens import PromptFormat
 
@@ -69,15 +71,15 @@ class LanguageModel(ForwardPasses):
         """Score each tail after its head; logits are computed at the tails' positions only."""
         if self.packs:
             return self._score_packed(heads, tails)
-        scores: list[AnswerScore | None] = [None] * len(heads)
-        for group in self.groups([len(h) + len(t) - 1 for h, t in zip(heads, tails, strict=True)]):
+
+        def score(group: Sequence[int]) -> list[AnswerScore]:
             rows = self.answer_rows([heads[i] for i in group], [tails[i] for i in group])
             logprobs = log_softmax(self.answer_logits(rows))
             nll = -logprobs.gather(1, rows.token[:, None].to(logprobs.device))[:, 0].double().cpu()
-            argmax = logprobs.argmax(1).cpu()
-            for i, score in zip(group, _scores([tails[i] for i in group], nll, argmax), strict=True):
-                scores[i] = score
-        return [score for score in scores if score is not None]
+            return list(_scores([tails[i] for i in group], nll, logprobs.argmax(1).cpu()))
+
+        whole = [head + tail[:-1] for head, tail in zip(heads, tails, strict=True)]
+        return _in_order(done_in_parts(self, range(len(heads)), partial(self.groups_of, whole), score))
 
     def _score_packed(self, heads: Sequence[Ids], tails: Sequence[Ids]) -> list[AnswerScore]:
         """Score pairs in packed rows: answers share their prompt, prompts what they begin with."""
@@ -85,8 +87,9 @@ class LanguageModel(ForwardPasses):
         first = one_row(heads[0][:shared]) if shared >= KEPT_PREFIX else None
         prefix = None if first is None else self.prefix(first)
         sequences = [head + tail[:-1] for head, tail in zip(heads, tails, strict=True)]
-        scores: list[AnswerScore | None] = [None] * len(heads)
-        for packed in pack(sequences, tokens=self.tokens_per_forward, head=first):
+
+        def score(arranged: Callable[[], Packed]) -> list[AnswerScore]:
+            packed = arranged()
             numbers = [number for number, _, _ in packed.columns]
             n_rows, width = packed.ids.shape
             places = [
@@ -100,10 +103,10 @@ class LanguageModel(ForwardPasses):
             logprobs = log_softmax(self.logits(final[read.to(final.device)]))
             token = torch.tensor([token for number in numbers for token in tails[number]])
             nll = -logprobs[which.to(logprobs.device), token.to(logprobs.device)].double().cpu()
-            argmax = logprobs.argmax(1).cpu()[which]
-            for number, score in zip(numbers, _scores([tails[i] for i in numbers], nll, argmax), strict=True):
-                scores[number] = score
-        return [score for score in scores if score is not None]
+            return list(_scores([tails[i] for i in numbers], nll, logprobs.argmax(1).cpu()[which]))
+
+        split = partial(self.packs_of, sequences, head=first)
+        return _in_order(done_in_parts(self, range(len(heads)), split, score))
 
     def answer_rows(self, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
         """Return prompts with their answers as one forward pass reads them (``whole``: the last answer token as well)."""
@@ -175,6 +178,11 @@ class LanguageModel(ForwardPasses):
             (tail,) = generate(self, [head], n_tokens, draw)
             texts.append(self.format.decode([token for token in (*head, *tail) if token not in special]).strip())
         return texts
+
+
+def _in_order(parts: Sequence[tuple[Sequence[int], list[AnswerScore]]]) -> list[AnswerScore]:
+    found = {number: score for members, scores in parts for number, score in zip(members, scores, strict=True)}
+    return [found[number] for number in sorted(found)]
 
 
 def _scores(tails: Sequence[Ids], nll: Tensor, argmax: Tensor) -> Iterator[AnswerScore]:

@@ -1,9 +1,20 @@
-"""Memory: how much of it is free, and what an exhausted one looks like."""
+"""Memory: how much of it is free, how many tokens of a forward pass that holds, and what an exhausted one looks like."""
 
+import logging
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
+
+from editing.errors import OutOfMemory
+
+_log = logging.getLogger(__name__)
+FEWEST_TOKENS, CPU_TOKENS, ACCELERATOR_TOKENS = 64, 2048, 16384
+"""Least and most tokens of one forward pass; on a CPU longer ones are not faster (docs/log.md)."""
+SHARE = 0.5
+"""Of the free memory, what a pass may take by its estimate."""
 
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 _CPU_MESSAGE = re.compile("can't allocate memory|not enough memory", re.IGNORECASE)
@@ -26,6 +37,78 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and _CPU_MESSAGE.search(str(error)) is not None
+
+
+def tokens_that_fit(lm: Any) -> int:
+    """Return how many tokens one forward pass with gradients may have in the memory that is free now, a power of two.
+
+    By an estimate of what a block keeps for its gradient and of the logits; where it is too large, passes are halved.
+    """
+    config, device = lm.model.config, lm.input_device
+    d_out, d_in = lm.weight(0).shape
+    item = torch.finfo(lm.dtype).bits // 8
+    per_token = item * lm.n_layers * (16 * d_out + 5 * d_in) + 4 * config.vocab_size
+    fits = max(FEWEST_TOKENS, int(SHARE * free_bytes(device) / per_token))
+    most = CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
+    return int(min(most, 2 ** (fits.bit_length() - 1)))
+
+
+class Sized(Protocol):
+    """What decides how large parts are."""
+
+    tokens_per_forward: int
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Part(NamedTuple, Generic[T]):
+    """A part of some items that is done at once."""
+
+    members: Sequence[int]
+    """Numbers of the items."""
+    what: T
+
+
+def done_in_parts(
+    sized: Sized,
+    numbers: Sequence[int],
+    split: Callable[[Sequence[int]], Sequence[Part[T]]],
+    work: Callable[[T], R],
+) -> list[tuple[Sequence[int], R]]:
+    """Do ``work`` on every part that ``split`` makes of the items; return members and result of each.
+
+    Where memory does not suffice, ``sized.tokens_per_forward`` is halved, what is left is split anew, and nothing that is
+    done is done again.
+
+    Raises:
+        OutOfMemory: A single item does not fit.
+    """
+    done: list[tuple[Sequence[int], R]] = []
+    parts = list(split(numbers))
+    while parts:
+        part = parts[0]
+        try:
+            done.append((part.members, work(part.what)))
+            parts.pop(0)
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Outside of the handler: its traceback held on to the tensors that did not fit.
+        if len(part.members) == 1:
+            raise OutOfMemory(
+                f"one item does not fit into memory ({message}); expected room for at least one; use a shorter prompt, fewer "
+                "contexts, a smaller dtype or a larger device"
+            )
+        sized.tokens_per_forward = max(1, sized.tokens_per_forward // 2)
+        _log.warning("out of memory; going on with %d tokens per forward pass (%s)", sized.tokens_per_forward, message)
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
+        parts = list(split([number for left in parts for number in left.members]))
+    return done
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from editing.errors import MomentError
 from editing.lm import LanguageModel, Site
+from editing.memory import done_in_parts
 from editing.tokens import pad_rows
 
 BLOCKS, SMALLEST_BLOCK = 8, 128
@@ -82,14 +84,17 @@ class MomentAccumulator:
     def update(self, lm: LanguageModel, sequences: Sequence[Sequence[int]]) -> None:
         """Add the keys of token sequences; all layers are read in one forward pass."""
         sites = [Site("key", layer) for layer in self.layers]
-        for group in lm.groups([len(sequence) for sequence in sequences]):
+
+        def read(group: Sequence[int]) -> dict[int, Tensor]:
             rows = pad_rows([sequences[i] for i in group])
             real = rows.mask.bool()
-            found = lm.states(rows, sites)
-            self.n_tokens += int(real.sum())
-            for site, states in found.items():
-                keys = states[real.to(states.device)]
-                self._add(site.layer, keys.to(torch.promote_types(keys.dtype, torch.float32)))
+            return {site.layer: state[real.to(state.device)] for site, state in lm.states(rows, sites).items()}
+
+        for part in lm.groups([len(sequence) for sequence in sequences]):  # the keys of one group at a time
+            for members, found in done_in_parts(lm, part, partial(lm.groups_of, sequences), read):
+                self.n_tokens += sum(len(sequences[i]) for i in members)
+                for layer, keys in found.items():
+                    self._add(layer, keys.to(torch.promote_types(keys.dtype, torch.float32)))
 
     def _add(self, layer: int, keys: Tensor) -> None:
         size = keys.shape[1]

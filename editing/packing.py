@@ -4,8 +4,9 @@ Two answers share their prompt, a thousand prompts a context, a benchmark's ques
 each token the same state as in a row of its own, because a token sees its own predecessors only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -66,17 +67,45 @@ class _Row:
 
 
 def pack(
-    sequences: Sequence[Ids], *, tokens: int, row_tokens: int = ROW_TOKENS, head: Packed | None = None
+    sequences: Sequence[Ids],
+    *,
+    tokens: int,
+    row_tokens: int = ROW_TOKENS,
+    head: Packed | None = None,
 ) -> list[Packed]:
     """Return the sequences in packed rows, a batch of rows for each forward pass of at most ``tokens`` tokens.
+
+    Arguments are those of :func:`arrange`.
+    """
+    return [batch.packed() for batch in arrange(sequences, tokens=tokens, row_tokens=row_tokens, head=head)]
+
+
+class Arranged(NamedTuple):
+    """A batch of rows whose masks, which take much more memory, are not made yet."""
+
+    members: tuple[int, ...]
+    """Numbers of its sequences."""
+    packed: Callable[[], Packed]
+
+
+def arrange(
+    sequences: Sequence[Ids],
+    *,
+    tokens: int,
+    row_tokens: int = ROW_TOKENS,
+    head: Packed | None = None,
+    numbers: Sequence[int] | None = None,
+) -> list[Arranged]:
+    """Return which sequences stand in which rows, a batch of rows for each forward pass of at most ``tokens`` tokens.
 
     Sequences are taken in lexicographic order, in which those with a common beginning stand together.
 
     Args:
         head: One sequence with which all begin.
+        numbers: Which of the sequences; all if None.
     """
     n_head = 0 if head is None else head.ids.shape[1]
-    order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
+    order = sorted(range(len(sequences)) if numbers is None else numbers, key=lambda i: tuple(sequences[i]))
     rows: list[_Row] = []
     last: Ids = ()
     for number in order:
@@ -95,7 +124,10 @@ def pack(
             batches[-1].append(row)
         else:
             batches.append([row])
-    return [_packed(batch, head) for batch in batches]
+    return [
+        Arranged(tuple(number for row in batch for number, _ in row.columns), partial(_packed, batch, head))
+        for batch in batches
+    ]
 
 
 def one_row(sequence: Ids) -> Packed:

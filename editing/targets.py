@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from editing.lm import LanguageModel, Site, log_softmax
+from editing.memory import Part, done_in_parts
 from editing.packing import common_front, side_by_side
 from editing.passes import UpperPass, hooked
 from editing.requests import EditRequest
@@ -121,12 +122,19 @@ def optimise_targets(
             output itself.
     """
     facts = _tokenise(lm, requests, contexts)
-    batches: list[list[int]] = [[]]
-    for number, fact in enumerate(facts):
-        if batches[-1] and sum(facts[i].n_live for i in batches[-1]) + fact.n_live > lm.tokens_per_forward:
-            batches.append([])
-        batches[-1].append(number)
-    found = [_optimise_batch(lm, [facts[i] for i in batch], layer, hparams, site) for batch in batches]
+
+    def split(numbers: Sequence[int]) -> list[Part[Sequence[int]]]:
+        batches: list[list[int]] = [[]]
+        for number in numbers:
+            if batches[-1] and sum(facts[i].n_live for i in [*batches[-1], number]) > lm.tokens_per_forward:
+                batches.append([])
+            batches[-1].append(number)
+        return [Part(batch, batch) for batch in batches]
+
+    def work(batch: Sequence[int]) -> Targets:
+        return _optimise_batch(lm, [facts[i] for i in batch], layer, hparams, site)
+
+    found = [targets for _, targets in done_in_parts(lm, range(len(facts)), split, work)]
     return Targets(*(torch.cat([getattr(part, field) for part in found]) for field in Targets._fields))
 
 

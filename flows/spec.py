@@ -146,8 +146,8 @@ class ComputeSpec(_Strict):
     actors: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
     gpus_per_model: Annotated[float | None, BeforeValidator(_auto_is_none), Field(ge=0)] = None
     threads: int = Field(default=1, gt=0)
-    tokens_per_forward: int = Field(default=2048, gt=0)
-    """Padded tokens in one forward pass; on a CPU more is slower (docs/log.md), on an accelerator raise it."""
+    tokens_per_forward: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
+    """Padded tokens in one forward pass; from the memory that is free when a run begins unless given, and recorded."""
     start_timeout_s: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
 

@@ -63,7 +63,8 @@ class Compute:
     """What can change bits, fixed by the plan and written to a run's first commit."""
 
     threads: int
-    tokens_per_forward: int
+    tokens_per_forward: int | None
+    """None until the first worker has looked how much memory is free; its choice goes to the first commit."""
 
 
 @dataclass(frozen=True, kw_only=True)

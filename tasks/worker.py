@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from editing.editor import Artifacts, Editor, make_editor
 from editing.lm import LanguageModel
 from editing.loading import load
+from editing.memory import tokens_that_fit
 from editing.requests import EditRequest
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
@@ -61,6 +62,7 @@ class Worker:
         self._requests: dict[str, list[EditRequest]] = {}
         self._prepared = lru_cache(maxsize=8)(self._prepare)
         self._runs: dict[str, RunSpec] = {}
+        self._sizes: dict[str, int] = {}
 
     def ping(self) -> str:
         return f"{platform.node()}/{self._device}"
@@ -123,9 +125,9 @@ class Worker:
 
     def _train(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
-        recipe, compute = unit.payload["recipe"], self._training_compute(unit)
-        torch.set_num_threads(compute["threads"])
         lm = self._pristine(unit.model).lm
+        recipe, compute = unit.payload["recipe"], self._training_compute(unit, lm)
+        torch.set_num_threads(compute["threads"])
         lm.tokens_per_forward = compute["tokens_per_forward"]
         trainer, validation = trainer_of(self._store, lm, recipe)
         if first:
@@ -136,11 +138,11 @@ class Worker:
         info = CommitInfo(kind="train", first_round=first, last_round=last, digest=artifact.digest, spec=spec)
         return {"training": rows}, info
 
-    def _training_compute(self, unit: Unit) -> dict[str, int]:
+    def _training_compute(self, unit: Unit, lm: LanguageModel) -> dict[str, int]:
         """Return the threads and micro-batches with which this training began: they can change bits."""
         begun = self._store.read_commit(unit.run_id, training_unit_id(0))
-        found: dict[str, int] = (begun.spec or {})["compute"] if begun else unit.payload["compute"]
-        return dict(found)
+        found: dict[str, int] = dict((begun.spec or {})["compute"] if begun else unit.payload["compute"])
+        return found | {"tokens_per_forward": found["tokens_per_forward"] or tokens_that_fit(lm)}
 
     def _trace(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         lm = self._pristine(unit.model).lm
@@ -159,7 +161,7 @@ class Worker:
     # --- editing
 
     def _segment(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        run = _run_of(unit)
+        run = self._sized(_run_of(unit))
         first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
         method, artifacts, digests = self._prepared_for(run)
         self._check_inputs(run, digests, first)
@@ -187,7 +189,9 @@ class Worker:
         tables["ledger"] += state_rows(last - 1, state)
         tables["logits"].append(logits_row(lm, order[0].prompt, last, run))
         digest = digest_of_parameters(lm, names)
-        return tables, CommitInfo(kind="segment", first_round=first, last_round=last, digest=digest)
+        halved = lm.tokens_per_forward != run.compute.tokens_per_forward  # memory did not suffice
+        spec = {"tokens_per_forward": lm.tokens_per_forward} if halved else {}
+        return tables, CommitInfo(kind="segment", first_round=first, last_round=last, digest=digest, spec=spec)
 
     def _check_inputs(self, run: RunSpec, digests: Mapping[str, Any], first: int) -> None:
         """Raise if a run would go on with other second moments, prefixes or networks than it began with."""
@@ -249,7 +253,8 @@ class Worker:
         )
         tables: Tables = {"fact_scores": rows}
         if first == 0:
-            tables["runs"] = [run_row(run, {}, self._device)]
+            fixed = replace(run, compute=replace(run.compute, tokens_per_forward=TOKENS_PER_FORWARD))
+            tables["runs"] = [run_row(fixed, {}, self._device)]
         return tables, CommitInfo(kind="baseline")
 
     # --- where the model stands
@@ -279,7 +284,7 @@ class Worker:
         """Return the model as it is after ``rounds`` rounds of ``run``, rebuilt from pristine weights and the ledger."""
         loaded = self._loaded(run.model)
         lm = loaded.lm
-        lm.tokens_per_forward = run.compute.tokens_per_forward
+        lm.tokens_per_forward = self._sized(run).compute.tokens_per_forward or TOKENS_PER_FORWARD
         names = self._parameters(lm, run)
         for name in names:
             if name not in loaded.pristine:  # whatever has been edited before is in there already
@@ -296,6 +301,16 @@ class Worker:
         replay(self._store, lm, run.run_id, start, rounds, names, check=run.mode == "sequential")
         loaded.run_id, loaded.rounds = run.run_id, rounds
         return loaded, names
+
+    def _sized(self, run: RunSpec) -> RunSpec:
+        """Return the run with the micro-batches with which it began, or that fit into memory now."""
+        if run.compute.tokens_per_forward is not None:
+            return run
+        if run.run_id not in self._sizes:
+            begun = self._store.read_commit(run.run_id, "segment-000000")
+            recorded = [int(row["tokens_per_forward"]) for row in (self._store.rows(begun, "runs") if begun else ())]
+            self._sizes[run.run_id] = recorded[0] if recorded else tokens_that_fit(self._loaded(run.model).lm)
+        return replace(run, compute=replace(run.compute, tokens_per_forward=self._sizes[run.run_id]))
 
     def _state_before(self, run: RunSpec, first: int) -> dict[str, Tensor]:
         for commit in segments(self._store, run.run_id):

@@ -218,7 +218,10 @@ def test_a_record_with_a_field_of_another_kind(tmp_path: Path, change: Any, name
         ({"second_moment": {"jitter": float("inf")}}, "finite number"),
         ({"second_moment": {"files": {}, "provenance": "x"}}, "at least 1 item"),
         ({"second_moment": {"hub": "some/texts"}}, "second_moment.revision is missing"),
-        ({"second_moment": {"hub": "some/texts", "revision": "0a1b", "path": "a.txt"}}, "found path and hub; expected one"),
+        (
+            {"second_moment": {"hub": "some/texts", "revision": "0a1b", "path": "a.txt"}},
+            "found path and hub; expected one",
+        ),
         ({"second_moment": {"shard_texts": 100}}, "multiple of 64"),
         ({"layers": []}, "at least 1 item"),
         ({"editors": [{"name": "memit", "batch_sizes": []}]}, "at least 1 item"),

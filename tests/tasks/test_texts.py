@@ -16,7 +16,9 @@ def corpus(tmp_path: Path) -> str:
     """A data set of texts in a folder, which ``load_dataset`` takes as it takes a hub id."""
     folder = tmp_path / "corpus"
     folder.mkdir()
-    pq.write_table(pa.table({"id": range(30), "text": [f"Text number {i}." for i in range(30)]}), folder / "train.parquet")
+    pq.write_table(
+        pa.table({"id": range(30), "text": [f"Text number {i}." for i in range(30)]}), folder / "train.parquet"
+    )
     return str(folder)
 
 
@@ -38,5 +40,5 @@ def test_a_column_that_is_not_there(corpus: str) -> None:
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match="the hub did not give 'no/such'.*second_moment.path instead"):
+    with pytest.raises(InputError, match=r"the hub did not give 'no/such'.*second_moment.path instead"):
         hub_texts("no/such", "main", None, "train", "text", n_texts=3)

@@ -12,6 +12,7 @@ import torch
 
 from editing.editor import Artifacts, make_editor
 from editing.factworld.world import World
+from editing.lm import LanguageModel
 from editing.loading import load
 from editing.patches import PatchChange
 from storage.artifacts import put_artifact
@@ -241,7 +242,6 @@ def test_independent_rounds_of_an_editor_with_state_do_not_know_each_other(tmp_p
     lm = load("factworld-tiny")
     order = sample_order(300, sample=0, seed=0)
     batch = [World(n_known=300).requests()[i] for i in order[2:4]]
-    lm.tokens_per_forward = run.compute.tokens_per_forward
     editor = make_editor("ultraedit", run.hparams)
     alone = editor.edit(lm, batch, run.layers, {}, Artifacts()).updates[0]
     assert update.value is not None and alone.value is not None
@@ -267,12 +267,12 @@ def test_a_training_goes_on_where_it_stands_when_its_segments_change_length(tmp_
     (job,) = plan(tmp_path, **changes).trainings
     planned = plan(tmp_path, **changes | {"training": {"steps_per_segment": 3, "validation": 4}})
     worker, store = Worker(planned.store), Store(planned.store)
-    first = job.next_unit(store)
-    assert first is not None and worker.do(first) == "done"
+    (first,) = job.next_units(store)
+    assert worker.do(first) == "done"
     (other,) = planned.trainings
-    after = other.next_unit(store)
-    assert after is not None and (after.payload["first_round"], after.payload["last_round"]) == (4, 6)
-    assert worker.do(after) == "done" and other.next_unit(store) is None
+    (after,) = other.next_units(store)
+    assert (after.payload["first_round"], after.payload["last_round"]) == (4, 6)
+    assert worker.do(after) == "done" and other.next_units(store) == []
 
 
 def test_a_damaged_store_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -295,3 +295,39 @@ def test_too_many_gpus_are_refused_with_what_the_cluster_has(tmp_path: Path) -> 
     planned = plan(tmp_path, compute={"gpus_per_model": 8})
     with pytest.raises(InputError, match=r"gpus_per_model is 8, the cluster has 0 GPUs.*auto"), session(planned):
         pytest.fail("the session must not begin")
+
+
+def test_micro_batches_are_chosen_from_free_memory_once_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(tmp_path)
+    store, run = Store(planned.store), edited(planned)
+    assert run.compute.tokens_per_forward is None
+    first, second = Worker(planned.store), Worker(planned.store)
+    prepare(planned, first)
+    monkeypatch.setattr("tasks.worker.tokens_that_fit", lambda _lm: 256)
+    first.do(ready_units(store, run)[0])
+    monkeypatch.setattr("tasks.worker.tokens_that_fit", lambda _lm: 512)  # another machine
+    finish(store, second, run)
+    (row,) = (row for row in query(store.root, "SELECT * FROM runs").to_pylist() if row["run_id"] == run.run_id)
+    assert row["tokens_per_forward"] == 256
+    (loaded,) = second._models.values()
+    assert loaded.lm.tokens_per_forward == 256
+
+
+def test_a_segment_whose_passes_were_halved_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first forward pass meets torch's own error: it asks for more than any machine has."""
+    planned = plan(tmp_path)
+    store, run, worker = Store(planned.store), edited(planned), Worker(planned.store)
+    prepare(planned, worker)
+    forward = LanguageModel.forward_seeing
+    calls = []
+
+    def once(self: LanguageModel, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return torch.empty(10**15) if len(calls) == 1 else forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(LanguageModel, "forward_seeing", once)
+    worker.do(ready_units(store, run)[0])
+    commit = store.read_commit(run.run_id, "segment-000000")
+    assert commit is not None and commit.spec == {"tokens_per_forward": 1024}

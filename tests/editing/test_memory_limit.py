@@ -1,0 +1,120 @@
+"""Where memory does not suffice, passes are halved and the results are the same."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from editing.errors import OutOfMemory
+from editing.memory import Part, done_in_parts, free_bytes, is_out_of_memory, tokens_that_fit
+from tests.editing.tiny import random_lm
+
+LIMITED = """
+import resource, sys
+import torch
+from editing import load
+from editing.factworld.world import World
+from editing.lm import Site
+from editing.moments import collect_moments
+from editing.generation import generate
+from editing.targets import TargetHparams, optimise_targets
+
+torch.set_num_threads(1)
+lm, facts = load("factworld-tiny"), World(n_known=300).requests()
+hparams = TargetHparams(steps=4, lr=0.1, weight_decay=0.1, clamp=4.0, kl_weight=0.0625)
+contexts = ("", *(text.split(".")[0] + ". " for text in World(n_known=300).corpus(4)))
+texts = World(n_known=300).corpus(64)
+
+def targets(): return optimise_targets(lm, facts[:200], contexts, 1, hparams, site="block").value
+def scores():
+    pairs = [(p, f.target_new) for f in facts for p in (f.prompt, *f.paraphrase_prompts, *f.neighborhood_prompts)]
+    found = lm.answer_logprobs([prompt for prompt, _ in pairs], [answer for _, answer in pairs])
+    return torch.tensor([score.nll_sum for score in found])
+def states():
+    sequences = lm.format.prompts(World(n_known=300).corpus(640))
+    return lm.states_at(sequences, [len(ids) - 1 for ids in sequences], [Site("key", 1)])[Site("key", 1)]
+def moments(): return collect_moments(lm, texts, [1])[1].matrix
+def generation(): return torch.tensor(generate(lm, lm.format.prompts([f.prompt for f in facts[:100]]), 4))
+
+work = {"targets": targets, "scores": scores, "states": states, "moments": moments, "generation": generation}[sys.argv[1]]
+lm.tokens_per_forward = 64
+expected = work()                       # also warms up whatever allocates once
+lm.tokens_per_forward = 1 << 20
+with open("/proc/self/statm") as file:
+    now = int(file.read().split()[0]) * resource.getpagesize()
+limit = now + int(float(sys.argv[2]) * 2**20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+found = work()
+print(lm.tokens_per_forward, float((found - expected).double().norm() / expected.double().norm()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited through RLIMIT_AS and /proc")
+@pytest.mark.parametrize(
+    ("work", "megabytes"), [("targets", 64), ("scores", 8), ("states", 8), ("moments", 4), ("generation", 2)]
+)
+def test_an_exhausted_memory_halves_and_changes_nothing(work: str, megabytes: int) -> None:
+    """A real process whose address space may grow by little: torch's own allocations fail."""
+    # Blocks of more than 64 KiB go back to the system when they are freed, so that little stays to be used again.
+    small = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", LIMITED, work, str(megabytes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=small)
+    assert done.returncode == 0, done.stderr[-2000:]
+    tokens, difference = done.stdout.split()
+    assert int(tokens) < 1 << 20, "memory sufficed; the test did not test"
+    assert float(difference) < 1e-5
+
+
+class _Sized:
+    tokens_per_forward = 8
+
+
+def test_what_is_done_is_not_done_again() -> None:
+    sized, asked = _Sized(), []
+
+    def split(numbers: Sequence[int]) -> list[Part[Sequence[int]]]:
+        size = sized.tokens_per_forward
+        return [Part(numbers[i : i + size], numbers[i : i + size]) for i in range(0, len(numbers), size)]
+
+    def work(numbers: Sequence[int]) -> int:
+        asked.append(list(numbers))
+        if len(numbers) > 2 and 9 in numbers:
+            torch.empty(10**15)  # more than any machine has: torch's own error
+        return sum(numbers)
+
+    found = done_in_parts(sized, range(12), split, work)
+    assert asked == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11], [8, 9, 10, 11], [8, 9], [10, 11]]
+    assert sum(total for _, total in found) == 66 and sized.tokens_per_forward == 2
+    assert [list(members) for members, _ in found] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11]]
+
+
+def test_one_item_that_does_not_fit_says_what_to_do() -> None:
+    def work(_: Sequence[int]) -> None:
+        torch.empty(10**15)
+
+    with pytest.raises(OutOfMemory, match="use a shorter prompt"):
+        done_in_parts(_Sized(), [0], lambda numbers: [Part(numbers, numbers)], work)
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    def work(_: Sequence[int]) -> None:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        done_in_parts(_Sized(), [0, 1], lambda numbers: [Part(numbers, numbers)], work)
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError())
+
+
+def test_passes_are_sized_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = random_lm("llama")
+    assert free_bytes(torch.device("cpu")) > 2**20
+    sizes = []
+    for free in (2**20, 2**24, 2**40):
+        monkeypatch.setattr("editing.memory.free_bytes", lambda _device, free=free: free)
+        sizes.append(tokens_that_fit(lm))
+    assert sizes[0] == 64 < sizes[1] < sizes[2] == 2048
+    assert sizes[1] & (sizes[1] - 1) == 0, "a power of two: the same on machines that are alike"
