@@ -47,11 +47,9 @@ def units_left(planned: Plan) -> Iterator[Unit]:
     store, run = Store(planned.store), planned.runs[-1]
     for model, recipe in planned.contexts:
         yield Unit(run_id="prepare", unit_id="contexts", kind="contexts", model=model, payload={"recipe": recipe})
-    for moments in planned.moments:
-        yield moments.unit(threads=1)
-    for job in planned.trainings:
-        while (unit := job.next_unit(store)) is not None:
-            yield unit
+    for job in (*planned.moments, *planned.trainings):
+        while units := job.next_units(store):
+            yield units[0]
     while units := ready_units(store, run):
         yield units[0]
 
