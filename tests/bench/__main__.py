@@ -3,14 +3,16 @@
 Ratios of one thread's processor time, measured in one run, interleaved, median of three; never a timed unit test.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 import torch
 
-from tests.bench.cases import all_cases
+from tests.bench.cases import all_cases, large_cases
 from tests.bench.measure import Measured, measure
+from tests.bench.shape import LARGE
 
 
 def line(row: Measured) -> str:
@@ -28,10 +30,28 @@ def line(row: Measured) -> str:
     )
 
 
-def main(names: list[str]) -> None:
-    """Run the named benchmarks, or all of them, on one thread."""
-    known = dict(all_cases())
-    unknown = sorted(set(names) - set(known))
+def arguments() -> argparse.Namespace:
+    """Return the command line's."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", help="benchmarks to run; all if none is named")
+    parser.add_argument("--shape", choices=LARGE, help="edits per second at this shape, in place of the fixed table")
+    parser.add_argument("--device", default="cpu", help="cpu, or torch's name of an accelerator")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 1024], help="batch sizes of --shape")
+    parser.add_argument("--out", type=Path, default=Path("bench.json"))
+    return parser.parse_args()
+
+
+def main(given: argparse.Namespace) -> None:
+    """Run the named benchmarks, or all of them; on a CPU on one thread."""
+    dtype = getattr(torch, given.dtype)
+    cases = (
+        large_cases(given.shape, dtype=dtype, device=given.device, batches=given.batches)
+        if given.shape
+        else all_cases()
+    )
+    known = dict(cases)
+    unknown = sorted(set(given.names) - set(known))
     if unknown:
         sys.exit(f"no benchmarks {unknown}; expected some of {sorted(known)}")
     torch.set_num_threads(1)
@@ -40,13 +60,13 @@ def main(names: list[str]) -> None:
     sys.stdout.write(f"{'':<22} {'':>8} {'':>7}  {'':>8}  {'GFLOP per item':>15}\n")
     rows = []
     for name, case in known.items():
-        if not names or name in names:
-            rows.append(measure(case()))
+        if not given.names or name in given.names:
+            rows.append(measure(case(), given.device))
             sys.stdout.write(line(rows[-1]))
             sys.stdout.flush()
-    Path("bench.json").write_text(json.dumps([row.row() for row in rows], indent=1) + "\n")
+            given.out.write_text(json.dumps([row.row() for row in rows], indent=1) + "\n")
     sys.exit(0 if all(row.ok for row in rows) else 1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(arguments())

@@ -4,12 +4,14 @@ Ratios are against the plain version in which the vocabulary logits of a target'
 official code; the row named ``…_once`` shows what remains without that.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
+
+import torch
 
 from tests.bench import contests
 from tests.bench.measure import Contest
-from tests.bench.shape import D_IN, SHAPES, D, fixed_shape
+from tests.bench.shape import D_IN, LARGE, SHAPES, D, fixed_shape, random_model
 
 LAYERS = (1, 2, 3, 4)
 _shape = cache(fixed_shape)
@@ -35,8 +37,29 @@ def all_cases() -> Iterator[tuple[str, Callable[[], Contest]]]:
     for n_edits, ratio in ((64, 15.0), (256, 5.0), (1024, 1.5)):
         yield f"solve_{n_edits}", partial(contests.solve, n_edits, D_IN, D, target=ratio)
     yield "fact_scores", of(contests.scores, target=4.0)
+    yield "retention_1000", of(contests.retention, LAYERS)
     yield "few_shot", of(contests.few_shot, target=12.0)
     yield "generation_20", of(contests.generation, 20, target=5.0)
     for family in SHAPES:
         if family != "gpt2":
             yield f"targets_8_{family}", of(contests.targets, 8, name=f"targets_8_{family}", family=family, target=6.0)
+
+
+def large_cases(
+    name: str, *, dtype: torch.dtype, device: str, batches: Sequence[int]
+) -> Iterator[tuple[str, Callable[[], Contest]]]:
+    """Yield the benchmarks of an accelerator: edits per second by batch size, second moments; ratios are reported only."""
+    lm = cache(lambda: random_model(*LARGE[name], dtype=dtype, device=device))
+
+    def edits(editor: str, n_edits: int) -> Callable[[], Contest]:
+        def made() -> Contest:
+            last = contests.middle(lm())
+            layers = range(last - 3, last + 1) if editor == "memit" else [last]
+            return contests.edits(lm(), editor, layers, n_edits, target=0.0)
+
+        return made
+
+    for editor in ("memit", "emmet"):
+        for n_edits in batches:
+            yield f"{editor}_{n_edits}", edits(editor, n_edits)
+    yield "moments", lambda: contests.moments(lm(), target=0.0, layers=range(4))

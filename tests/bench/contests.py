@@ -18,6 +18,7 @@ from editing.hparams import resolve_hparams
 from editing.lm import LanguageModel
 from editing.locate import read_keys
 from editing.moments import MomentAccumulator
+from editing.scores import probes_of, score_probes
 from editing.targets import TargetHparams, optimise_targets
 from tests.bench import plain
 from tests.bench.measure import Contest, Part, flops, relative
@@ -98,7 +99,7 @@ def batch_size(lm: LanguageModel, small: int, large: int) -> Contest:
 def edits(lm: LanguageModel, editor: str, layers: Sequence[int], n_edits: int, *, target: float) -> Contest:
     """A batch of edits, from the requests to the weights; the plain version's solve counts as one of the whole batch."""
     facts = requests(lm, max(n_edits, 2))
-    moments = {layer: random_moment(lm.weight(layer).shape[1]).to(lm.input_device) for layer in layers}
+    moments = {layer: random_moment(lm.weight(layer).shape[1], device=lm.input_device) for layer in layers}
     artifacts = Artifacts(geometry={i: KeyGeometry.of(moment) for i, moment in moments.items()}, contexts=contexts())
     ridge = {"preservation_weight": RIDGE} if editor == "memit" else {"ridge": RIDGE}
 
@@ -138,7 +139,8 @@ def edits(lm: LanguageModel, editor: str, layers: Sequence[int], n_edits: int, *
         fast=[Part(lambda: fast(RUN_STEPS, n_edits), n_edits * share_of_steps(lambda steps: fast(steps, len(few))))],
         error=max(relative(mine[layer], whole[layer]) for layer in layers),
         target=target,
-        tolerance=1e-3,
+        tolerance=1e-3 if lm.dtype == torch.float32 else 0.1,
+        gemm_dtype=lm.dtype,
     )
 
 
@@ -163,9 +165,9 @@ def keys(lm: LanguageModel, layers: Sequence[int], *, target: float) -> Contest:
     )
 
 
-def moments(lm: LanguageModel, *, target: float) -> Contest:
+def moments(lm: LanguageModel, *, target: float, layers: Sequence[int] | None = None) -> Contest:
     """Second moments of all layers: the plain version takes one text after another, once per layer."""
-    sequences, layers = corpus(lm, 48), range(lm.n_layers)
+    sequences, layers = corpus(lm, 48), layers or range(lm.n_layers)
     few = sequences[:4]
 
     def slow() -> Tensor:
@@ -178,11 +180,13 @@ def moments(lm: LanguageModel, *, target: float) -> Contest:
         return torch.stack([found[layer].matrix for layer in layers])
 
     return Contest(
-        name=f"moments_{lm.n_layers}_layers",
+        name=f"moments_{len(layers)}_layers",
         plain=[Part(slow, sum(map(len, few)))],
         fast=[Part(lambda: fast(sequences), sum(map(len, sequences)))],
         error=relative(fast(few), slow()),
         target=target,
+        tolerance=1e-4 if lm.dtype == torch.float32 else 0.02,
+        gemm_dtype=lm.dtype,
     )
 
 
@@ -243,6 +247,24 @@ def scores(lm: LanguageModel, *, target: float) -> Contest:
         fast=[Part(lambda: fast_on(range(len(facts))), len(facts))],
         error=relative(fast_on(range(1)), slow()),
         target=target,
+    )
+
+
+def retention(lm: LanguageModel, layers: Sequence[int], *, n_scored: int = 128, n_edited: int = 16) -> Contest:
+    """Scoring 1,000 earlier edits must cost less than applying 100: these stand in the plain version's place."""
+    facts = requests(lm, n_scored)
+    apply = edits(lm, "memit", layers, n_edited, target=1.0).fast[0]
+    probes = [probe for fact in facts for probe in probes_of(fact)]
+
+    def score(count: int) -> Tensor:
+        return torch.tensor([found.new.nll_sum for found in score_probes(lm, probes[:count])])
+
+    return Contest(
+        name="retention_1000",
+        plain=[Part(apply.work, apply.n_items / 100)],
+        fast=[Part(lambda: score(len(probes)), n_scored / 1000)],
+        error=relative(score(len(probes))[:4], score(4)),
+        target=1.0,
     )
 
 

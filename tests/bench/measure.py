@@ -63,6 +63,8 @@ class Measured:
     plain_gflop: float | None
     """Per item."""
     fast_gflop: float | None
+    peak_gb: float | None
+    """Of the accelerator's memory, by the fast way; a CPU does not count it."""
     ok: bool
 
     def row(self) -> dict[str, Any]:
@@ -111,7 +113,11 @@ def measure(contest: Contest, device: str = "cpu") -> Measured:
     def seconds(parts: Sequence[Part]) -> float:
         return sum(timed(work, device) / n for work, n in parts)
 
-    per_plain, per_fast = counted(contest.plain), counted(contest.fast)
+    per_plain = counted(contest.plain)
+    if device != "cpu":
+        torch.accelerator.reset_peak_memory_stats()
+    per_fast = counted(contest.fast)
+    peak = None if device == "cpu" else torch.accelerator.max_memory_allocated() / 1e9
     plain, fast, rates = [], [], []
     for _ in range(REPEATS):
         plain.append(seconds(contest.plain))
@@ -139,6 +145,7 @@ def measure(contest: Contest, device: str = "cpu") -> Measured:
         fast_s=statistics.median(fast),
         plain_gflop=None if per_plain is None else per_plain / 1e9,
         fast_gflop=None if per_fast is None else per_fast / 1e9,
+        peak_gb=peak,
         ok=ratio >= contest.target and contest.error <= contest.tolerance and reached,
     )
 

@@ -37,6 +37,7 @@ def plain_target(
     prompts = lm.format.lookups(texts, ends)
     (target,) = lm.format.answers([request.prompt], [request.target_new])
     rows = pad_rows([p.ids + target[:-1] for p in prompts[:-1]] + [prompts[-1].ids])
+    ids, mask = rows.ids.to(lm.input_device), rows.mask.to(lm.input_device)
     lookups = torch.tensor([p.lookup for p in prompts])
     index = torch.arange(len(texts))
     module = lm.block(layer) if site == "block" else lm.mlp_out(layer)
@@ -58,7 +59,7 @@ def plain_target(
     for step in range(hparams.steps):
         handle = module.register_forward_hook(add_delta)
         try:
-            states = lm.model.base_model(input_ids=rows.ids, attention_mask=rows.mask).last_hidden_state
+            states = lm.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
         finally:
             handle.remove()
         logits = lm.logits(states)

@@ -4,6 +4,7 @@ Facts and contexts are the fact world's; :data:`ROW_TOKENS` holds their token le
 between versions: they are part of what the targets mean.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from editing.factworld.world import World
 from editing.lm import LanguageModel
 from editing.requests import EditRequest
 from editing.targets import KL_PROMPT
+from editing.training import facts_with_variants
 
 N_LAYERS, D, D_IN, VOCABULARY = 12, 768, 3072, 50257
 _DECODER = {
@@ -40,6 +42,24 @@ SHAPES: dict[str, dict[str, Any]] = {
     "phi3": {k: v for k, v in _DECODER.items() if k != "head_dim"},
 }
 
+LARGE: dict[str, tuple[str, dict[str, Any]]] = {
+    "small": ("gpt2", _GPT | {"vocab_size": VOCABULARY}),
+    "gptj-6b": ("gptj", {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "vocab_size": 50400}),
+    "llama-3-8b": (
+        "llama",
+        {
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "rope_theta": 500000.0,
+            "vocab_size": 128256,
+        },
+    ),
+}
+"""Family and configuration of the shapes that are measured on an accelerator; ``small`` is the fixed one."""
+
 ROW_TOKENS = (
     (6, 16, 16, 16, 15, 15, 4),
     (4, 14, 14, 14, 13, 13, 4),
@@ -57,12 +77,18 @@ Padded to the longest of a fact, 110 positions per fact on average."""
 
 def fixed_shape(family: str = "gpt2", *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LanguageModel:
     """Return a random model of a family at the fixed shape."""
+    return random_model(family, SHAPES[family] | {"vocab_size": VOCABULARY}, dtype=dtype, device=device)
+
+
+def random_model(
+    family: str, shape: Mapping[str, Any], *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> LanguageModel:
+    """Return a model of a family and shape with random weights from a seed, made on its device."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        family, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, pad_token_id=0, **SHAPES[family]
-    )
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return LanguageModel(model.to(device), build_tokenizer(bos=False), name=f"random-{family}-{N_LAYERS}x{D}")
+    config = AutoConfig.for_model(family, bos_token_id=0, eos_token_id=0, pad_token_id=0, **shape)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return LanguageModel(model, build_tokenizer(bos=False), name=f"random-{family}")
 
 
 @cache
@@ -80,12 +106,19 @@ def row_tokens(lm: LanguageModel, request: EditRequest) -> tuple[int, ...]:
 
 
 def requests(lm: LanguageModel, count: int) -> list[EditRequest]:
-    """Return the first facts of the world.
+    """Return the first facts of the world; behind them, those that it keeps for training, without their other answers.
 
     Raises:
-        RuntimeError: Their rows no longer have the committed lengths, and the targets no longer mean what they meant.
+        RuntimeError: There are fewer, or their rows no longer have the committed lengths, and the targets no longer mean
+            what they meant.
     """
-    found = World().requests()[:count]
+    world = World()
+    found = world.requests()
+    if count > len(found):
+        found += [group[0] for group in facts_with_variants(world.training_requests(unknown=True))]
+    if count > len(found):
+        raise RuntimeError(f"the world has {len(found)} facts, {count} are wanted")
+    found = found[:count]
     lengths = tuple(row_tokens(lm, request) for request in found[: len(ROW_TOKENS)])
     if lengths != ROW_TOKENS[: len(lengths)]:
         raise RuntimeError(f"the facts' rows have {lengths} tokens, expected {ROW_TOKENS}")
@@ -98,9 +131,9 @@ def corpus(lm: LanguageModel, count: int, length: int = 48) -> list[tuple[int, .
     return [tuple(ids[i * length : (i + 1) * length]) for i in range(count)]
 
 
-def random_moment(d_in: int = D_IN, seed: int = 0) -> Tensor:
+def random_moment(d_in: int = D_IN, seed: int = 0, device: str | torch.device = "cpu") -> Tensor:
     """Return a well-conditioned float64 second moment [d_in, d_in] as real ones look: a falling spectrum."""
-    generator = torch.Generator().manual_seed(seed)
-    keys = torch.randn(2 * d_in, d_in, generator=generator, dtype=torch.float64)
-    keys *= torch.logspace(0, -2, d_in, dtype=torch.float64)
+    generator = torch.Generator(device).manual_seed(seed)
+    keys = torch.randn(2 * d_in, d_in, generator=generator, dtype=torch.float64, device=device)
+    keys *= torch.logspace(0, -2, d_in, dtype=torch.float64, device=device)
     return keys.T @ keys / len(keys)
