@@ -5,19 +5,18 @@ ROME calls it v*, MEMIT and EMMET z.  All editors share this one optimisation.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from editing.fact_rows import FactRows, fact_rows
 from editing.lm import LanguageModel, Site, log_softmax
 from editing.memory import Part, done_in_parts
 from editing.packing import common_front, side_by_side
 from editing.passes import UpperPass, hooked
 from editing.requests import EditRequest
 
-KL_PROMPT = "{} is a"
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
 
 
@@ -64,36 +63,6 @@ class Targets(NamedTuple):
         return Targets(self.initial[index], self.delta[index], self.losses[index])
 
 
-class _FactRows(NamedTuple):
-    """The token rows of one fact: every context with the prompt and the target in it, then the KL prompt."""
-
-    ids: list[tuple[int, ...]]
-    lookups: list[int]
-    target: tuple[int, ...]
-    heads: list[int]
-    """Length of the prompt part of each rewriting row; the target's tokens are predicted from ``head - 1`` on."""
-
-    @property
-    def n_live(self) -> int:
-        """Columns that run again: what lies before a subject's last token never changes."""
-        return sum(len(ids) - at for ids, at in zip(self.ids, self.lookups, strict=True))
-
-    @property
-    def live_lookups(self) -> tuple[int, ...]:
-        """Of each sequence, where its lookup token stands among the live columns."""
-        lengths = [len(ids) - at for ids, at in zip(self.ids, self.lookups, strict=True)]
-        return tuple(accumulate(lengths[:-1], initial=0))
-
-    @property
-    def live_predicted(self) -> tuple[int, ...]:
-        """Where each context's target tokens are predicted, among the live columns."""
-        return tuple(
-            at + head - 1 + k - lookup
-            for at, head, lookup in zip(self.live_lookups, self.heads, self.lookups, strict=False)
-            for k in range(len(self.target))
-        )
-
-
 def optimise_targets(
     lm: LanguageModel,
     requests: Sequence[EditRequest],
@@ -121,7 +90,7 @@ def optimise_targets(
             In a pre-norm block δ arrives at both alike; where a norm stands between them (Gemma), δ goes to the MLP's
             output itself.
     """
-    facts = _tokenise(lm, requests, contexts)
+    facts = fact_rows(lm, requests, contexts)
 
     def split(numbers: Sequence[int]) -> list[Part[Sequence[int]]]:
         batches: list[list[int]] = [[]]
@@ -136,31 +105,6 @@ def optimise_targets(
 
     found = [targets for _, targets in done_in_parts(lm, range(len(facts)), split, work)]
     return Targets(*(torch.cat([getattr(part, field) for part in found]) for field in Targets._fields))
-
-
-def _tokenise(lm: LanguageModel, requests: Sequence[EditRequest], contexts: Sequence[str]) -> list[_FactRows]:
-    texts, ends = [], []
-    for request in requests:
-        for context in contexts:
-            texts.append(context + request.prompt)
-            ends.append(len(context) + request.subject_end)
-        texts.append(KL_PROMPT.replace("{}", request.subject))
-        ends.append(len(request.subject))
-    prompts = lm.format.lookups(texts, ends)
-    targets = lm.format.answers([r.prompt for r in requests], [r.target_new for r in requests])
-    facts = []
-    width = len(contexts) + 1
-    for index, target in enumerate(targets):
-        mine = prompts[index * width : (index + 1) * width]
-        facts.append(
-            _FactRows(
-                ids=[prompt.ids + target[:-1] for prompt in mine[:-1]] + [mine[-1].ids],
-                lookups=[prompt.lookup for prompt in mine],
-                target=target,
-                heads=[len(prompt.ids) for prompt in mine[:-1]],
-            )
-        )
-    return facts
 
 
 @dataclass(frozen=True)
@@ -216,7 +160,7 @@ def _places(columns: Sequence[Sequence[int]], device: torch.device) -> tuple[Ten
 
 
 def _optimise_batch(
-    lm: LanguageModel, facts: list[_FactRows], layer: int, hparams: TargetHparams, site: Literal["value", "block"]
+    lm: LanguageModel, facts: list[FactRows], layer: int, hparams: TargetHparams, site: Literal["value", "block"]
 ) -> Targets:
     through_norm = site == "value" and lm.family.normed_value
     module = lm.mlp_out(layer) if through_norm else None
@@ -254,7 +198,7 @@ def _optimise_batch(
     return Targets(initial, delta, losses)
 
 
-def _parts(lm: LanguageModel, facts: Sequence[_FactRows], first_block: int) -> list[_Part]:
+def _parts(lm: LanguageModel, facts: Sequence[FactRows], first_block: int) -> list[_Part]:
     """Return the facts in parts of similar length, ready for the blocks from ``first_block`` on."""
     # Contexts stand in front of every fact's prompt; their keys and values are computed once.
     limits = [min(at) for at in zip(*(fact.lookups for fact in facts), strict=True)]
@@ -295,7 +239,7 @@ def _inverse(parts: Sequence[_Part]) -> Tensor:
 
 
 def _losses(
-    lm: LanguageModel, parts: Sequence[_Part], facts: Sequence[_FactRows], delta: Tensor, module: nn.Module | None
+    lm: LanguageModel, parts: Sequence[_Part], facts: Sequence[FactRows], delta: Tensor, module: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
     """Return each fact's NLL [edit] and its log-probabilities [edit, vocab] at the KL prompt's lookup token.
 

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from editing.fact_rows import KL_PROMPT
 from editing.lm import LanguageModel, Site
 from editing.passes import first_of
 from editing.requests import EditRequest
-from editing.targets import KL_PROMPT, TargetHparams
+from editing.targets import TargetHparams
 from editing.tokens import pad_rows
 
 

@@ -1,6 +1,7 @@
 """The five-line library example runs where only editing's dependencies are installed."""
 
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -78,3 +79,20 @@ def test_five_lines_in_a_bare_environment(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     right_before, right_after = map(int, done.stdout.split()[-2:])
     assert right_before == 0 and right_after >= 2
+
+
+@pytest.mark.slow
+def test_benchmarks_in_a_bare_environment(tmp_path: Path) -> None:
+    """They are for GPU machines that have nothing but torch and transformers; how fast a row is does not matter here."""
+    build_environment(tmp_path)
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    out = tmp_path / "bench.json"
+    code = f"""
+import runpy
+sys.argv = ["bench", "solve_64", "--out", {str(out)!r}]
+runpy.run_module("tests.bench", run_name="__main__")
+"""
+    done = run(code, tmp_path)
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    (row,) = json.loads(out.read_text())
+    assert row["name"] == "solve_64" and row["error"] < 1e-9 and f"{row['ratio']:.1f}x" in done.stdout
