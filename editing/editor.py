@@ -135,6 +135,9 @@ class Artifacts:
     """Texts put before a prompt; the bare prompt (``""``) comes first."""
     networks: Any = None
     """A trained :class:`editing.hypernetwork.HyperNetworks`, for editors that need one."""
+    targets: Mapping[str, Any] = field(default_factory=dict)
+    """By request id, :class:`editing.targets.Targets` of one fact each that were found on these very weights by the same
+    definition; an editor takes them in place of a search."""
 
     def geometry_of(self, layer: int) -> KeyGeometry:
         """Raise MomentError if the second moment of ``layer`` is not there."""
@@ -181,6 +184,9 @@ class Editor(Protocol):
         """Return the names of all parameters that this editor may change."""
         ...
 
+    def target_definition(self, family: Family) -> dict[str, Any] | None:
+        """Return what, beside model, layer, contexts and fact, determines a target vector; None if there is none."""
+
     def ridge_for(self, n_edits: int) -> float | None:
         """Return the effective ridge for a batch of this size."""
         ...
@@ -217,6 +223,13 @@ class BaseEditor:
 
     def ridge_for(self, n_edits: int) -> float | None:
         """Return the ridge for a batch of this size; None where there is none, or where it is learnt."""
+        return None
+
+    def target_definition(self, family: Family) -> dict[str, Any] | None:
+        """Return what, beside model, layer, contexts and fact, determines a target vector; None if there is none.
+
+        Editors of one definition share their targets.
+        """
         return None
 
 

@@ -105,6 +105,15 @@ class KeyGeometry:
         """Return ``rows C`` [n, d_in] in float64."""
         return rows.double() @ self.moment
 
+    def probes(self, d_in: int) -> tuple[Tensor, Tensor]:
+        """Return random rows ``P`` and ``P C``, both float64 [PROBES, d_in]."""
+        return self._probes
+
+    @cached_property
+    def _probes(self) -> tuple[Tensor, Tensor]:
+        drawn = _draw_probes(len(self.moment), self.moment.device)  # once: a product with C reads all of it
+        return drawn, self.times_moment(drawn)
+
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues [d_in] of C, ascending, and its eigenvectors [d_in, d_in] as columns (cost: O(d_in³), once)."""
@@ -200,12 +209,11 @@ class KeyGeometry:
 
     def _solve_error(self, k: Tensor, r: Tensor, right: Tensor, ridge: float) -> float:
         """Estimate how far ``Δ(KKᵀ + ridge·C)`` is from ``RKᵀ``: exactly, it would cost as much as the solve."""
-        draw = torch.Generator().manual_seed(0)
-        probes = torch.randn(PROBES, len(k), generator=draw, dtype=torch.float64).to(k.device)
+        probes, through_moment = self.probes(len(k))
         wanted = probes @ k  # in rows: products with a few columns are many times slower
         seen = wanted @ k.T
         if ridge:
-            seen += ridge * self.times_moment(probes)
+            seen += ridge * through_moment
         return _relative((seen @ right.T - wanted) @ r.T, wanted @ r.T)
 
 
@@ -223,9 +231,18 @@ class EuclideanGeometry(KeyGeometry):
     def times_moment(self, rows: Tensor) -> Tensor:
         return rows.double()
 
+    def probes(self, d_in: int) -> tuple[Tensor, Tensor]:
+        drawn = _draw_probes(d_in, self.moment.device)
+        return drawn, drawn
+
     def remember(self, keys: Tensor, *, ridge: float) -> KeyGeometry:
         one = torch.eye(keys.shape[1], dtype=torch.float64, device=self.moment.device)
         return KeyGeometry(one, one).remember(keys, ridge=ridge)
+
+
+def _draw_probes(d_in: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(PROBES, d_in, generator=generator, dtype=torch.float64).to(device)
 
 
 def _solve(factor: Tensor, columns: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """What locate-then-edit methods share: keys of a batch, targets, and the loop over layers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -177,6 +177,24 @@ class LocatingEditor(BaseEditor):
         """Return the names of the edited weights."""
         return tuple(lm.parameter_names(layer)["weight"] for layer in layers)
 
+    def site(self, family: Family) -> Literal["value", "block"]:
+        """Return where the state is read that a target replaces."""
+        raise NotImplementedError  # a subclass's duty
+
+    def target_definition(self, family: Family) -> dict[str, Any] | None:
+        return {"site": self.site(family), **asdict(self.target_hparams)}
+
+    def targets(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
+    ) -> Targets:
+        """Return the target of each request at the last layer: those given, or found on the model as it is now."""
+        if batch and all(request.request_id in artifacts.targets for request in batch):
+            found = Targets.joined([artifacts.targets[request.request_id] for request in batch])
+            return found.on(lm.weight(layers[-1]).device)
+        return optimise_targets(
+            lm, batch, artifacts.contexts, layers[-1], self.target_hparams, site=self.site(lm.family)
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpreadEditor(LocatingEditor):
@@ -214,12 +232,8 @@ class SpreadEditor(LocatingEditor):
     def averaging(self) -> Averaging:
         return "prefixes_only" if self.protocol == "paper" else "half_bare"
 
-    def targets(
-        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
-    ) -> Targets:
-        """Return z of each request, optimised on the model as it is now."""
-        site: Literal["value", "block"] = "value" if lm.family.normed_value else "block"
-        return optimise_targets(lm, batch, artifacts.contexts, layers[-1], self.target_hparams, site=site)
+    def site(self, family: Family) -> Literal["value", "block"]:
+        return "value" if family.normed_value else "block"
 
     def edit(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], state: State, artifacts: Artifacts

@@ -58,6 +58,14 @@ class Targets(NamedTuple):
     def final_loss(self) -> list[float]:
         return [float(row[n - 1, 0]) if n else float("nan") for row, n in zip(self.losses, self.n_steps, strict=True)]
 
+    @classmethod
+    def joined(cls, parts: Sequence["Targets"]) -> "Targets":
+        return cls(*(torch.cat([getattr(part, field) for part in parts]) for field in cls._fields))
+
+    def on(self, device: torch.device) -> "Targets":
+        """Return the same on a device; the losses stay where they are."""
+        return Targets(self.initial.to(device), self.delta.to(device), self.losses)
+
     def select(self, edits: Sequence[int]) -> "Targets":
         index = torch.tensor(list(edits))
         return Targets(self.initial[index], self.delta[index], self.losses[index])
@@ -103,8 +111,7 @@ def optimise_targets(
     def work(batch: Sequence[int]) -> Targets:
         return _optimise_batch(lm, [facts[i] for i in batch], layer, hparams, site)
 
-    found = [targets for _, targets in done_in_parts(lm, range(len(facts)), split, work)]
-    return Targets(*(torch.cat([getattr(part, field) for part in found]) for field in Targets._fields))
+    return Targets.joined([targets for _, targets in done_in_parts(lm, range(len(facts)), split, work)])
 
 
 @dataclass(frozen=True)

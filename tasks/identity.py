@@ -11,6 +11,7 @@ UnitKind = Literal[
     "moment_shard",
     "moments",
     "train",
+    "targets",
     "trace",
     "search",
     "segment",
@@ -68,6 +69,14 @@ class Compute:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedTargets:
+    """Targets that a run takes from the store for the first facts of its sample, where it edits pristine weights."""
+
+    recipe: Recipe
+    n_facts: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """One run: from pristine weights to the last round."""
 
@@ -96,6 +105,8 @@ class RunSpec:
     benchmarks: tuple[str, ...]
     n_examples: int
     compute: Compute
+    shared_targets: SharedTargets | None = None
+    """Changes rounding only; fixed when the run begins and written to its first commit."""
 
     @property
     def identity(self) -> dict[str, Any]:

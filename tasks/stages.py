@@ -1,5 +1,6 @@
 """The stages of an experiment as Prefect tasks; each lists its units, subtracts what the store holds, and runs the rest."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,13 @@ from storage.identity import digest_of
 from storage.store import CommitInfo, Store
 from tasks.chain import all_units, ready_units
 from tasks.errors import InputError
-from tasks.identity import Compute, ModelRef, Recipe, RunSpec, Unit
+from tasks.identity import Compute, ModelRef, Recipe, RunSpec, SharedTargets, Unit
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
 from tasks.placement import Placement, cluster, start_worker, worker_shape
 from tasks.pool import Pool
 from tasks.progress import progress_bar
 from tasks.report import write_report
+from tasks.shared import target_units, with_shared_targets
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +136,10 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
 def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     """Drive all chains: the next segment of each as soon as one ends, and every score as soon as its rounds are there."""
     store = session.store
-    by_id = {run.run_id: as_begun(store, run) for run in runs}
+    by_id = {run.run_id: as_begun(store, run) for run in with_shared_targets(runs)}
+    begins = [run for run in by_id.values() if not store.is_committed(run.run_id, "segment-000000")]
+    session.run("share targets", target_units(begins))
+    _stop_if_failed(session)
     order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
 
     def follow(unit: Unit) -> list[Unit]:
@@ -166,13 +171,14 @@ def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
 
 
 def as_begun(store: Store, run: RunSpec) -> RunSpec:
-    """Return the run with the threads and micro-batches that its first commit recorded: they can change bits."""
+    """Return the run with the threads, micro-batches and shared targets that its first commit recorded: they change bits."""
     commit = store.read_commit(run.run_id, "segment-000000")
     rows = store.rows(commit, "runs") if commit else []
     if not rows:
         return run
     compute = Compute(threads=rows[0]["threads"], tokens_per_forward=rows[0]["tokens_per_forward"])
-    return replace(run, compute=compute)
+    shared = json.loads(rows[0]["spec"]).get("shared_targets")
+    return replace(run, compute=compute, shared_targets=SharedTargets(**shared) if shared else None)
 
 
 def _stop_if_failed(session: Session) -> None:

@@ -18,6 +18,7 @@ from editing.lm import LanguageModel
 from editing.loading import load
 from editing.memory import tokens_that_fit
 from editing.requests import EditRequest
+from editing.targets import Targets
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
 from tasks.chain import training_unit_id
@@ -29,6 +30,7 @@ from tasks.moments import collect_shard, merge_shards, read_published
 from tasks.prepared import artifacts_for, make_contexts, network_state, put_network, trainer_of
 from tasks.rounds import Tables, add_round, edit_batch, logits_row, round_rows, run_row
 from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows, train_rows
+from tasks.shared import find_targets, shared_targets
 
 TOKENS_PER_FORWARD = 2048
 """Of units that belong to no run: their rows must not depend on what a worker did before."""
@@ -63,6 +65,7 @@ class Worker:
         self._prepared = lru_cache(maxsize=8)(self._prepare)
         self._runs: dict[str, RunSpec] = {}
         self._sizes: dict[str, int] = {}
+        self._shared: dict[str, Mapping[str, Targets]] = {}
 
     def ping(self) -> str:
         return f"{platform.node()}/{self._device}"
@@ -78,6 +81,7 @@ class Worker:
             "moment_shard": self._moment_shard,
             "moments": self._moments,
             "train": self._train,
+            "targets": self._targets,
             "trace": self._trace,
             "search": self._search,
             "segment": self._segment,
@@ -144,6 +148,15 @@ class Worker:
         found: dict[str, int] = dict((begun.spec or {})["compute"] if begun else unit.payload["compute"])
         return found | {"tokens_per_forward": found["tokens_per_forward"] or tokens_that_fit(lm)}
 
+    def _targets(self, unit: Unit) -> tuple[Tables, CommitInfo]:
+        run = self._sized(_run_of(unit))
+        lm = self._pristine(unit.model).lm
+        lm.tokens_per_forward = run.compute.tokens_per_forward or TOKENS_PER_FORWARD
+        first, last = int(unit.payload["first"]), int(unit.payload["last"])
+        artifacts = self._prepared_for(run)[1]
+        digest = find_targets(self._store, lm, run, (first, last), self._order(run)[first:last], artifacts)
+        return {}, CommitInfo(kind="targets", digest=digest)
+
     def _trace(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         lm = self._pristine(unit.model).lm
         requests = self._chosen(unit)
@@ -179,7 +192,8 @@ class Worker:
                 state = {}
             batch = [order[i] for i in range(round_ * run.batch_size, (round_ + 1) * run.batch_size)]
             before = lm.snapshot(names)
-            outcome, message, result = edit_batch(lm, method, batch, run, state, artifacts)
+            given = self._with_targets(run, artifacts, round_)
+            outcome, message, result = edit_batch(lm, method, batch, run, state, given)
             if result is not None:
                 state = result.state
                 result.apply(lm)
@@ -192,6 +206,14 @@ class Worker:
         halved = lm.tokens_per_forward != run.compute.tokens_per_forward  # memory did not suffice
         spec = {"tokens_per_forward": lm.tokens_per_forward} if halved else {}
         return tables, CommitInfo(kind="segment", first_round=first, last_round=last, digest=digest, spec=spec)
+
+    def _with_targets(self, run: RunSpec, artifacts: Artifacts, round_: int) -> Artifacts:
+        """Return the inputs of a round, with shared targets if it starts from pristine weights."""
+        if run.shared_targets is None or (run.mode == "sequential" and round_ > 0):
+            return artifacts
+        if run.run_id not in self._shared:
+            self._shared = {run.run_id: shared_targets(self._store, run)}  # of one run at a time
+        return replace(artifacts, targets=self._shared[run.run_id])
 
     def _check_inputs(self, run: RunSpec, digests: Mapping[str, Any], first: int) -> None:
         """Raise if a run would go on with other second moments, prefixes or networks than it began with."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from editing.editor import (
     Artifacts,
@@ -15,11 +15,12 @@ from editing.editor import (
     require,
 )
 from editing.errors import HparamsError
+from editing.families import Family
 from editing.geometry import EuclideanGeometry
 from editing.lm import LanguageModel
 from editing.locate import Averaging, Keys, LocatingEditor, edit_update_reports, fact_reports, read_keys, remembered
 from editing.requests import EditRequest
-from editing.targets import Targets, optimise_targets
+from editing.targets import Targets
 
 
 @editor("rome")
@@ -73,11 +74,8 @@ class Rome(LocatingEditor):
         assert len(batch) == 1 and len(layers) == 1, "the caller checks max_batch and max_layers"
         return self._edit_each(lm, batch, layers, artifacts, state)[0]
 
-    def targets(
-        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
-    ) -> Targets:
-        """Return v* of each request, optimised on the model as it is now."""
-        return optimise_targets(lm, batch, artifacts.contexts, layers[0], self.target_hparams, site="value")
+    def site(self, family: Family) -> Literal["value", "block"]:
+        return "value"
 
     def edit_each(
         self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts

@@ -379,7 +379,8 @@ def test_grace_answers_inside_its_balls_and_nowhere_else() -> None:
         apply(lm, editor, [fact], [2], {}, Artifacts())
     after = lm.answer_logprobs(prompts, wanted)
     assert all(now.nll_sum < was.nll_sum - 0.1 for now, was in zip(after[:2], before[:2], strict=True))
-    assert after[2:] == before[2:], "prompts outside every ball are answered as if nothing had happened"
+    for now, was in zip(after[2:], before[2:], strict=True):  # outside every ball, as if nothing had happened
+        assert now.nll_sum == pytest.approx(was.nll_sum, rel=1e-12) and now[1:] == was[1:]
 
 
 # --- 16-bit weights

@@ -24,11 +24,19 @@ def test_every_stage_leaves_its_rows(tiny_store: Path) -> None:
         tiny_store,
         """SELECT (SELECT count(*) FROM edits) AS edits, (SELECT count(DISTINCT layer) FROM layer_scores) AS layers,
                   (SELECT count(DISTINCT fact_id) FROM traces) AS traced, (SELECT count(*) FROM runs) AS runs,
-                  (SELECT count(DISTINCT scored_at) FROM benchmark_answers) AS benchmark_points""",
+                  (SELECT count(DISTINCT scored_at) FROM benchmark_answers) AS benchmark_points,
+                  (SELECT count(*) FROM commits WHERE kind = 'targets') AS shared_targets""",
     ).to_pylist()
-    assert counts == {"edits": 72, "layers": 6, "traced": 4, "runs": 4, "benchmark_points": 6}
+    assert counts == {
+        "edits": 96,
+        "layers": 6,
+        "traced": 4,
+        "runs": 5,
+        "benchmark_points": 6,
+        "shared_targets": 1,
+    }
     summary = {row["editor"]: row for row in query(tiny_store, "SELECT * FROM run_summary").to_pylist()}
-    assert set(summary) == {"none", "rome", "memit", "ft_c"}
+    assert set(summary) == {"none", "rome", "memit", "emmet", "ft_c"}
     assert summary["none"]["efficacy"] < 0.1 < 0.9 < summary["none"]["neighborhood"], "the model knows the true facts"
     assert summary["memit"]["efficacy"] > 0.6 and summary["rome"]["efficacy"] > 0.6
     best = query(tiny_store, "SELECT layer FROM layer_summary ORDER BY score DESC, layer LIMIT 1").to_pylist()
@@ -92,11 +100,11 @@ def test_query_formats(tiny_store: Path, tmp_path: Path) -> None:
     store = ["--store", str(tiny_store)]
     assert "efficacy" in palimpsest("query", sql, *store).stdout
     rows = json.loads(palimpsest("query", sql, "--format", "json", *store).stdout)
-    assert [row["editor"] for row in rows] == ["ft_c", "memit", "rome"]
+    assert [row["editor"] for row in rows] == ["emmet", "ft_c", "memit", "rome"]
     assert palimpsest("query", sql, "--format", "csv", *store).stdout.splitlines()[0] == '"editor","layers","efficacy"'
     out = tmp_path / "rows.parquet"
     palimpsest("query", sql, "--format", "parquet", "--out", str(out), *store)
-    assert pq.read_table(out).num_rows == 3
+    assert pq.read_table(out).num_rows == 4
     assert palimpsest("query", sql, "--format", "xml", *store, check=False).returncode == 2
 
 

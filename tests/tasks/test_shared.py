@@ -1,0 +1,101 @@
+"""Targets shared by runs: found once, and what each run writes is what it would have found alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from editing.editor import make_editor
+from editing.families import FAMILIES
+from editing.hparams import resolve_hparams
+from storage.artifacts import artifact_recipes
+from storage.catalog import query
+from storage.store import Store
+from tasks.identity import RunSpec
+from tasks.ledger import changes_of, segments
+from tasks.shared import TARGETS, target_units, with_shared_targets
+from tasks.stages import as_begun
+from tasks.worker import Worker
+from tests.tasks.support import finish, plan, prepare
+
+GRID: dict[str, Any] = {
+    "editors": [
+        {"name": "memit", "steps": 5, "contexts": 2},
+        {"name": "emmet", "steps": 5, "contexts": 2, "ridge": 1.0, "layers": [1]},
+    ],
+    "layers": [[0, 1]],
+    "batch_sizes": [2, 4],
+    "score": {"every_edits": 0},
+    "facts": {"name": "factworld", "size": 8},
+}
+
+
+def edited_runs(planned: Any) -> list[RunSpec]:
+    return [run for run in planned.runs if run.editor != "none"]
+
+
+def written(store: Store, run: RunSpec) -> dict[tuple[int, str], torch.Tensor]:
+    """Return each round's update of each parameter, as a product of its factors or as the new value."""
+    out = {}
+    for commit in segments(store, run.run_id):
+        rows = store.rows(commit, "ledger")
+        for round_ in {row["round"] for row in rows}:
+            for update in changes_of([row for row in rows if row["round"] == round_])[round_]:
+                value = update.value if update.left is None else update.left @ update.right
+                out[round_, update.name] = value
+    return out
+
+
+@pytest.mark.parametrize("mode", ["sequential", "independent"])
+def test_runs_that_share_targets_write_what_they_would_write_alone(mode: str, tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "shared").mkdir()
+    alone, planned = plan(tmp_path / "alone", **GRID, mode=mode), plan(tmp_path / "shared", **GRID, mode=mode)
+    runs = with_shared_targets(edited_runs(planned))
+    n_facts = 4 if mode == "sequential" else 8
+    assert [run.shared_targets.n_facts for run in runs if run.shared_targets] == [n_facts] * 4
+    assert [run.run_id for run in runs] == [run.run_id for run in edited_runs(alone)], "it is no part of the identity"
+    (unit,) = target_units(runs)
+    assert unit.payload["n_items"] == n_facts, "four runs, one search"
+    store, other = Store(planned.store), Store(alone.store)
+    worker, single = Worker(planned.store), Worker(alone.store)
+    prepare(planned, worker)
+    prepare(alone, single)
+    worker.do(unit)
+    assert len(artifact_recipes(store, TARGETS)) == 1
+    for run, twin in zip(runs, edited_runs(alone), strict=True):
+        finish(store, worker, run)
+        finish(other, single, twin)
+        found, expected = written(store, run), written(other, twin)
+        assert found.keys() == expected.keys() and found
+        for key, value in expected.items():
+            assert float((found[key] - value).norm() / value.norm()) < 1e-4, (run.run_id, key)
+    assert as_begun(store, edited_runs(planned)[0]).shared_targets == runs[0].shared_targets, (
+        "a resume takes them again"
+    )
+    losses = "SELECT run_id, fact_id, n_steps FROM edits WHERE round = 0 ORDER BY ALL"
+    assert query(store.root, losses).to_pylist() == query(other.root, losses).to_pylist()
+
+
+def test_only_what_is_the_same_is_shared(tmp_path: Path) -> None:
+    entries = [
+        *GRID["editors"],
+        {"name": "memit", "steps": 6, "contexts": 2},
+        {"name": "rome", "steps": 5, "contexts": 2},
+    ]
+    changes = GRID | {"editors": entries[:1] + entries[2:], "layers": [0], "batch_sizes": [1]}
+    runs = with_shared_targets(edited_runs(plan(tmp_path, **changes)))
+    assert len(runs) == 3 and all(run.shared_targets is None for run in runs)
+    assert target_units(runs) == []
+
+
+def test_memit_and_emmet_have_one_definition_and_rome_another() -> None:
+    def definition(name: str) -> dict[str, Any] | None:
+        given = {} if name == "grace" else {"clamp": 1.0, "steps": 7}
+        hparams = resolve_hparams(name, model="gpt2-xl", overrides=given)
+        return make_editor(name, hparams).target_definition(FAMILIES["gpt2"])
+
+    assert definition("memit") == definition("emmet") is not None
+    assert definition("rome") not in (None, definition("memit"))
+    assert definition("grace") is None
