@@ -15,6 +15,7 @@ from editing.memory import Part, done_in_parts
 from editing.packing import Packed, arrange
 from editing.passes import (
     KeptKeys,
+    LiveColumns,
     Prefix,
     UpperPass,
     attention_masks,
@@ -141,28 +142,23 @@ class ForwardPasses(EditableWeights):
 
     @torch.no_grad()
     def upper_pass_at(
-        self, packed: Packed, live: Sequence[Sequence[int]], first_block: int, prefix: Prefix | None = None
+        self, packed: Packed, live: LiveColumns, first_block: int, prefix: Prefix | None = None
     ) -> UpperPass:
         """As :meth:`upper_pass`, for some columns of packed rows; of the others only what attention sees is kept.
 
         Args:
             packed: Its last column is padding in every row.
-            live: Columns of each row that will be run again.  No other column may see one of them.
+            live: No other column may see one of those that run again.
             prefix: Of ``packed.head``, if there is one.
 
         Returns:
-            A pass over [row, longest of live]; what a row lacks is padding.
+            A pass over [row, ``live.again``].
         """
         n_head, width = packed.n_head, packed.ids.shape[1]
-        padding = n_head + width - 1
-        used: list[set[int]] = [set() for _ in live]
-        for _, row, path in packed.columns:
-            used[row].update(path)
-        fixed = [sorted(mine - set(chosen)) for mine, chosen in zip(used, live, strict=True)]
-        kept, again = _padded_columns(fixed, padding), _padded_columns(live, padding)
-        cache = DynamicCache() if prefix is None else prefix.cache(len(live))
+        kept, again = live
+        cache = DynamicCache() if prefix is None else prefix.cache(len(again))
         states, calls, blocks, final_norm = self._recorded(first_block, lambda: self.forward_packed(packed, cache))
-        rows = torch.arange(len(live), device=states.device)[:, None]
+        rows = torch.arange(len(again), device=states.device)[:, None]
         deep = {index: layer for index, layer in enumerate(cache.layers) if index >= first_block}
         seen = KeptKeys({i: (_columns(layer.keys, kept), _columns(layer.values, kept)) for i, layer in deep.items()})
         cut = map_calls(lambda value: seen if value is cache else cut_columns(value, kept, again, width, n_head), calls)
@@ -294,12 +290,6 @@ class ForwardPasses(EditableWeights):
 def log_softmax(logits: Tensor) -> Tensor:
     """Return log-probabilities, in float32 at least."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-
-
-def _padded_columns(columns: Sequence[Sequence[int]], padding: int) -> Tensor:
-    """Return int64 [row, longest], filled up with the column ``padding``."""
-    longest = max(map(len, columns))
-    return torch.tensor([[*mine, *[padding] * (longest - len(mine))] for mine in columns])
 
 
 def _columns(states: Tensor, chosen: Tensor) -> Tensor:

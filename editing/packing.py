@@ -44,6 +44,12 @@ class Packed:
     def n_head(self) -> int:
         return 0 if self.head is None else self.head.ids.shape[1]
 
+    def rows(self, chosen: slice) -> "Packed":
+        """Return some of the rows, as wide as all of them."""
+        index = range(*chosen.indices(len(self.ids)))
+        columns = tuple((number, row - index.start, path) for number, row, path in self.columns if row in index)
+        return Packed(self.ids[chosen], self.positions[chosen], self.sees[chosen], columns, self.head)
+
 
 class _Row:
     """One row while it is filled."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from editing.packing import Packed
+
 Calls = tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
 
 
@@ -27,6 +29,38 @@ class KeptKeys:
 
     def select(self, rows: Tensor) -> "KeptKeys":
         return KeptKeys({layer: (keys[rows], values[rows]) for layer, (keys, values) in self._kept.items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence["KeptKeys"]) -> "KeptKeys":
+        """Return the rows of all parts, which have as many columns."""
+        pairs = {layer: [part._kept[layer] for part in parts] for layer in parts[0]._kept}
+        return cls({i: (torch.cat([k for k, _ in of]), torch.cat([v for _, v in of])) for i, of in pairs.items()})
+
+
+class LiveColumns(NamedTuple):
+    """Which columns of packed rows run again, and which never change; int64 [row, n], filled up with padding."""
+
+    kept: Tensor
+    again: Tensor
+
+    def rows(self, chosen: slice) -> "LiveColumns":
+        return LiveColumns(self.kept[chosen], self.again[chosen])
+
+
+def live_columns(packed: Packed, live: Sequence[Sequence[int]]) -> LiveColumns:
+    """Return the columns of packed rows, whose last one is padding, by whether they are ``live`` in their row."""
+    padding = packed.n_head + packed.ids.shape[1] - 1
+    used: list[set[int]] = [set() for _ in live]
+    for _, row, path in packed.columns:
+        used[row].update(path)
+    fixed = [sorted(mine - set(chosen)) for mine, chosen in zip(used, live, strict=True)]
+    return LiveColumns(_padded_columns(fixed, padding), _padded_columns(live, padding))
+
+
+def _padded_columns(columns: Sequence[Sequence[int]], padding: int) -> Tensor:
+    """Return int64 [row, longest], filled up with the column ``padding``."""
+    longest = max(map(len, columns))
+    return torch.tensor([[*mine, *[padding] * (longest - len(mine))] for mine in columns])
 
 
 @dataclass(frozen=True)
@@ -70,6 +104,27 @@ class UpperPass:
 
         calls = map_calls(pick, self._calls)
         return UpperPass(self.hidden[rows], self._blocks, calls, self._final_norm, self._last_mlp)
+
+    @classmethod
+    def joined(cls, parts: Sequence["UpperPass"]) -> "UpperPass":
+        """Return one pass over the rows of all parts: the same blocks, and as many columns."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def join(*values: Any) -> Any:
+            first = values[0]
+            if isinstance(first, KeptKeys):
+                return KeptKeys.joined(values)
+            if isinstance(first, tuple):
+                return tuple(join(*items) for items in zip(*values, strict=True))
+            if isinstance(first, dict):
+                return {name: join(*(value[name] for value in values)) for name in first}
+            per_row = isinstance(first, Tensor) and first.ndim > 1 and first.shape[0] == parts[0].hidden.shape[0]
+            return torch.cat(values) if per_row else first
+
+        calls = join(*(part._calls for part in parts))
+        hidden = torch.cat([part.hidden for part in parts])
+        return cls(hidden, parts[0]._blocks, calls, parts[0]._final_norm, parts[0]._last_mlp)
 
 
 @contextmanager

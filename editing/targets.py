@@ -3,18 +3,18 @@
 ROME calls it v*, MEMIT and EMMET z.  All editors share this one optimisation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from editing.errors import ModelError
+from editing.fact_passes import Chains, FactPass, fact_passes, inverse_order, still_going
 from editing.fact_rows import FactRows, fact_rows
 from editing.lm import LanguageModel, Site, log_softmax
 from editing.memory import Part, done_in_parts
-from editing.packing import common_front, side_by_side
-from editing.passes import UpperPass, hooked
 from editing.requests import EditRequest
 
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
@@ -79,6 +79,7 @@ def optimise_targets(
     hparams: TargetHparams,
     *,
     site: Literal["value", "block"],
+    under: Sequence[Mapping[str, Tensor]] | None = None,
 ) -> Targets:
     """Return, for each request, the state at ``layer`` that makes the model give ``target_new``.
 
@@ -97,8 +98,15 @@ def optimise_targets(
         site: Where h is read: the MLP's output (``value``: ROME) or the block's output (``block``: MEMIT, EMMET).
             In a pre-norm block δ arrives at both alike; where a norm stands between them (Gemma), δ goes to the MLP's
             output itself.
+        under: Of each request, the parameters (none above ``layer``) of the chain of edits to which it belongs; requests
+            of one chain have one object.  None: all belong to the model as it stands, which it is again at the end.
     """
-    facts = fact_rows(lm, requests, contexts)
+    facts, chains = fact_rows(lm, requests, contexts), Chains.of(lm, under or [{}] * len(requests))
+    if len(chains.weights) > 1 and _through_norm(lm, site):
+        raise ModelError(
+            f"chains of edits at layer {layer} of a {lm.model.config.model_type} model cannot be searched for together: a norm "
+            "stands behind the edited weight; expected one chain"
+        )
 
     def split(numbers: Sequence[int]) -> list[Part[Sequence[int]]]:
         batches: list[list[int]] = [[]]
@@ -109,74 +117,31 @@ def optimise_targets(
         return [Part(batch, batch) for batch in batches]
 
     def work(batch: Sequence[int]) -> Targets:
-        return _optimise_batch(lm, [facts[i] for i in batch], layer, hparams, site)
+        return _optimise_batch(lm, [facts[i] for i in batch], chains.of_facts(batch), layer, hparams, site)
 
-    return Targets.joined([targets for _, targets in done_in_parts(lm, range(len(facts)), split, work)])
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some of a batch's facts, of similar length: one row each in the passes of the blocks above the edited layer.
-
-    Attributes:
-        facts: int64 [row], numbers in the batch.
-        upper: The pass; its columns are of each of a fact's sequences those from the lookup token on.
-        lookups: Of each row, the column of each sequence's lookup token, the KL prompt's last.
-        predicted: Of each row, the columns in which the target's tokens are predicted, context by context.
-    """
-
-    facts: Tensor
-    upper: UpperPass
-    lookups: tuple[tuple[int, ...], ...]
-    predicted: tuple[tuple[int, ...], ...]
-
-    def select(self, rows: Tensor) -> "_Part":
-        chosen = rows.tolist()
-        return _Part(
-            self.facts[rows],
-            self.upper.select(rows),
-            tuple(self.lookups[row] for row in chosen),
-            tuple(self.predicted[row] for row in chosen),
-        )
-
-    def states(self, delta: Tensor, module: nn.Module | None) -> Tensor:
-        """Return the final states [n, d], with ``delta`` [row, d] added at the lookup tokens.
-
-        Row by row where the target's tokens are predicted, then each row's at the KL prompt's lookup token.
-        """
-        device = delta.device
-        shifted = _places(self.lookups, device)
-        predicted = _places(self.predicted, device)
-        kl = _places([mine[-1:] for mine in self.lookups], device)
-        read = (torch.cat([predicted[0], kl[0]]), torch.cat([predicted[1], kl[1]]))
-
-        def moved(state: Tensor) -> Tensor:
-            return state.index_put(shifted, delta[shifted[0]].to(state.dtype), accumulate=True)
-
-        if module is None:
-            return self.upper(moved(self.upper.hidden), read)
-        with hooked(module.register_forward_hook(lambda _module, _args, output: moved(output))):
-            return self.upper(self.upper.hidden, read)
+    with lm.preserved(chains.names):
+        return Targets.joined([targets for _, targets in done_in_parts(lm, range(len(facts)), split, work)])
 
 
-def _places(columns: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return rows and columns, each int64 [n], of the columns listed for each row."""
-    rows = [row for row, mine in enumerate(columns) for _ in mine]
-    flat = [column for mine in columns for column in mine]
-    return torch.tensor(rows, device=device), torch.tensor(flat, device=device)
+def _through_norm(lm: LanguageModel, site: Literal["value", "block"]) -> bool:
+    return site == "value" and lm.family.normed_value
 
 
 def _optimise_batch(
-    lm: LanguageModel, facts: list[FactRows], layer: int, hparams: TargetHparams, site: Literal["value", "block"]
+    lm: LanguageModel,
+    facts: list[FactRows],
+    chains: Chains,
+    layer: int,
+    hparams: TargetHparams,
+    site: Literal["value", "block"],
 ) -> Targets:
-    through_norm = site == "value" and lm.family.normed_value
+    through_norm = _through_norm(lm, site)
     module = lm.mlp_out(layer) if through_norm else None
-    parts = _parts(lm, facts, layer if through_norm else layer + 1)
+    parts = fact_passes(lm, facts, chains, layer if through_norm else layer + 1)
     if site == "block":  # the bare prompt comes first, and begins at its lookup token
-        initial = torch.cat([part.upper.hidden[:, 0] for part in parts])[_inverse(parts)]
+        initial = torch.cat([part.upper.hidden[:, 0] for part in parts])[inverse_order(parts)]
     else:
-        bare = Site("value", layer)
-        initial = lm.states_at([fact.ids[0] for fact in facts], [fact.lookups[0] for fact in facts], [bare])[bare]
+        initial = _bare_values(lm, facts, chains, layer)
     # In 16 bits Adam's squares and its epsilon would vanish; only what is added to the states is cast.
     initial = initial.to(torch.promote_types(initial.dtype, torch.float32))
     size = initial.norm(dim=1)
@@ -187,7 +152,7 @@ def _optimise_batch(
         active = torch.cat([part.facts for part in parts])
         free = delta[active].requires_grad_(True)
         nll, now = _losses(lm, parts, facts, free, module)
-        before = now.detach()[_inverse(parts)] if before is None else before
+        before = now.detach()[inverse_order(parts)] if before is None else before
         kl = (now.exp() * (now - before[active])).sum(1)
         decay = hparams.weight_decay * free.norm(dim=1) / size[active] ** 2
         total = nll + hparams.kl_weight * kl + decay
@@ -201,52 +166,21 @@ def _optimise_batch(
         found = adam.step(moved, delta[moved], gradient[going])
         delta[moved] = _clamped(found, hparams.clamp * size[moved])
         if not bool(going.all()):
-            parts = _still(parts, going)
+            parts = still_going(parts, going)
     return Targets(initial, delta, losses)
 
 
-def _parts(lm: LanguageModel, facts: Sequence[FactRows], first_block: int) -> list[_Part]:
-    """Return the facts in parts of similar length, ready for the blocks from ``first_block`` on."""
-    # Contexts stand in front of every fact's prompt; their keys and values are computed once.
-    limits = [min(at) for at in zip(*(fact.lookups for fact in facts), strict=True)]
-    front = common_front([fact.ids for fact in facts], limits)
-    prefix = None if front.head is None else lm.prefix(front.head)
-    parts = []
-    for group in lm.groups([fact.n_live for fact in facts]):
-        mine = [facts[i] for i in group]
-        packed = side_by_side([fact.ids for fact in mine], front)
-        paths: list[list[tuple[int, ...]]] = [[] for _ in mine]
-        for _, row, path in packed.columns:
-            paths[row].append(path)
-        live = [
-            [column for path, at in zip(rows, fact.lookups, strict=True) for column in path[at:]]
-            for rows, fact in zip(paths, mine, strict=True)
-        ]
-        upper = lm.upper_pass_at(packed, live, first_block, prefix)
-        index = torch.tensor(group, device=upper.hidden.device)
-        parts.append(_Part(index, upper, tuple(f.live_lookups for f in mine), tuple(f.live_predicted for f in mine)))
-    return parts
-
-
-def _still(parts: Sequence[_Part], going: Tensor) -> list[_Part]:
-    """Return the parts without the facts that are done; ``going`` is bool [edit], in the parts' order."""
-    kept, start = [], 0
-    for part in parts:
-        stop = start + len(part.facts)
-        rows = going[start:stop].nonzero()[:, 0]
-        if len(rows):
-            kept.append(part if len(rows) == len(part.facts) else part.select(rows))
-        start = stop
-    return kept
-
-
-def _inverse(parts: Sequence[_Part]) -> Tensor:
-    """Return where in the parts' order each fact stands."""
-    return torch.cat([part.facts for part in parts]).argsort()
+def _bare_values(lm: LanguageModel, facts: Sequence[FactRows], chains: Chains, layer: int) -> Tensor:
+    """Return the MLP's output [edit, d] at each fact's bare prompt's lookup token."""
+    site, found = Site("value", layer), dict[int, Tensor]()
+    for _, mine in chains.each(range(len(facts))):
+        states = lm.states_at([facts[i].ids[0] for i in mine], [facts[i].lookups[0] for i in mine], [site])[site]
+        found |= dict(zip(mine, states, strict=True))
+    return torch.stack([found[i] for i in range(len(facts))])
 
 
 def _losses(
-    lm: LanguageModel, parts: Sequence[_Part], facts: Sequence[FactRows], delta: Tensor, module: nn.Module | None
+    lm: LanguageModel, parts: Sequence[FactPass], facts: Sequence[FactRows], delta: Tensor, module: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
     """Return each fact's NLL [edit] and its log-probabilities [edit, vocab] at the KL prompt's lookup token.
 

@@ -1,6 +1,7 @@
 """Invariances that must hold through every family's real forward pass."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from editing import edit, load
 from editing.api import apply
 from editing.editor import Artifacts, make_editor
+from editing.errors import ModelError
 from editing.factworld.world import World
 from editing.families import FAMILIES
 from editing.geometry import KeyGeometry
@@ -16,6 +18,7 @@ from editing.hparams import resolve_hparams
 from editing.lm import LanguageModel, Site
 from editing.moments import MomentAccumulator, collect_moments
 from editing.packing import common_front, side_by_side
+from editing.passes import live_columns
 from editing.targets import TargetHparams, optimise_targets
 from editing.tokens import Rows, pad_rows
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
@@ -85,7 +88,7 @@ def test_padded_rows_see_what_a_sliding_window_lets_a_row_alone_see(family: str)
     lookups = [len(ids) - 2 for ids in sequences]
     packed = side_by_side([sequences], common_front([sequences], lookups))
     live = [path[at:] for (_, _, path), at in zip(packed.columns, lookups, strict=True)]
-    upper = narrow.upper_pass_at(packed, [[column for part in live for column in part]], 2)
+    upper = narrow.upper_pass_at(packed, live_columns(packed, [[column for part in live for column in part]]), 2)
     cut = narrow.logits(upper(upper.hidden))[0].unflatten(0, (len(sequences), 2))
     for row, expected in enumerate(alone):
         assert relative(narrow.logits(final[row, : len(expected)]), expected) < TOLERANCE[family]
@@ -236,3 +239,32 @@ def test_five_lines_from_a_notebook() -> None:
     after = lm.answer_logprobs([request.prompt], [request.target_new])[0]
     assert not before.correct and after.correct
     assert result.parameters[0].shortfall is not None and result.parameters[0].shortfall < 1e-6
+
+
+@families
+@pytest.mark.parametrize("site", ["block", "value"])
+def test_chains_searched_together_have_their_own_targets(family: str, site: Literal["value", "block"]) -> None:
+    lm = random_lm(family)
+    batch, names = requests(6), [lm.parameter_names(layer)["weight"] for layer in (0, 1)]
+    pristine = lm.snapshot(names)
+    generator = torch.Generator().manual_seed(3)
+
+    def moved(value: Tensor) -> Tensor:
+        return value + 0.3 * value.std() * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+
+    chains = [{name: moved(value) for name, value in pristine.items()} for _ in range(3)]
+    owners = [0, 1, 2, 1, 0, 2]  # neighbours in a batch are of different chains
+    if site == "value" and lm.family.normed_value:
+        with pytest.raises(ModelError, match="norm"):
+            optimise_targets(lm, batch, CONTEXTS, 1, HPARAMS, site=site, under=[chains[i] for i in owners])
+        return
+    together = optimise_targets(lm, batch, CONTEXTS, 1, HPARAMS, site=site, under=[chains[i] for i in owners])
+    assert all(torch.equal(lm.parameter(name), value) for name, value in pristine.items()), "the model is as it was"
+    for index, (request, owner) in enumerate(zip(batch, owners, strict=True)):
+        lm.restore(chains[owner])
+        alone = optimise_targets(lm, [request], CONTEXTS, 1, HPARAMS, site=site)
+        assert relative(together.value[index], alone.value[0]) < TOLERANCE[family]
+        assert together.n_steps[index] == alone.n_steps[0]
+        lm.restore(chains[(owner + 1) % 3])
+        other = optimise_targets(lm, [request], CONTEXTS, 1, HPARAMS, site=site)
+        assert relative(together.value[index], other.value[0]) > 1e-4, "another chain, another target"
