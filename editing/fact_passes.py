@@ -23,6 +23,10 @@ class Chains(NamedTuple):
     @classmethod
     def of(cls, lm: LanguageModel, under: Sequence[Mapping[str, Tensor]]) -> "Chains":
         weights = tuple({id(mine): mine for mine in under}.values())
+        if len({frozenset(mine) for mine in weights}) > 1:
+            raise ValueError(
+                f"expected the same parameters of each chain, found {sorted({tuple(mine) for mine in weights})}"
+            )
         numbers = {id(mine): number for number, mine in enumerate(weights)}
         return cls(lm, tuple(numbers[id(mine)] for mine in under), weights)
 

@@ -181,18 +181,26 @@ class LocatingEditor(BaseEditor):
         """Return where the state is read that a target replaces."""
         raise NotImplementedError  # a subclass's duty
 
-    def target_definition(self, family: Family) -> dict[str, Any] | None:
+    def target_definition(self, family: Family) -> dict[str, Any]:
         return {"site": self.site(family), **asdict(self.target_hparams)}
 
     def targets(
-        self, lm: LanguageModel, batch: Sequence[EditRequest], layers: Sequence[int], artifacts: Artifacts
+        self,
+        lm: LanguageModel,
+        batch: Sequence[EditRequest],
+        layers: Sequence[int],
+        artifacts: Artifacts,
+        under: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> Targets:
-        """Return the target of each request at the last layer: those given, or found on the model as it is now."""
+        """Return the target of each request at the last layer: those given, or found on the model as it is now.
+
+        ``under``: see :func:`editing.targets.optimise_targets`.
+        """
         if batch and all(request.request_id in artifacts.targets for request in batch):
             found = Targets.joined([artifacts.targets[request.request_id] for request in batch])
             return found.on(lm.weight(layers[-1]).device)
         return optimise_targets(
-            lm, batch, artifacts.contexts, layers[-1], self.target_hparams, site=self.site(lm.family)
+            lm, batch, artifacts.contexts, layers[-1], self.target_hparams, site=self.site(lm.family), under=under
         )
 
 

@@ -94,6 +94,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
             ray=compute.ray, actors=compute.actors, gpus_per_model=compute.gpus_per_model, threads=compute.threads
         ),
         start_timeout_s=compute.start_timeout_s,
+        chains_in_step=compute.chains_in_step,
         max_attempts=compute.max_attempts,
     )
 

@@ -148,6 +148,9 @@ class ComputeSpec(_Strict):
     threads: int = Field(default=1, gt=0)
     tokens_per_forward: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
     """Padded tokens in one forward pass; from the memory that is free when a run begins unless given, and recorded."""
+    chains_in_step: int = Field(default=1, gt=0)
+    """Sequential runs of one editor definition, last layer and batch size that one worker takes forward together, round by
+    round; their targets are searched for in one batch.  Pays where batches are small and runs are more than workers."""
     start_timeout_s: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
 

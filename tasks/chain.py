@@ -1,7 +1,7 @@
 """Which units of a run can be done now: the next segment of its chain, and every score of rounds that are committed."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from editing.scores import SCORING_VERSION
@@ -11,16 +11,20 @@ from tasks.identity import RunSpec, Unit, UnitKind
 from tasks.ledger import segments
 
 
-def ready_units(store: Store, run: RunSpec) -> list[Unit]:
-    """Return a run's units that are neither committed nor waiting for another, segments first."""
+def ready_units(store: Store, run: RunSpec, others: Sequence[RunSpec] = ()) -> list[Unit]:
+    """Return a run's units that are neither committed nor waiting for another, segments first.
+
+    Args:
+        others: Runs that go in step with it.  The segments of all are units of the first of them.
+    """
     committed = set(store.commits(run.run_id))
     if run.editor == "none":
         return _missing(baseline_units(run), committed)
     chain = segments(store, run.run_id)
     done = (chain[-1].last_round or 0) if chain else 0
     units: list[Unit] = []
-    if done < run.n_rounds:
-        units.append(segment_unit(run, done))
+    if done < run.n_rounds and run.run_id == (run.in_step or (run.run_id,))[0]:
+        units.append(segment_unit(run, done, others))
     for commit in chain:
         units += score_units(run, commit.first_round or 0, commit.last_round or 0)
     return _missing(units, committed)
@@ -38,13 +42,19 @@ def all_units(run: RunSpec) -> list[Unit]:
     return units
 
 
-def segment_unit(run: RunSpec, first: int) -> Unit:
+def segment_unit(run: RunSpec, first: int, others: Sequence[RunSpec] = ()) -> Unit:
     """Return the segment that starts at round ``first``; segments end on multiples of the planned length."""
     length = run.rounds_per_segment
     last = min((first // length + 1) * length, run.n_rounds)
-    payload = {"first_round": first, "last_round": last, "n_items": (last - first) * run.batch_size}
+    n_items = (last - first) * run.batch_size * (1 + len(others))
     return Unit(
-        run_id=run.run_id, unit_id=f"segment-{first:06d}", kind="segment", model=run.model, payload=payload, run=run
+        run_id=run.run_id,
+        unit_id=f"segment-{first:06d}",
+        kind="segment",
+        model=run.model,
+        payload={"first_round": first, "last_round": last, "n_items": n_items},
+        run=run,
+        others=tuple(others),
     )
 
 

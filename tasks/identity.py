@@ -107,6 +107,8 @@ class RunSpec:
     compute: Compute
     shared_targets: SharedTargets | None = None
     """Changes rounding only; fixed when the run begins and written to its first commit."""
+    in_step: tuple[str, ...] = ()
+    """Ids of the runs, this one among them, that go in step and search for their targets together.  As above."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -186,6 +188,8 @@ class Unit:
     model: ModelRef
     payload: Mapping[str, Any] = field(default_factory=dict)
     run: RunSpec | None = None
+    others: tuple[RunSpec, ...] = ()
+    """Runs that go in step with ``run``, whose commit is written last."""
 
     @property
     def key(self) -> tuple[str, str]:

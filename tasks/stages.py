@@ -16,6 +16,7 @@ from storage.store import CommitInfo, Store
 from tasks.chain import all_units, ready_units
 from tasks.errors import InputError
 from tasks.identity import Compute, ModelRef, Recipe, RunSpec, SharedTargets, Unit
+from tasks.in_step import companions, with_companions
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
 from tasks.placement import Placement, cluster, start_worker, worker_shape
 from tasks.pool import Pool
@@ -41,6 +42,7 @@ class Plan:
     traces: tuple[TraceJob, ...]
     placement: Placement
     start_timeout_s: float
+    chains_in_step: int
     max_attempts: int
 
 
@@ -136,16 +138,21 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
 def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     """Drive all chains: the next segment of each as soon as one ends, and every score as soon as its rounds are there."""
     store = session.store
-    by_id = {run.run_id: as_begun(store, run) for run in with_shared_targets(runs)}
+    planned = with_companions(store, with_shared_targets(runs), session.plan.chains_in_step)
+    by_id = {run.run_id: as_begun(store, run) for run in planned}
     begins = [run for run in by_id.values() if not store.is_committed(run.run_id, "segment-000000")]
     session.run("share targets", target_units(begins))
     _stop_if_failed(session)
     order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
 
-    def follow(unit: Unit) -> list[Unit]:
-        return ready_units(store, by_id[unit.run_id]) if unit.kind == "segment" else []
+    def ready(run: RunSpec) -> list[Unit]:
+        return ready_units(store, run, companions(run, by_id))
 
-    units = [unit for run in order for unit in ready_units(store, run)]
+    def follow(unit: Unit) -> list[Unit]:
+        done = (unit.run_id, *(other.run_id for other in unit.others)) if unit.kind == "segment" else ()
+        return [new for run_id in done for new in ready(by_id[run_id])]
+
+    units = [unit for run in order for unit in ready(run)]
     session.run("edit and score", units, follow=follow, expected=[unit for run in order for unit in all_units(run)])
 
 

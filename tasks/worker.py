@@ -25,11 +25,12 @@ from tasks.chain import training_unit_id
 from tasks.datasets import read_facts, sample_order
 from tasks.errors import LedgerMismatch
 from tasks.identity import ModelRef, RunSpec, Unit
-from tasks.ledger import digest_of_parameters, replay, segments, state_of, state_rows
+from tasks.ledger import replay, segments, state_of
 from tasks.moments import collect_shard, merge_shards, read_published
 from tasks.prepared import artifacts_for, make_contexts, network_state, put_network, trainer_of
-from tasks.rounds import Tables, add_round, edit_batch, logits_row, round_rows, run_row
+from tasks.rounds import Tables, run_row
 from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows, train_rows
+from tasks.segment import Chain, do_rounds
 from tasks.shared import find_targets, shared_targets
 
 TOKENS_PER_FORWARD = 2048
@@ -45,6 +46,8 @@ class Loaded:
     run_id: str | None = None
     rounds: int = 0
     """Rounds of ``run_id`` that are applied now."""
+    standing: dict[str, tuple[int, dict[str, Tensor]]] = field(default_factory=dict)
+    """By run id, after how many rounds the runs that last went in step stand, and with which parameters."""
 
 
 class Worker:
@@ -174,46 +177,57 @@ class Worker:
     # --- editing
 
     def _segment(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        run = self._sized(_run_of(unit))
         first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
+        started = time.perf_counter()
+        members = (_run_of(unit), *unit.others)
+        begun = [run for run in members if self._store.is_committed(run.run_id, "segment-000000")]
+        compute = self._sized((begun or members)[0]).compute
+        runs = [replace(run, compute=compute) for run in members]
+        chains = [self._chain(one, first, alone=not unit.others) for one in runs]
+        loaded = self._loaded(unit.model)
+        loaded.run_id = None
+        digests = do_rounds(loaded.lm, chains, first, last)
+        if unit.others:
+            loaded.standing = {chain.run.run_id: (last, chain.weights) for chain in chains}
+        else:
+            loaded.run_id, loaded.rounds = unit.run_id, last
+        halved = loaded.lm.tokens_per_forward != compute.tokens_per_forward  # memory did not suffice
+        spec = {"tokens_per_forward": loaded.lm.tokens_per_forward} if halved else {}
+        infos = [
+            CommitInfo(kind="segment", first_round=first, last_round=last, digest=digest, spec=spec)
+            for digest in digests
+        ]
+        for chain, info in zip(chains[1:], infos[1:], strict=True):  # the unit's own commit says that all are written
+            seconds = (time.perf_counter() - started) / len(chains)
+            self._store.commit(chain.run.run_id, unit.unit_id, chain.tables, _timed(info, seconds))
+        return chains[0].tables, infos[0]
+
+    def _chain(self, run: RunSpec, first: int, *, alone: bool) -> Chain:
+        """Return a run that stands after ``first`` rounds; unless it is alone, with its own copy of its parameters."""
         method, artifacts, digests = self._prepared_for(run)
         self._check_inputs(run, digests, first)
         loaded, names = self._at(run, first)
-        lm = loaded.lm
-        state: Mapping[str, Tensor] = self._state_before(run, first)
-        tables: Tables = {"edits": [], "edit_updates": [], "rounds": [], "ledger": [], "logits": []}
+        chain = Chain(
+            run=run,
+            method=method,
+            artifacts=artifacts,
+            order=self._order(run),
+            names=names,
+            pristine=loaded.pristine,
+            state=self._state_before(run, first),
+            shared=self._shared_targets(run),
+            weights={} if alone else loaded.lm.snapshot(names),
+        )
         if first == 0:
-            tables["runs"] = [run_row(run, digests, self._device)]
-        order = self._order(run)
-        for round_ in range(first, last):
-            if run.mode == "independent":
-                lm.restore({name: loaded.pristine[name] for name in names})
-                lm.patches.clear()
-                state = {}
-            batch = [order[i] for i in range(round_ * run.batch_size, (round_ + 1) * run.batch_size)]
-            before = lm.snapshot(names)
-            given = self._with_targets(run, artifacts, round_)
-            outcome, message, result = edit_batch(lm, method, batch, run, state, given)
-            if result is not None:
-                state = result.state
-                result.apply(lm)
-            loaded.rounds = round_ + 1
-            add_round(tables, run, round_, batch, outcome, message, result)
-            tables["rounds"] += round_rows(lm, names, loaded.pristine, before, run, round_, outcome, message, result)
-        tables["ledger"] += state_rows(last - 1, state)
-        tables["logits"].append(logits_row(lm, order[0].prompt, last, run))
-        digest = digest_of_parameters(lm, names)
-        halved = lm.tokens_per_forward != run.compute.tokens_per_forward  # memory did not suffice
-        spec = {"tokens_per_forward": lm.tokens_per_forward} if halved else {}
-        return tables, CommitInfo(kind="segment", first_round=first, last_round=last, digest=digest, spec=spec)
+            chain.tables["runs"] = [run_row(run, digests, self._device)]
+        return chain
 
-    def _with_targets(self, run: RunSpec, artifacts: Artifacts, round_: int) -> Artifacts:
-        """Return the inputs of a round, with shared targets if it starts from pristine weights."""
-        if run.shared_targets is None or (run.mode == "sequential" and round_ > 0):
-            return artifacts
+    def _shared_targets(self, run: RunSpec) -> Mapping[str, Targets]:
+        if run.shared_targets is None:
+            return {}
         if run.run_id not in self._shared:
             self._shared = {run.run_id: shared_targets(self._store, run)}  # of one run at a time
-        return replace(artifacts, targets=self._shared[run.run_id])
+        return self._shared[run.run_id]
 
     def _check_inputs(self, run: RunSpec, digests: Mapping[str, Any], first: int) -> None:
         """Raise if a run would go on with other second moments, prefixes or networks than it began with."""
@@ -319,6 +333,10 @@ class Worker:
             lm.restore(loaded.pristine)
             lm.patches.clear()
             start = 0 if run.mode == "sequential" else max(0, rounds - 1)
+            stands, weights = loaded.standing.get(run.run_id, (rounds + 1, {}))
+            if stands <= rounds:
+                lm.restore(weights)
+                start = stands
         loaded.run_id = None
         replay(self._store, lm, run.run_id, start, rounds, names, check=run.mode == "sequential")
         loaded.run_id, loaded.rounds = run.run_id, rounds

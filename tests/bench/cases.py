@@ -30,6 +30,7 @@ def all_cases() -> Iterator[tuple[str, Callable[[], Contest]]]:
         yield name, of(contests.targets, 32, name=name, target=ratio, efficiency=0.7, twice=twice)
     yield "targets_single", of(contests.single_target, target=4.0, efficiency=0.4)
     yield "targets_64_to_8", of(contests.batch_size, 8, 64)
+    yield "chains_16_in_step", of(contests.in_step, 16, target=1.2)
     yield "memit_64", of(contests.edits, "memit", LAYERS, 64, target=8.0)
     yield "emmet_64", of(contests.edits, "emmet", LAYERS[-1:], 64, target=8.0)
     yield "keys_4_layers", of(contests.keys, LAYERS, target=20.0)

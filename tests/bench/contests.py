@@ -80,6 +80,38 @@ def single_target(lm: LanguageModel, *, target: float, efficiency: float) -> Con
     )
 
 
+def in_step(lm: LanguageModel, n_chains: int, *, target: float) -> Contest:
+    """Targets of chains that edit one fact at a time: together, against each alone in the plain version's place."""
+    facts, layer = requests(lm, n_chains), middle(lm)
+    name, generator = lm.parameter_names(layer)["weight"], torch.Generator().manual_seed(2)
+    pristine = lm.parameter(name).detach()
+    chains = [
+        {name: pristine * (1 + 0.01 * torch.randn(len(pristine), 1, generator=generator))} for _ in range(n_chains)
+    ]
+
+    def alone(some: Sequence[int]) -> Tensor:
+        found = []
+        with lm.preserved([name]):
+            for i in some:
+                lm.restore(chains[i])
+                given = hparams(RUN_STEPS)
+                found.append(optimise_targets(lm, [facts[i]], contexts(), layer, given, site=site_of(lm)).value)
+        return torch.cat(found)
+
+    def together() -> Tensor:
+        given = hparams(RUN_STEPS)
+        return optimise_targets(lm, facts, contexts(), layer, given, site=site_of(lm), under=chains).value
+
+    few = range(4)
+    return Contest(
+        name=f"chains_{n_chains}_in_step",
+        plain=[Part(lambda: alone(few), len(few))],
+        fast=[Part(together, n_chains)],
+        error=relative(together()[: len(few)], alone(few)),
+        target=target,
+    )
+
+
 def batch_size(lm: LanguageModel, small: int, large: int) -> Contest:
     """Time per edit must not rise with the batch: here the small one stands in the plain version's place."""
     facts = requests(lm, large)

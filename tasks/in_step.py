@@ -1,0 +1,75 @@
+"""Runs that go in step: their targets of a round are searched for in one batch, on one worker.
+
+The blocks above the edited layers are pristine in every sequential run, so that runs with other seeds, samples, ridges or
+editors differ only below the states that a search moves.  What goes together is fixed when the runs begin and written to
+their first commits, because it changes rounding.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from editing.editor import make_editor
+from editing.families import FAMILIES
+from editing.locate import LocatingEditor
+from storage.identity import digest_of
+from storage.store import Store
+from tasks.identity import RunSpec
+
+
+def with_companions(store: Store, runs: Sequence[RunSpec], size: int) -> list[RunSpec]:
+    """Return the runs, each with the ids of those (at most ``size``) with which it goes in step.
+
+    Runs that have begun go on with those of their first commit if all of these are here, else alone.
+    """
+    by_id = {run.run_id: run for run in runs}
+    groups = {group for run in runs if (group := _begun_with(store, run)) and set(group) <= by_id.keys()}
+    settled = {run_id for group in groups for run_id in group}
+    free: dict[str, list[str]] = {}
+    for run in runs:
+        alike = _what_is_alike(run)
+        if alike is not None and run.run_id not in settled and not _has_begun(store, run):
+            free.setdefault(alike, []).append(run.run_id)
+    for ids in free.values():
+        groups |= {tuple(ids[start : start + size]) for start in range(0, len(ids), size)}
+    of_run = {run_id: group for group in groups for run_id in group if len(group) > 1}
+    return [replace(run, in_step=of_run.get(run.run_id, ())) for run in runs]
+
+
+def companions(run: RunSpec, by_id: Mapping[str, RunSpec]) -> list[RunSpec]:
+    """Return the other runs of a run's group."""
+    return [by_id[run_id] for run_id in run.in_step if run_id != run.run_id]
+
+
+def _begun_with(store: Store, run: RunSpec) -> tuple[str, ...]:
+    commit = store.read_commit(run.run_id, "segment-000000")
+    rows = store.rows(commit, "runs") if commit else []
+    return tuple(json.loads(rows[0]["spec"]).get("in_step") or ()) if rows else ()
+
+
+def _has_begun(store: Store, run: RunSpec) -> bool:
+    return store.is_committed(run.run_id, "segment-000000")
+
+
+def _what_is_alike(run: RunSpec) -> str | None:
+    """Return a digest of what runs must have in common to go in step; None for runs that go alone."""
+    family = FAMILIES[run.model.family]
+    if run.mode != "sequential" or run.editor == "none" or not run.layers:
+        return None
+    method = make_editor(run.editor, run.hparams)
+    if not isinstance(method, LocatingEditor):
+        return None
+    definition = method.target_definition(family)
+    if definition["site"] == "value" and family.normed_value:
+        return None  # the search runs the edited weight itself
+    return digest_of(
+        {
+            **run.model.identity,
+            "definition": definition,
+            "contexts": run.contexts_recipe,
+            "layer": run.layers[-1],
+            "batch_size": run.batch_size,
+            "rounds": [run.n_rounds, run.rounds_per_segment],
+            "compute": [run.compute.threads, run.compute.tokens_per_forward],
+        }
+    )

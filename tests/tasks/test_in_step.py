@@ -1,0 +1,135 @@
+"""Runs that go in step: what each writes is what it would have written alone, killed at any commit or not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.catalog import query
+from storage.store import Store
+from tasks.chain import ready_units, segment_unit
+from tasks.identity import RunSpec, Unit
+from tasks.in_step import companions, with_companions
+from tasks.worker import Worker
+from tests.end_to_end.support import contents
+from tests.tasks.support import plan, prepare
+from tests.tasks.test_shared import edited_runs, written
+
+GRID: dict[str, Any] = {
+    "editors": [
+        {"name": "memit", "steps": 5, "contexts": 2},
+        {"name": "emmet", "steps": 5, "contexts": 2, "ridge": 1.0, "layers": [1]},
+    ],
+    "layers": [[0, 1]],
+    "batch_sizes": [1],
+    "seeds": [0],
+    "facts": {"name": "factworld", "size": 6, "samples": 2},
+    "score": {"every_edits": 4, "benchmarks": ["sentiment"], "examples": 4},
+    "commit_every": 2,
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+class KilledAfter:
+    """In the place of a store's ``commit``: does as many as given."""
+
+    def __init__(self, n_commits: int, commit: Callable[..., bool]) -> None:
+        self._left, self._commit = n_commits, commit
+
+    def __call__(self, *given: Any) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+        return self._commit(*given)
+
+
+def drive(store: Store, worker: Worker, runs: list[RunSpec]) -> list[Unit]:
+    """Do everything that is ready until nothing is; return the units done."""
+    by_id, done = {run.run_id: run for run in runs}, []
+    while units := [new for run in runs for new in ready_units(store, run, companions(run, by_id))]:
+        assert worker.do(units[0]) == "done"
+        done.append(units[0])
+    return done
+
+
+def test_runs_in_step_write_what_they_would_write_alone(tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "together").mkdir()
+    alone, planned = plan(tmp_path / "alone", **GRID), plan(tmp_path / "together", **GRID)
+    store, other = Store(planned.store), Store(alone.store)
+    worker, single = Worker(planned.store), Worker(alone.store)
+    prepare(planned, worker)
+    prepare(alone, single)
+    runs = with_companions(store, edited_runs(planned), 4)
+    assert [len(run.in_step) for run in runs] == [4] * 4, "two editors on two samples"
+    done = drive(store, worker, runs)
+    assert sum(unit.kind == "segment" for unit in done) == 3, "three segments, each of all four runs"
+    drive(other, single, edited_runs(alone))
+    for run in runs:
+        found, expected = written(store, run), written(other, run)
+        assert found.keys() == expected.keys() and len(found) >= 6
+        for key, value in expected.items():
+            assert float((found[key] - value).norm() / value.norm()) < 1e-3, (run.run_id, key)
+    for sql in (
+        "SELECT run_id, round, fact_id, n_steps FROM edits ORDER BY ALL",
+        "SELECT run_id, fact_id, probe_id, scored_at, n_correct_new FROM fact_scores ORDER BY ALL",
+        "SELECT run_id, count(*) AS n FROM benchmark_answers GROUP BY ALL ORDER BY ALL",
+    ):
+        assert query(store.root, sql).to_pylist() == query(other.root, sql).to_pylist()
+
+
+def test_killed_between_the_commits_of_a_group_it_ends_with_the_same_rows(tmp_path: Path) -> None:
+    """The group's unit commits the first run last: until then the whole unit is done again."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole, planned = plan(tmp_path / "whole", **GRID), plan(tmp_path / "killed", **GRID)
+    store, other = Store(planned.store), Store(whole.store)
+    worker = Worker(planned.store)
+    prepare(planned, worker)
+    prepare(whole, Worker(whole.store))
+    drive(other, Worker(whole.store), with_companions(other, edited_runs(whole), 3))
+
+    for n_commits in (1, 3, 2):
+        worker = Worker(planned.store)
+        worker._store.commit = KilledAfter(n_commits, worker._store.commit)  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            drive(store, worker, with_companions(store, edited_runs(planned), 3))
+    runs = with_companions(store, edited_runs(planned), 3)
+    assert sorted(len(run.in_step) for run in runs) == [0, 3, 3, 3], "those that have begun stay together"
+    drive(store, Worker(planned.store), runs)
+    assert contents(store.root) == contents(other.root)
+
+
+def test_a_group_that_has_lost_a_member_goes_on_alone(tmp_path: Path) -> None:
+    planned = plan(tmp_path, **GRID)
+    store, worker = Store(planned.store), Worker(planned.store)
+    prepare(planned, worker)
+    runs = with_companions(store, edited_runs(planned), 2)
+    by_id = {run.run_id: run for run in runs}
+    leader = runs[0]
+    worker.do(segment_unit(leader, 0, companions(leader, by_id)))
+    (left,) = with_companions(store, [replace(by_id[leader.in_step[1]], in_step=())], 2)
+    assert left.in_step == ()
+    drive(store, worker, [left])
+    (rows,) = query(store.root, f"SELECT count(*) AS n FROM edits WHERE run_id = '{left.run_id}'").to_pylist()
+    assert rows["n"] == 6
+
+
+def test_only_runs_of_one_search_go_in_step(tmp_path: Path) -> None:
+    entries = [
+        *GRID["editors"],
+        {"name": "rome", "steps": 5, "contexts": 2, "layers": [1]},
+        {"name": "ft_c", "layers": [1]},
+    ]
+    changes = GRID | {"editors": entries, "facts": {"name": "factworld", "size": 6}}
+    planned = plan(tmp_path, **changes)
+    runs = with_companions(Store(planned.store), edited_runs(planned), 8)
+    assert {run.editor: len(run.in_step) for run in runs} == {"memit": 2, "emmet": 2, "rome": 0, "ft_c": 0}
+    independent = plan(tmp_path, **changes | {"mode": "independent"})
+    runs = with_companions(Store(planned.store), edited_runs(independent), 8)
+    assert not any(run.in_step for run in runs)
