@@ -98,11 +98,15 @@ class Worker:
         except BaseException:
             self._forget_position(unit.model)
             raise
-        seconds = time.perf_counter() - started
-        n_items = int(unit.payload.get("n_items", 0))
-        tables["timings"] = [{"stage": unit.kind, "seconds": seconds, "n_items": n_items, "device": self.ping()}]
-        fresh = self._store.commit(unit.run_id, unit.unit_id, tables, _timed(info, seconds))
+        fresh = self._commit(unit, unit.run_id, tables, info, started)
         return "done" if fresh else "lost"
+
+    def _commit(self, unit: Unit, run_id: str, tables: Tables, info: CommitInfo, started: float) -> bool:
+        """Commit what a unit has done for a run; runs that go in step have equal shares of its time."""
+        runs = 1 + len(unit.others)
+        seconds, n_items = (time.perf_counter() - started) / runs, int(unit.payload.get("n_items", 0)) // runs
+        tables["timings"] = [{"stage": unit.kind, "seconds": seconds, "n_items": n_items, "device": self.ping()}]
+        return self._store.commit(run_id, unit.unit_id, tables, replace(info, seconds=seconds))
 
     # --- preparation
 
@@ -198,8 +202,7 @@ class Worker:
             for digest in digests
         ]
         for chain, info in zip(chains[1:], infos[1:], strict=True):  # the unit's own commit says that all are written
-            seconds = (time.perf_counter() - started) / len(chains)
-            self._store.commit(chain.run.run_id, unit.unit_id, chain.tables, _timed(info, seconds))
+            self._commit(unit, chain.run.run_id, chain.tables, info, started)
         return chains[0].tables, infos[0]
 
     def _chain(self, run: RunSpec, first: int, *, alone: bool) -> Chain:
@@ -400,10 +403,6 @@ def _constant(round_: int | None, _index: int) -> int | None:
 def _run_of(unit: Unit) -> RunSpec:
     assert unit.run is not None, "units of a run carry it"
     return unit.run
-
-
-def _timed(info: CommitInfo, seconds: float) -> CommitInfo:
-    return replace(info, seconds=seconds)
 
 
 def _public(payload: Mapping[str, Any]) -> dict[str, Any]:
