@@ -1,7 +1,7 @@
 """The passes of a target search: the facts of a batch in rows of similar length, of one chain of edits or of several."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -59,6 +59,10 @@ class FactPass:
     upper: UpperPass
     lookups: tuple[tuple[int, ...], ...]
     predicted: tuple[tuple[int, ...], ...]
+
+    def above(self, n_blocks: int) -> "FactPass":
+        """Return the same rows ``n_blocks`` blocks further up."""
+        return replace(self, upper=self.upper.above(n_blocks)) if n_blocks else self
 
     def select(self, rows: Tensor) -> "FactPass":
         chosen = rows.tolist()

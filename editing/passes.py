@@ -91,6 +91,15 @@ class UpperPass:
         normed: Tensor = self._final_norm(hidden if read is None else hidden[read])
         return normed
 
+    @torch.no_grad()
+    def above(self, n_blocks: int) -> "UpperPass":
+        """Return the pass that begins ``n_blocks`` blocks further up, on the states that they make of :attr:`hidden`."""
+        hidden = self.hidden
+        for block, (args, kwargs) in zip(self._blocks[:n_blocks], self._calls[:n_blocks], strict=True):
+            hidden = first_of(block(hidden, *args, **kwargs))
+        blocks, calls = self._blocks[n_blocks:], self._calls[n_blocks:]
+        return UpperPass(hidden, blocks, calls, self._final_norm, self._last_mlp if len(blocks) > 1 else None)
+
     def select(self, rows: Tensor) -> "UpperPass":
         """Return the same pass for some of the rows (``rows``: int64 indices)."""
         n_rows = self.hidden.shape[0]

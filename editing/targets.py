@@ -3,7 +3,7 @@
 ROME calls it v*, MEMIT and EMMET z.  All editors share this one optimisation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -101,12 +101,27 @@ def optimise_targets(
         under: Of each request, the parameters (none above ``layer``) of the chain of edits to which it belongs; requests
             of one chain have one object.  None: all belong to the model as it stands, which it is again at the end.
     """
+    return targets_of_layers(lm, requests, contexts, [layer], hparams, site=site, under=under)[layer]
+
+
+def targets_of_layers(
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    contexts: Sequence[str],
+    layers: Sequence[int],
+    hparams: TargetHparams,
+    *,
+    site: Literal["value", "block"],
+    under: Sequence[Mapping[str, Tensor]] | None = None,
+) -> dict[int, Targets]:
+    """Return what :func:`optimise_targets` finds at each layer; what lies in front of the subjects is computed once for all."""
     facts, chains = fact_rows(lm, requests, contexts), Chains.of(lm, under or [{}] * len(requests))
     if len(chains.weights) > 1 and _through_norm(lm, site):
         raise ModelError(
-            f"chains of edits at layer {layer} of a {lm.model.config.model_type} model cannot be searched for together: a norm "
-            "stands behind the edited weight; expected one chain"
+            f"chains of edits of a {lm.model.config.model_type} model cannot be searched for together: a norm stands behind "
+            "the edited weight; expected one chain"
         )
+    layers = sorted(set(layers))
 
     def split(numbers: Sequence[int]) -> list[Part[Sequence[int]]]:
         batches: list[list[int]] = [[]]
@@ -116,11 +131,13 @@ def optimise_targets(
             batches[-1].append(number)
         return [Part(batch, batch) for batch in batches]
 
-    def work(batch: Sequence[int]) -> Targets:
-        return _optimise_batch(lm, [facts[i] for i in batch], chains.of_facts(batch), layer, hparams, site)
+    def work(batch: Sequence[int]) -> list[Targets]:
+        mine, theirs = [facts[i] for i in batch], chains.of_facts(batch)
+        return list(_optimise_batch(lm, mine, theirs, layers, hparams, site))
 
     with lm.preserved(chains.names):
-        return Targets.joined([targets for _, targets in done_in_parts(lm, range(len(facts)), split, work)])
+        batches = [found for _, found in done_in_parts(lm, range(len(facts)), split, work)]
+    return {layer: Targets.joined(parts) for layer, *parts in zip(layers, *batches, strict=True)}
 
 
 def _through_norm(lm: LanguageModel, site: Literal["value", "block"]) -> bool:
@@ -131,17 +148,31 @@ def _optimise_batch(
     lm: LanguageModel,
     facts: list[FactRows],
     chains: Chains,
-    layer: int,
+    layers: Sequence[int],
     hparams: TargetHparams,
     site: Literal["value", "block"],
-) -> Targets:
+) -> Iterator[Targets]:
+    """Give the targets at each of the layers, which ascend."""
     through_norm = _through_norm(lm, site)
-    module = lm.mlp_out(layer) if through_norm else None
-    parts = fact_passes(lm, facts, chains, layer if through_norm else layer + 1)
-    if site == "block":  # the bare prompt comes first, and begins at its lookup token
-        initial = torch.cat([part.upper.hidden[:, 0] for part in parts])[inverse_order(parts)]
-    else:
-        initial = _bare_values(lm, facts, chains, layer)
+    values = _bare_values(lm, facts, chains, layers) if site == "value" else {}
+    parts, at = fact_passes(lm, facts, chains, layers[0] if through_norm else layers[0] + 1), layers[0]
+    for layer in layers:
+        parts, at = [part.above(layer - at) for part in parts], layer
+        # The bare prompt comes first, and begins at its lookup token.
+        block = torch.cat([part.upper.hidden[:, 0] for part in parts])[inverse_order(parts)]
+        yield _optimise(
+            lm, facts, parts, values.get(layer, block), lm.mlp_out(layer) if through_norm else None, hparams
+        )
+
+
+def _optimise(
+    lm: LanguageModel,
+    facts: Sequence[FactRows],
+    parts: Sequence[FactPass],
+    initial: Tensor,
+    module: nn.Module | None,
+    hparams: TargetHparams,
+) -> Targets:
     # In 16 bits Adam's squares and its epsilon would vanish; only what is added to the states is cast.
     initial = initial.to(torch.promote_types(initial.dtype, torch.float32))
     size = initial.norm(dim=1)
@@ -170,13 +201,17 @@ def _optimise_batch(
     return Targets(initial, delta, losses)
 
 
-def _bare_values(lm: LanguageModel, facts: Sequence[FactRows], chains: Chains, layer: int) -> Tensor:
-    """Return the MLP's output [edit, d] at each fact's bare prompt's lookup token."""
-    site, found = Site("value", layer), dict[int, Tensor]()
+def _bare_values(
+    lm: LanguageModel, facts: Sequence[FactRows], chains: Chains, layers: Sequence[int]
+) -> dict[int, Tensor]:
+    """Return each layer's MLP output [edit, d] at each fact's bare prompt's lookup token."""
+    sites = [Site("value", layer) for layer in layers]
+    found: dict[int, list[Tensor]] = {}
     for _, mine in chains.each(range(len(facts))):
-        states = lm.states_at([facts[i].ids[0] for i in mine], [facts[i].lookups[0] for i in mine], [site])[site]
-        found |= dict(zip(mine, states, strict=True))
-    return torch.stack([found[i] for i in range(len(facts))])
+        states = lm.states_at([facts[i].ids[0] for i in mine], [facts[i].lookups[0] for i in mine], sites)
+        found |= {i: [states[site][row] for site in sites] for row, i in enumerate(mine)}
+    rows = [found[i] for i in range(len(facts))]
+    return {layer: torch.stack(states) for layer, *states in zip(layers, *rows, strict=True)}
 
 
 def _losses(

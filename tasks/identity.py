@@ -73,7 +73,9 @@ class SharedTargets:
     """Targets that a run takes from the store for the first facts of its sample, where it edits pristine weights."""
 
     recipe: Recipe
+    """Facts, layers and definition."""
     n_facts: int
+    per_unit: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,13 @@ class SearchPlan:
         return f"search-{digest_of({'edit': identity, 'facts': list(self.positions)}, length=10)}"
 
     def units(self) -> list[Unit]:
-        payload = {"facts_run_id": self.facts_run_id, "positions": self.positions, "n_items": len(self.positions)}
+        shared = self.template.shared_targets
+        payload = {
+            "facts_run_id": self.facts_run_id,
+            "positions": self.positions,
+            "n_items": len(self.positions),
+            "shared_targets": digest_of(shared.recipe) if shared else None,
+        }
         return [
             Unit(
                 run_id=self.run_id,

@@ -1,13 +1,15 @@
-"""Targets that several runs share: found once on the pristine weights, published, then taken by each.
+"""Targets that several runs share, or the layers of a search: found on the pristine weights, published, then taken by each.
 
 Runs share a target when model, facts in their order, context prefixes, layer and the target's definition are the same:
 MEMIT and EMMET do, and batch sizes of one editor.  Only rounds that start from pristine weights can take them: the first
-of a sequential run, all of independent ones.
+of a sequential run, all of independent ones.  A layer search finds the targets of all its layers together, because what
+stands in front of the subjects runs once for all of them.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from safetensors.torch import load, save
 
@@ -16,15 +18,17 @@ from editing.families import FAMILIES
 from editing.lm import LanguageModel
 from editing.locate import LocatingEditor
 from editing.requests import EditRequest
-from editing.targets import Targets
+from editing.targets import Targets, targets_of_layers
 from storage.artifacts import find_artifact, put_artifact
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.errors import InputError
 from tasks.identity import Recipe, RunSpec, SharedTargets, Unit
+from tasks.jobs import SearchPlan
 
-TARGETS, CHUNK = "targets", 64
-"""Facts of one unit."""
+TARGETS = "targets"
+PER_UNIT, PER_SEARCH_UNIT = 64, 8
+"""Facts of one unit; of a search's few facts, so that all workers have some."""
 
 
 def with_shared_targets(runs: Sequence[RunSpec]) -> list[RunSpec]:
@@ -41,27 +45,57 @@ def with_shared_targets(runs: Sequence[RunSpec]) -> list[RunSpec]:
             for run in group:
                 recipe = recipes[run.run_id]
                 assert recipe is not None
-                shared[run.run_id] = SharedTargets(recipe=recipe, n_facts=most)
+                shared[run.run_id] = SharedTargets(recipe=recipe, n_facts=most, per_unit=PER_UNIT)
     return [replace(run, shared_targets=shared.get(run.run_id)) for run in runs]
+
+
+def with_search_targets(search: SearchPlan) -> SearchPlan:
+    """Return a layer search whose layers share the work in front of the subjects, if its editor searches for targets."""
+    template = search.template
+    definition = _definition(template)
+    if definition is None or len(search.layers) < 2:
+        return search
+    recipe = {
+        **template.model.identity,
+        "facts": template.facts.digest,
+        "chosen": list(search.positions),
+        "contexts": template.contexts_recipe,
+        "layers": list(search.layers),
+        "definition": definition,
+    }
+    shared = SharedTargets(recipe=recipe, n_facts=len(search.positions), per_unit=PER_SEARCH_UNIT)
+    return replace(search, template=replace(template, shared_targets=shared))
 
 
 def target_units(runs: Sequence[RunSpec]) -> list[Unit]:
     """Return the units that find the shared targets of these runs, each once."""
-    units: dict[tuple[str, str], Unit] = {}
-    for run in runs:
-        for chunk in _chunks(run.shared_targets):
-            assert run.shared_targets is not None
-            name = digest_of({"recipe": run.shared_targets.recipe, "facts": list(chunk)})
-            unit = Unit(
-                run_id="prepare",
-                unit_id=f"targets-{name}",
-                kind="targets",
-                model=run.model,
-                payload={"first": chunk[0], "last": chunk[1], "n_items": chunk[1] - chunk[0]},
-                run=run,
-            )
-            units.setdefault(unit.key, unit)
-    return list(units.values())
+    units = [_unit(run, chunk, {}) for run in runs for chunk in _chunks(run.shared_targets)]
+    return list({unit.key: unit for unit in units}.values())
+
+
+def search_target_units(search: SearchPlan) -> list[Unit]:
+    """Return the units that find the shared targets of a layer search."""
+    return [
+        _unit(
+            search.template,
+            (first, last),
+            {"facts_run_id": search.facts_run_id, "positions": search.positions[first:last]},
+        )
+        for first, last in _chunks(search.template.shared_targets)
+    ]
+
+
+def _unit(run: RunSpec, chunk: tuple[int, int], facts: Mapping[str, Any]) -> Unit:
+    assert run.shared_targets is not None
+    recipe, (first, last) = run.shared_targets.recipe, chunk
+    return Unit(
+        run_id="prepare",
+        unit_id=f"targets-{digest_of(_chunk_recipe(recipe, chunk))}",
+        kind="targets",
+        model=run.model,
+        payload={"first": first, "last": last, "n_items": (last - first) * len(recipe["layers"]), **facts},
+        run=run,
+    )
 
 
 def find_targets(
@@ -79,15 +113,20 @@ def find_targets(
     if found is None:
         method = make_editor(run.editor, run.hparams)
         assert isinstance(method, LocatingEditor)
-        targets = method.targets(lm, facts, run.layers, artifacts)
-        tensors = {name: getattr(targets, name).cpu().contiguous() for name in Targets._fields}
+        recipe_layers, site = run.shared_targets.recipe["layers"], method.site(lm.family)
+        of_layers = targets_of_layers(lm, facts, artifacts.contexts, recipe_layers, method.target_hparams, site=site)
+        tensors = {
+            f"{layer}.{name}": getattr(targets, name).cpu().contiguous()
+            for layer, targets in of_layers.items()
+            for name in Targets._fields
+        }
         ids = json.dumps([request.request_id for request in facts]).encode()
         found = put_artifact(store, TARGETS, recipe, {"targets.safetensors": save(tensors), "facts.json": ids})
     return found.digest
 
 
 def shared_targets(store: Store, run: RunSpec) -> Mapping[str, Targets]:
-    """Return the targets that a run shares, by request id.
+    """Return the targets that a run shares at its last layer, by request id.
 
     Raises:
         InputError: They have not been found yet.
@@ -99,17 +138,16 @@ def shared_targets(store: Store, run: RunSpec) -> Mapping[str, Targets]:
         found = find_artifact(store, TARGETS, _chunk_recipe(run.shared_targets.recipe, chunk))
         if found is None:
             raise InputError(f"the store {store.root} lacks shared targets of {run.run_id}; run the experiment again")
-        targets = Targets(**load(found.path("targets.safetensors").read_bytes()))
+        tensors = load(found.path("targets.safetensors").read_bytes())
+        targets = Targets(**{name: tensors[f"{run.layers[-1]}.{name}"] for name in Targets._fields})
         for number, request_id in enumerate(json.loads(found.path("facts.json").read_text())):
             out[request_id] = targets.select([number])
     return out
 
 
 def _recipe(run: RunSpec) -> Recipe | None:
-    if run.editor == "none" or not run.layers:
-        return None
-    definition = make_editor(run.editor, run.hparams).target_definition(FAMILIES[run.model.family])
-    if definition is None:
+    definition = _definition(run)
+    if definition is None or not run.layers:
         return None
     return {
         **run.model.identity,
@@ -117,9 +155,15 @@ def _recipe(run: RunSpec) -> Recipe | None:
         "sample": run.facts.sample,
         "sample_seed": run.facts.sample_seed,
         "contexts": run.contexts_recipe,
-        "layer": run.layers[-1],
+        "layers": [run.layers[-1]],
         "definition": definition,
     }
+
+
+def _definition(run: RunSpec) -> dict[str, Any] | None:
+    if run.editor == "none":
+        return None
+    return make_editor(run.editor, run.hparams).target_definition(FAMILIES[run.model.family])
 
 
 def _from_pristine(run: RunSpec) -> int:
@@ -128,8 +172,10 @@ def _from_pristine(run: RunSpec) -> int:
 
 
 def _chunks(shared: SharedTargets | None) -> list[tuple[int, int]]:
-    n_facts = shared.n_facts if shared else 0
-    return [(start, min(start + CHUNK, n_facts)) for start in range(0, n_facts, CHUNK)]
+    if shared is None:
+        return []
+    starts = range(0, shared.n_facts, shared.per_unit)
+    return [(start, min(start + shared.per_unit, shared.n_facts)) for start in starts]
 
 
 def _chunk_recipe(recipe: Recipe, chunk: tuple[int, int]) -> Recipe:

@@ -22,7 +22,7 @@ from tasks.placement import Placement, cluster, start_worker, worker_shape
 from tasks.pool import Pool
 from tasks.progress import progress_bar
 from tasks.report import write_report
-from tasks.shared import target_units, with_shared_targets
+from tasks.shared import search_target_units, target_units, with_search_targets, with_shared_targets
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +127,12 @@ def prepare(session: Session) -> None:
 def locate(session: Session) -> tuple[RunSpec, ...]:
     """Trace and search; return the runs with all layers known."""
     plan = session.plan
-    units = [unit for search in plan.searches for unit in search.units()]
+    searches = [with_search_targets(search) for search in plan.searches]
+    units = [unit for search in searches for unit in search.units()]
+    missing = {unit.run_id for unit in units if not session.store.is_committed(*unit.key)}
+    shared = [unit for search in searches if search.run_id in missing for unit in search_target_units(search)]
+    session.run("share targets", shared)
+    _stop_if_failed(session)
     units += [unit for job in plan.traces for unit in job.units()]
     session.run("locate", units)
     _stop_if_failed(session)

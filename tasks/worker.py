@@ -161,7 +161,8 @@ class Worker:
         lm.tokens_per_forward = run.compute.tokens_per_forward or TOKENS_PER_FORWARD
         first, last = int(unit.payload["first"]), int(unit.payload["last"])
         artifacts = self._prepared_for(run)[1]
-        digest = find_targets(self._store, lm, run, (first, last), self._order(run)[first:last], artifacts)
+        facts = self._chosen(unit) if "positions" in unit.payload else self._order(run)[first:last]
+        digest = find_targets(self._store, lm, run, (first, last), facts, artifacts)
         return {}, CommitInfo(kind="targets", digest=digest)
 
     def _trace(self, unit: Unit) -> tuple[Tables, CommitInfo]:
@@ -174,6 +175,7 @@ class Worker:
         assert unit.run is not None
         loaded = self._pristine(unit.model)
         artifacts, _ = artifacts_for(self._store, loaded.lm, unit.run)
+        artifacts = replace(artifacts, targets=self._shared_targets(unit.run))
         method = make_editor(unit.run.editor, unit.run.hparams)
         rows = search_rows(loaded.lm, self._chosen(unit), unit.run, method, artifacts)
         return {"layer_scores": rows}, CommitInfo(kind="search", spec=_public(unit.payload))

@@ -19,7 +19,7 @@ from editing.lm import LanguageModel, Site
 from editing.moments import MomentAccumulator, collect_moments
 from editing.packing import common_front, side_by_side
 from editing.passes import live_columns
-from editing.targets import TargetHparams, optimise_targets
+from editing.targets import TargetHparams, optimise_targets, targets_of_layers
 from editing.tokens import Rows, pad_rows
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
 
@@ -268,3 +268,18 @@ def test_chains_searched_together_have_their_own_targets(family: str, site: Lite
         lm.restore(chains[(owner + 1) % 3])
         other = optimise_targets(lm, [request], CONTEXTS, 1, HPARAMS, site=site)
         assert relative(together.value[index], other.value[0]) > 1e-4, "another chain, another target"
+
+
+@families
+@pytest.mark.parametrize("site", ["block", "value"])
+def test_targets_of_several_layers_are_those_of_each(family: str, site: Literal["value", "block"]) -> None:
+    lm, batch = random_lm(family), requests(4)
+    layers = [2, 0, 1]  # at the last one nothing reaches the prediction, and only rounding would be compared
+    found = targets_of_layers(lm, batch, CONTEXTS, layers, HPARAMS, site=site)
+    assert sorted(found) == sorted(layers)
+    for layer in layers:
+        expected = optimise_targets(lm, batch, CONTEXTS, layer, HPARAMS, site=site)
+        assert relative(found[layer].value, expected.value) < TOLERANCE[family]
+        assert relative(found[layer].initial, expected.initial) < TOLERANCE[family]
+        assert found[layer].n_steps == expected.n_steps
+    assert relative(found[0].value, found[2].value) > 1e-2

@@ -7,6 +7,7 @@ import yaml
 
 from flows.plan import plan_experiment, publish_inputs
 from flows.spec import load_experiment
+from storage.identity import digest_of
 from storage.store import Store
 from tasks.chain import ready_units
 from tasks.identity import RunSpec, Unit
@@ -37,7 +38,8 @@ def plan(tmp_path: Path, **changes: Any) -> Plan:
 
 def prepare(planned: Plan, worker: Worker) -> None:
     for model, recipe in planned.contexts:
-        worker.do(Unit(run_id="prepare", unit_id="contexts", kind="contexts", model=model, payload={"recipe": recipe}))
+        name = f"contexts-{digest_of(recipe)}"
+        worker.do(Unit(run_id="prepare", unit_id=name, kind="contexts", model=model, payload={"recipe": recipe}))
     store = Store(planned.store)
     for job in (*planned.moments, *planned.trainings):
         while units := job.next_units(store):

@@ -14,7 +14,7 @@ from storage.catalog import query
 from storage.store import Store
 from tasks.identity import RunSpec
 from tasks.ledger import changes_of, segments
-from tasks.shared import TARGETS, target_units, with_shared_targets
+from tasks.shared import TARGETS, search_target_units, target_units, with_search_targets, with_shared_targets
 from tasks.stages import as_begun
 from tasks.worker import Worker
 from tests.tasks.support import finish, plan, prepare
@@ -99,3 +99,37 @@ def test_memit_and_emmet_have_one_definition_and_rome_another() -> None:
     assert definition("memit") == definition("emmet") is not None
     assert definition("rome") not in (None, definition("memit"))
     assert definition("grace") is None
+
+
+@pytest.mark.parametrize("editor", ["rome", "memit"])
+def test_a_layer_search_with_shared_targets_scores_what_it_would_score_layer_by_layer(
+    editor: str, tmp_path: Path
+) -> None:
+    changes = {
+        "editors": [{"name": editor, "steps": 5, "contexts": 2, "layers": [1]}],
+        "batch_sizes": [1],
+        "layers": "search",
+        "locate": {"search": {"editor": editor, "edits": 10}},
+        "facts": {"name": "factworld", "size": 4},
+    }
+    found: list[list[dict[str, Any]]] = []
+    for name in ("alone", "shared"):
+        (tmp_path / name).mkdir()
+        planned = plan(tmp_path / name, **changes)
+        store, worker = Store(planned.store), Worker(planned.store)
+        prepare(planned, worker)
+        (search,) = planned.searches
+        if name == "shared":
+            search = with_search_targets(search)
+            assert search.run_id == planned.searches[0].run_id, "it is no part of the identity"
+            units = search_target_units(search)
+            assert [unit.payload["n_items"] for unit in units] == [8 * len(search.layers), 2 * len(search.layers)]
+            assert {worker.do(unit) for unit in units} == {"done"}
+        assert {worker.do(unit) for unit in search.units()} == {"done"}
+        sql = "SELECT layer, fact_id, probe_id, nll_new, nll_true FROM layer_scores ORDER BY ALL"
+        found.append(query(store.root, sql).to_pylist())
+    alone, shared = found
+    assert [row["layer"] for row in shared] == [row["layer"] for row in alone] and len(alone) > 100
+    for mine, other in zip(shared, alone, strict=True):
+        assert mine["nll_new"] == pytest.approx(other["nll_new"], rel=2e-3, abs=2e-3), (mine, other)
+        assert mine["nll_true"] == pytest.approx(other["nll_true"], rel=2e-3, abs=2e-3), (mine, other)
