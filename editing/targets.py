@@ -118,8 +118,8 @@ def targets_of_layers(
     facts, chains = fact_rows(lm, requests, contexts), Chains.of(lm, under or [{}] * len(requests))
     if len(chains.weights) > 1 and _through_norm(lm, site):
         raise ModelError(
-            f"chains of edits of a {lm.model.config.model_type} model cannot be searched for together: a norm stands behind "
-            "the edited weight; expected one chain"
+            f"chains of edits of model {lm.name!r} cannot be searched for together: a norm stands behind the edited weight; "
+            "expected one chain"
         )
     layers = sorted(set(layers))
 
