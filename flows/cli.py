@@ -81,7 +81,8 @@ def run(file: Path, set_: SetOption = None) -> None:
     atexit.register(_silence)
     experiment = load_experiment(file, _overrides(set_))
     configure(Path(experiment.store))
-    from flows.plan import plan_experiment, publish_inputs
+    from flows.inputs import publish_inputs
+    from flows.plan import plan_experiment
 
     planned = plan_experiment(experiment)
     publish_inputs(experiment)

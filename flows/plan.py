@@ -1,50 +1,26 @@
 """From an experiment to its plan: every run of the grid, checked against the model and the data before any work."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from flows.second_moments import check_files, moment_files, moment_problems, moments_recipe
+from flows.inputs import Inputs, read_inputs
+from flows.second_moments import check_files, moment_files
 from flows.spec import EditorSpec, Experiment, Layers, SpecError
-from storage.store import Store
-from tasks.benchmarks import BENCHMARKS
+from flows.trainings import network_recipe, training_jobs
 from tasks.catalog import EditorCard, editor_card, editor_needs
 from tasks.datasets import (
     check_sample,
-    facts_digest,
-    load_requests,
-    n_world_training_facts,
-    publish_facts,
     sample_order,
-    world_training_digest,
 )
 from tasks.errors import InputError
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
-from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
-from tasks.models import resolve_model
+from tasks.jobs import MomentsJob, SearchPlan, TraceJob
 from tasks.placement import Placement
 from tasks.stages import Plan
 
 _CARRIES = {"remember": True, "bound_from": "pristine"}
 """Hyper-parameters that mean something in sequential runs only."""
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    experiment: Experiment
-    model: ModelRef
-    requests: list[Any]
-    digest: str
-    moments: Recipe
-
-    @property
-    def facts_run_id(self) -> str:
-        return f"facts-{self.digest}"
-
-    def tail(self, count: int) -> tuple[int, ...]:
-        """Positions of facts that no run of sample 0 edits, for tracing and search."""
-        order = sample_order(len(self.requests), sample=0, seed=self.experiment.facts.seed)
-        return tuple(order[-count:])
 
 
 def plan_experiment(experiment: Experiment) -> Plan:
@@ -54,12 +30,12 @@ def plan_experiment(experiment: Experiment) -> Plan:
         SpecError: Lists everything that is wrong: editors, hyper-parameters, layers, batch sizes, facts, benchmarks.
     """
     problems: list[str] = []
-    inputs = _inputs(experiment, problems)
+    inputs = read_inputs(experiment, problems)
     if inputs is None:
         raise SpecError(_listed(experiment, problems))
     search, trace = _search(inputs, problems), _trace(inputs)
     runs = list(_runs(inputs, search, trace, problems))
-    trainings = _trainings(inputs, runs, problems)
+    trainings = training_jobs(inputs, runs, problems)
     if not problems:
         _check_facts(inputs, problems)
         _check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
@@ -99,45 +75,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
     )
 
 
-def publish_inputs(experiment: Experiment) -> None:
-    """Write the facts of an experiment to its store, so that workers can read them."""
-    store = Store(experiment.store, create=True)
-    publish_facts(store, _requests(experiment))
-
-
-def _requests(experiment: Experiment) -> list[Any]:
-    facts = experiment.facts
-    return load_requests(
-        facts.name, path=facts.path, hub=facts.hub, revision=facts.revision, model=experiment.model.name
-    )
-
-
-def _inputs(experiment: Experiment, problems: list[str]) -> _Inputs | None:
-    model, requests = None, None
-    try:
-        spec = experiment.model
-        model = resolve_model(spec.name, revision=spec.revision, dtype=spec.dtype, chat=spec.chat)
-    except InputError as error:
-        problems.append(f"model: {error}")
-    try:
-        requests = _requests(experiment)
-    except (InputError, ValueError) as error:
-        problems.append(f"facts: {error}")
-    problems += [
-        f"score.benchmarks: no benchmark {name!r}; expected some of {sorted(BENCHMARKS)}"
-        for name in experiment.score.benchmarks
-        if name not in BENCHMARKS
-    ]
-    if model is None or requests is None:
-        return None
-    digest = facts_digest(requests)
-    if unreadable := moment_problems(experiment):
-        problems += unreadable
-        return None
-    return _Inputs(experiment, model, requests, digest, moments_recipe(experiment, model, f"facts-{digest}"))
-
-
-def _search(inputs: _Inputs, problems: list[str]) -> SearchPlan | None:
+def _search(inputs: Inputs, problems: list[str]) -> SearchPlan | None:
     wanted = inputs.experiment.locate.search
     if wanted is None:
         return None
@@ -163,7 +101,7 @@ def _search(inputs: _Inputs, problems: list[str]) -> SearchPlan | None:
     )
 
 
-def _trace(inputs: _Inputs) -> TraceJob | None:
+def _trace(inputs: Inputs) -> TraceJob | None:
     wanted = inputs.experiment.locate.trace
     if wanted is None:
         return None
@@ -179,7 +117,7 @@ def _trace(inputs: _Inputs) -> TraceJob | None:
     )
 
 
-def _runs(inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, problems: list[str]) -> Iterator[RunSpec]:
+def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, problems: list[str]) -> Iterator[RunSpec]:
     experiment = inputs.experiment
     for index, spec in enumerate(experiment.editors):
         where = f"editors.{index}"
@@ -215,7 +153,7 @@ def _runs(inputs: _Inputs, search: SearchPlan | None, trace: TraceJob | None, pr
                         )
 
 
-def _layers_problem(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], recipe: Recipe | None) -> str | None:
+def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], recipe: Recipe | None) -> str | None:
     """Return why an editor cannot edit these layers, None if it can."""
     if card.max_layers is not None and len(layers) > card.max_layers:
         return (
@@ -234,7 +172,7 @@ def _layers_problem(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], 
     return None
 
 
-def _batch_problem(inputs: _Inputs, card: EditorCard, batch_size: int) -> str | None:
+def _batch_problem(inputs: Inputs, card: EditorCard, batch_size: int) -> str | None:
     """Return why an editor cannot edit batches of this size, None if it can."""
     if card.max_batch is not None and batch_size > card.max_batch:
         return (
@@ -248,7 +186,7 @@ def _batch_problem(inputs: _Inputs, card: EditorCard, batch_size: int) -> str | 
 
 
 def _layer_sets(
-    inputs: _Inputs,
+    inputs: Inputs,
     chosen: Layers,
     search: SearchPlan | None,
     trace: TraceJob | None,
@@ -268,7 +206,7 @@ def _layer_sets(
 
 
 def _run(
-    inputs: _Inputs,
+    inputs: Inputs,
     card: EditorCard,
     layers: tuple[int, ...],
     recipe: Recipe | None,
@@ -307,7 +245,7 @@ def _run(
         protocol=experiment.protocol,
         contexts_recipe=contexts if "contexts" in card.needs else None,
         moments_recipe=inputs.moments if "second_moment" in card.needs else None,
-        network_recipe=_network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
+        network_recipe=network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
         preset=card.preset,
         commit_every=experiment.commit_every,
         every_edits=score.every_edits,
@@ -318,75 +256,7 @@ def _run(
     )
 
 
-def _network_recipe(inputs: _Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> Recipe:
-    wanted = inputs.experiment.training
-    source: dict[str, Any]
-    if inputs.experiment.facts.name == "factworld":
-        found = world_training_digest(inputs.model.name, unknown=wanted.unknown)
-        source = {"name": "factworld", "model": inputs.model.name, "unknown": wanted.unknown, "digest": found}
-    else:
-        positions = inputs.tail(min(wanted.facts, len(inputs.requests)))
-        source = {"name": "facts", "facts_run_id": inputs.facts_run_id, "positions": list(positions)}
-    return {
-        **inputs.model.identity,
-        "editor": card.name,
-        "version": card.version,
-        "hparams": dict(card.hparams),
-        "layers": list(layers),
-        "edits": card.hparams["edits"] or batch_size,
-        "facts": source,
-        "validation": wanted.validation,
-    }
-
-
-def _trainings(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -> tuple[TrainingJob, ...]:
-    """Return the trainings of all runs, each once; they must not see a fact that a run edits."""
-    found = {}
-    for run in runs:
-        if run.network_recipe is None:
-            continue
-        edited = sample_order(len(inputs.requests), sample=run.facts.sample, seed=run.facts.sample_seed)
-        shared = set(edited[: run.facts.size]) & set(run.network_recipe["facts"].get("positions", ()))
-        if shared:
-            problems.append(
-                f"training.facts: {len(shared)} of the {inputs.experiment.training.facts} training facts are edited in sample "
-                f"{run.facts.sample}; lower training.facts or facts.size (the data set has {len(inputs.requests)} facts), or "
-                "use one sample"
-            )
-        problems += _training_problems(inputs, run.network_recipe)
-        job = TrainingJob(
-            model=run.model,
-            recipe=run.network_recipe,
-            steps=run.hparams["steps"],
-            steps_per_segment=inputs.experiment.training.steps_per_segment,
-            compute=run.compute,
-        )
-        found[job.run_id] = job
-    return tuple(found.values())
-
-
-def _training_problems(inputs: _Inputs, recipe: Recipe) -> list[str]:
-    """Return why a hyper-network cannot be trained on what the experiment keeps for it."""
-    source = recipe["facts"]
-    positions = source.get("positions", ())
-    own = source["name"] == "factworld"  # it has facts of its own for training, each with every prompt
-    count = n_world_training_facts(source["model"], unknown=source["unknown"]) if own else len(positions)
-    left = count - recipe["validation"]
-    problems = []
-    if left < recipe["edits"]:
-        problems.append(
-            f"training: {count} facts less {recipe['validation']} for validation leave {left}, fewer than the "
-            f"{recipe['edits']} that one step edits; {'set training.unknown' if own else 'raise training.facts'}, "
-            "lower training.validation or edit fewer at once"
-        )
-    kept = [inputs.requests[i] for i in positions]
-    lacking = [r.request_id for r in kept if not r.paraphrase_prompts or not r.neighborhood_prompts]
-    if lacking:
-        problems.append(f"training: {len(lacking)} facts lack a paraphrase or neighborhood prompt, as {lacking[0]!r}")
-    return problems
-
-
-def _card(spec: EditorSpec, inputs: _Inputs, where: str, problems: list[str]) -> EditorCard | None:
+def _card(spec: EditorSpec, inputs: Inputs, where: str, problems: list[str]) -> EditorCard | None:
     try:
         return editor_card(
             spec.name,
@@ -411,7 +281,7 @@ def _check_layers(model: ModelRef, layers: Iterable[int], where: str, problems: 
         problems.append(f"{where}: found {listed}; expected ascending layers, each once (the last holds the target)")
 
 
-def _check_facts(inputs: _Inputs, problems: list[str]) -> None:
+def _check_facts(inputs: Inputs, problems: list[str]) -> None:
     experiment = inputs.experiment
     for sample in range(experiment.facts.samples):
         order = sample_order(len(inputs.requests), sample=sample, seed=experiment.facts.seed)
@@ -421,7 +291,7 @@ def _check_facts(inputs: _Inputs, problems: list[str]) -> None:
             problems.append(f"facts: {error}")
 
 
-def _check_subjects(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -> None:
+def _check_subjects(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> None:
     without = [request.request_id for request in inputs.requests if not request.subject]
     if without and inputs.experiment.locate.trace is not None:
         problems.append(f"locate.trace: it corrupts each fact's subject; {len(without)} facts have none; leave it out")
@@ -433,7 +303,7 @@ def _check_subjects(inputs: _Inputs, runs: list[RunSpec], problems: list[str]) -
             )
 
 
-def _moment_layers(inputs: _Inputs, layers: list[int], runs: list[RunSpec]) -> tuple[int, ...]:
+def _moment_layers(inputs: Inputs, layers: list[int], runs: list[RunSpec]) -> tuple[int, ...]:
     # A layer that tracing will choose is not known yet; then all of them are collected, in the same one pass.
     if any(run.layers_recipe and run.layers_recipe["by"] == "trace" for run in runs):
         return tuple(range(inputs.model.n_layers))

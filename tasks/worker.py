@@ -4,18 +4,16 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from editing.editor import Artifacts, Editor, make_editor
 from editing.lm import LanguageModel
-from editing.loading import load
 from editing.memory import tokens_that_fit
 from editing.requests import EditRequest
 from editing.targets import Targets
@@ -24,30 +22,14 @@ from storage.store import CommitInfo, Store
 from tasks.chain import training_unit_id
 from tasks.datasets import read_facts, sample_order
 from tasks.errors import LedgerMismatch
-from tasks.identity import ModelRef, RunSpec, Unit
-from tasks.ledger import replay, segments, state_of
+from tasks.identity import RunSpec, Unit
 from tasks.moments import collect_shard, merge_shards, read_published
 from tasks.prepared import artifacts_for, make_contexts, network_state, put_network, trainer_of
 from tasks.rounds import Tables, run_row
 from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows, train_rows
 from tasks.segment import Chain, do_rounds
 from tasks.shared import find_targets, shared_targets
-
-TOKENS_PER_FORWARD = 2048
-"""Of units that belong to no run: their rows must not depend on what a worker did before."""
-
-
-@dataclass
-class Loaded:
-    """A model in memory, with the pristine bits of every parameter that has ever been edited, and where it stands."""
-
-    lm: LanguageModel
-    pristine: dict[str, Tensor] = field(default_factory=dict)
-    run_id: str | None = None
-    rounds: int = 0
-    """Rounds of ``run_id`` that are applied now."""
-    standing: dict[str, tuple[int, dict[str, Tensor]]] = field(default_factory=dict)
-    """By run id, after how many rounds the runs that last went in step stand, and with which parameters."""
+from tasks.standing import TOKENS_PER_FORWARD, Models
 
 
 class Worker:
@@ -63,11 +45,10 @@ class Worker:
         self._store = Store(root)
         accelerator = torch.accelerator.current_accelerator() if accelerated else None
         self._device = accelerator.type if accelerator is not None else "cpu"
-        self._models: dict[str, Loaded] = {}
+        self._models = Models(self._store, self._device)
         self._requests: dict[str, list[EditRequest]] = {}
         self._prepared = lru_cache(maxsize=8)(self._prepare)
         self._runs: dict[str, RunSpec] = {}
-        self._sizes: dict[str, int] = {}
         self._shared: dict[str, Mapping[str, Targets]] = {}
 
     def ping(self) -> str:
@@ -96,7 +77,7 @@ class Worker:
         try:
             tables, info = work[unit.kind](unit)
         except BaseException:
-            self._forget_position(unit.model)
+            self._models.forget_position(unit.model)
             raise
         fresh = self._commit(unit, unit.run_id, tables, info, started)
         return "done" if fresh else "lost"
@@ -111,17 +92,17 @@ class Worker:
     # --- preparation
 
     def _contexts(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        artifact = make_contexts(self._store, self._pristine(unit.model).lm, unit.payload["recipe"])
+        artifact = make_contexts(self._store, self._models.pristine(unit.model).lm, unit.payload["recipe"])
         return {}, CommitInfo(kind="contexts", digest=artifact.digest, spec={"recipe": unit.payload["recipe"]})
 
     def _moment_shard(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        lm, given = self._pristine(unit.model).lm, unit.payload
+        lm, given = self._models.pristine(unit.model).lm, unit.payload
         shard = (int(given["shard"][0]), int(given["shard"][1]))
         n_tokens = collect_shard(self._store, lm, given["recipe"], given["layers"], shard, given["files"])
         return {}, CommitInfo(kind="moment_shard", spec={"shard": list(shard), "n_tokens": n_tokens})
 
     def _moments(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        lm, given = self._pristine(unit.model).lm, unit.payload
+        lm, given = self._models.pristine(unit.model).lm, unit.payload
         recipe, layers, files = given["recipe"], given["layers"], given["files"]
         if recipe["texts"]["name"] == "npz":
             found = read_published(self._store, lm, recipe, layers, files)
@@ -136,7 +117,7 @@ class Worker:
 
     def _train(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
-        lm = self._pristine(unit.model).lm
+        lm = self._models.pristine(unit.model).lm
         recipe, compute = unit.payload["recipe"], self._training_compute(unit, lm)
         torch.set_num_threads(compute["threads"])
         lm.tokens_per_forward = compute["tokens_per_forward"]
@@ -156,8 +137,8 @@ class Worker:
         return found | {"tokens_per_forward": found["tokens_per_forward"] or tokens_that_fit(lm)}
 
     def _targets(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        run = self._sized(_run_of(unit))
-        lm = self._pristine(unit.model).lm
+        run = self._models.sized(_run_of(unit))
+        lm = self._models.pristine(unit.model).lm
         lm.tokens_per_forward = run.compute.tokens_per_forward or TOKENS_PER_FORWARD
         first, last = int(unit.payload["first"]), int(unit.payload["last"])
         artifacts = self._prepared_for(run)[1]
@@ -166,14 +147,14 @@ class Worker:
         return {}, CommitInfo(kind="targets", digest=digest)
 
     def _trace(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        lm = self._pristine(unit.model).lm
+        lm = self._models.pristine(unit.model).lm
         requests = self._chosen(unit)
         rows = trace_rows(lm, requests, unit.payload)
         return {"traces": rows}, CommitInfo(kind="trace", spec=_public(unit.payload))
 
     def _search(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         assert unit.run is not None
-        loaded = self._pristine(unit.model)
+        loaded = self._models.pristine(unit.model)
         artifacts, _ = artifacts_for(self._store, loaded.lm, unit.run)
         artifacts = replace(artifacts, targets=self._shared_targets(unit.run))
         method = make_editor(unit.run.editor, unit.run.hparams)
@@ -187,10 +168,10 @@ class Worker:
         started = time.perf_counter()
         members = (_run_of(unit), *unit.others)
         begun = [run for run in members if self._store.is_committed(run.run_id, "segment-000000")]
-        compute = self._sized((begun or members)[0]).compute
+        compute = self._models.sized((begun or members)[0]).compute
         runs = [replace(run, compute=compute) for run in members]
         chains = [self._chain(one, first, alone=not unit.others) for one in runs]
-        loaded = self._loaded(unit.model)
+        loaded = self._models.loaded(unit.model)
         loaded.run_id = None
         digests = do_rounds(loaded.lm, chains, first, last)
         if unit.others:
@@ -211,7 +192,7 @@ class Worker:
         """Return a run that stands after ``first`` rounds; unless it is alone, with its own copy of its parameters."""
         method, artifacts, digests = self._prepared_for(run)
         self._check_inputs(run, digests, first)
-        loaded, names = self._at(run, first)
+        loaded, names = self._models.at(run, first)
         chain = Chain(
             run=run,
             method=method,
@@ -219,7 +200,7 @@ class Worker:
             order=self._order(run),
             names=names,
             pristine=loaded.pristine,
-            state=self._state_before(run, first),
+            state=self._models.state_before(run, first),
             shared=self._shared_targets(run),
             weights={} if alone else loaded.lm.snapshot(names),
         )
@@ -257,7 +238,7 @@ class Worker:
         first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
         order, rows = self._order(run), []
         for round_ in range(first, last):
-            lm = self._at(run, round_ + 1)[0].lm
+            lm = self._models.at(run, round_ + 1)[0].lm
             batch = order[round_ * run.batch_size : (round_ + 1) * run.batch_size]
             rows += probe_rows(
                 lm, batch, purpose="own", edited_at=partial(_constant, round_), run=run, rounds=round_ + 1
@@ -266,7 +247,7 @@ class Worker:
 
     def _retention(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         run, rounds = _run_of(unit), int(unit.payload["rounds"])
-        lm = self._at(run, rounds)[0].lm
+        lm = self._models.at(run, rounds)[0].lm
         order = self._order(run)
         chosen = [int(i) for i in unit.payload["positions"]]
         rows = probe_rows(
@@ -281,13 +262,13 @@ class Worker:
 
     def _benchmark(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         run, rounds = _run_of(unit), int(unit.payload["rounds"])
-        lm = self._at(run, rounds)[0].lm
+        lm = self._models.at(run, rounds)[0].lm
         rows = answer_rows(lm, unit.payload["benchmark"], int(unit.payload["n_examples"]), run, rounds)
         return {"benchmark_answers": rows}, CommitInfo(kind="benchmark", spec=_public(unit.payload))
 
     def _baseline(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         run = _run_of(unit)
-        lm = self._pristine(unit.model).lm
+        lm = self._models.pristine(unit.model).lm
         first, last = int(unit.payload["first"]), int(unit.payload["last"])
         rows = probe_rows(
             lm, self._order(run)[first:last], purpose="baseline", edited_at=partial(_constant, None), run=run, rounds=0
@@ -297,76 +278,6 @@ class Worker:
             fixed = replace(run, compute=replace(run.compute, tokens_per_forward=TOKENS_PER_FORWARD))
             tables["runs"] = [run_row(fixed, {}, self._device)]
         return tables, CommitInfo(kind="baseline")
-
-    # --- where the model stands
-
-    def _loaded(self, model: ModelRef) -> Loaded:
-        key = _key(model)
-        if key not in self._models:
-            lm = load(model.folder, dtype=model.dtype, device=self._device, chat=model.chat)
-            lm.name = model.name
-            self._models[key] = Loaded(lm)
-        return self._models[key]
-
-    def _pristine(self, model: ModelRef) -> Loaded:
-        loaded = self._loaded(model)
-        loaded.lm.restore(loaded.pristine)
-        loaded.lm.patches.clear()
-        loaded.lm.tokens_per_forward = TOKENS_PER_FORWARD  # what a unit before this one set must not reach its rows
-        loaded.run_id, loaded.rounds = None, 0
-        return loaded
-
-    def _forget_position(self, model: ModelRef) -> None:
-        # After an exception the weights may stand between two rounds; the next unit starts from the pristine ones.
-        if _key(model) in self._models:
-            self._models[_key(model)].run_id = None
-
-    def _at(self, run: RunSpec, rounds: int) -> tuple[Loaded, tuple[str, ...]]:
-        """Return the model as it is after ``rounds`` rounds of ``run``, rebuilt from pristine weights and the ledger."""
-        loaded = self._loaded(run.model)
-        lm = loaded.lm
-        lm.tokens_per_forward = self._sized(run).compute.tokens_per_forward or TOKENS_PER_FORWARD
-        names = self._parameters(lm, run)
-        for name in names:
-            if name not in loaded.pristine:  # whatever has been edited before is in there already
-                loaded.pristine[name] = lm.parameter(name).detach().clone()
-        start = loaded.rounds if loaded.run_id == run.run_id else None
-        if start == rounds:
-            return loaded, names
-        if start is None or start > rounds or run.mode == "independent":
-            loaded.run_id = None
-            lm.restore(loaded.pristine)
-            lm.patches.clear()
-            start = 0 if run.mode == "sequential" else max(0, rounds - 1)
-            stands, weights = loaded.standing.get(run.run_id, (rounds + 1, {}))
-            if stands <= rounds:
-                lm.restore(weights)
-                start = stands
-        loaded.run_id = None
-        replay(self._store, lm, run.run_id, start, rounds, names, check=run.mode == "sequential")
-        loaded.run_id, loaded.rounds = run.run_id, rounds
-        return loaded, names
-
-    def _sized(self, run: RunSpec) -> RunSpec:
-        """Return the run with the micro-batches with which it began, or that fit into memory now."""
-        if run.compute.tokens_per_forward is not None:
-            return run
-        if run.run_id not in self._sizes:
-            begun = self._store.read_commit(run.run_id, "segment-000000")
-            recorded = [int(row["tokens_per_forward"]) for row in (self._store.rows(begun, "runs") if begun else ())]
-            self._sizes[run.run_id] = recorded[0] if recorded else tokens_that_fit(self._loaded(run.model).lm)
-        return replace(run, compute=replace(run.compute, tokens_per_forward=self._sizes[run.run_id]))
-
-    def _state_before(self, run: RunSpec, first: int) -> dict[str, Tensor]:
-        for commit in segments(self._store, run.run_id):
-            if commit.last_round == first:
-                return state_of(self._store.rows(commit, "ledger"))
-        return {}
-
-    def _parameters(self, lm: LanguageModel, run: RunSpec) -> tuple[str, ...]:
-        if run.editor == "none":
-            return ()
-        return make_editor(run.editor, run.hparams).parameter_names(lm, run.layers)
 
     # --- inputs
 
@@ -390,12 +301,8 @@ class Worker:
 
     def _prepare(self, run_id: str) -> tuple[Editor, Artifacts, Mapping[str, Any]]:
         run = self._runs[run_id]
-        artifacts, digests = artifacts_for(self._store, self._loaded(run.model).lm, run)
+        artifacts, digests = artifacts_for(self._store, self._models.loaded(run.model).lm, run)
         return make_editor(run.editor, run.hparams), artifacts, digests
-
-
-def _key(model: ModelRef) -> str:
-    return digest_of(model.identity)
 
 
 def _constant(round_: int | None, _index: int) -> int | None:

@@ -9,7 +9,7 @@ from functools import cache, partial
 
 import torch
 
-from tests.bench import contests
+from tests.bench import contests, score_contests
 from tests.bench.measure import Contest
 from tests.bench.shape import D_IN, LARGE, SHAPES, D, fixed_shape, random_model
 
@@ -37,10 +37,10 @@ def all_cases() -> Iterator[tuple[str, Callable[[], Contest]]]:
     yield "moments_12_layers", of(contests.moments, target=3.5)
     for n_edits, ratio in ((64, 15.0), (256, 5.0), (1024, 1.5)):
         yield f"solve_{n_edits}", partial(contests.solve, n_edits, D_IN, D, target=ratio)
-    yield "fact_scores", of(contests.scores, target=4.0)
-    yield "retention_1000", of(contests.retention, LAYERS)
-    yield "few_shot", of(contests.few_shot, target=12.0)
-    yield "generation_20", of(contests.generation, 20, target=5.0)
+    yield "fact_scores", of(score_contests.scores, target=4.0)
+    yield "retention_1000", of(score_contests.retention, LAYERS)
+    yield "few_shot", of(score_contests.few_shot, target=12.0)
+    yield "generation_20", of(score_contests.generation, 20, target=5.0)
     for family in SHAPES:
         if family != "gpt2":
             yield f"targets_8_{family}", of(contests.targets, 8, name=f"targets_8_{family}", family=family, target=6.0)

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from flows.plan import plan_experiment, publish_inputs
+from flows.inputs import publish_inputs
+from flows.plan import plan_experiment
 from flows.spec import load_experiment
 from storage.identity import digest_of
 from storage.store import Store

@@ -81,11 +81,11 @@ def test_checkpoints_fall_on_the_first_round_boundary_at_or_after(tmp_path: Path
 def test_the_ledger_rebuilds_every_round(tmp_path: Path) -> None:
     store, planned = run_all(tmp_path)
     run, worker = edited(planned), Worker(planned.store)
-    loaded, names = worker._at(run, run.n_rounds)
+    loaded, names = worker._models.at(run, run.n_rounds)
     final = loaded.lm.snapshot(names)
-    worker._at(run, 1)
+    worker._models.at(run, 1)
     first = loaded.lm.snapshot(names)
-    worker._at(run, run.n_rounds)
+    worker._models.at(run, run.n_rounds)
     assert all(torch.equal(loaded.lm.parameter(name), final[name]) for name in names)
     assert not any(torch.equal(first[name], final[name]) for name in names)
     loaded.lm.restore(loaded.pristine)
@@ -305,13 +305,13 @@ def test_micro_batches_are_chosen_from_free_memory_once_and_recorded(
     assert run.compute.tokens_per_forward is None
     first, second = Worker(planned.store), Worker(planned.store)
     prepare(planned, first)
-    monkeypatch.setattr("tasks.worker.tokens_that_fit", lambda _lm: 256)
+    monkeypatch.setattr("tasks.standing.tokens_that_fit", lambda _lm: 256)
     first.do(ready_units(store, run)[0])
-    monkeypatch.setattr("tasks.worker.tokens_that_fit", lambda _lm: 512)  # another machine
+    monkeypatch.setattr("tasks.standing.tokens_that_fit", lambda _lm: 512)  # another machine
     finish(store, second, run)
     (row,) = (row for row in query(store.root, "SELECT * FROM runs").to_pylist() if row["run_id"] == run.run_id)
     assert row["tokens_per_forward"] == 256
-    (loaded,) = second._models.values()
+    (loaded,) = second._models._loaded.values()
     assert loaded.lm.tokens_per_forward == 256
 
 

@@ -1,0 +1,74 @@
+"""What every part of a plan looks at: the model, the facts, and where second moments come from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flows.second_moments import moment_problems, moments_recipe
+from flows.spec import Experiment
+from storage.store import Store
+from tasks.benchmarks import BENCHMARKS
+from tasks.datasets import (
+    facts_digest,
+    load_requests,
+    publish_facts,
+    sample_order,
+)
+from tasks.errors import InputError
+from tasks.identity import ModelRef, Recipe
+from tasks.models import resolve_model
+
+
+@dataclass(frozen=True)
+class Inputs:
+    experiment: Experiment
+    model: ModelRef
+    requests: list[Any]
+    digest: str
+    moments: Recipe
+
+    @property
+    def facts_run_id(self) -> str:
+        return f"facts-{self.digest}"
+
+    def tail(self, count: int) -> tuple[int, ...]:
+        """Positions of facts that no run of sample 0 edits, for tracing and search."""
+        order = sample_order(len(self.requests), sample=0, seed=self.experiment.facts.seed)
+        return tuple(order[-count:])
+
+
+def publish_inputs(experiment: Experiment) -> None:
+    """Write the facts of an experiment to its store, so that workers can read them."""
+    store = Store(experiment.store, create=True)
+    publish_facts(store, read_requests(experiment))
+
+
+def read_requests(experiment: Experiment) -> list[Any]:
+    facts = experiment.facts
+    return load_requests(
+        facts.name, path=facts.path, hub=facts.hub, revision=facts.revision, model=experiment.model.name
+    )
+
+
+def read_inputs(experiment: Experiment, problems: list[str]) -> Inputs | None:
+    model, requests = None, None
+    try:
+        spec = experiment.model
+        model = resolve_model(spec.name, revision=spec.revision, dtype=spec.dtype, chat=spec.chat)
+    except InputError as error:
+        problems.append(f"model: {error}")
+    try:
+        requests = read_requests(experiment)
+    except (InputError, ValueError) as error:
+        problems.append(f"facts: {error}")
+    problems += [
+        f"score.benchmarks: no benchmark {name!r}; expected some of {sorted(BENCHMARKS)}"
+        for name in experiment.score.benchmarks
+        if name not in BENCHMARKS
+    ]
+    if model is None or requests is None:
+        return None
+    digest = facts_digest(requests)
+    if unreadable := moment_problems(experiment):
+        problems += unreadable
+        return None
+    return Inputs(experiment, model, requests, digest, moments_recipe(experiment, model, f"facts-{digest}"))

@@ -1,0 +1,81 @@
+"""The hyper-networks that an experiment's runs need, and what they are trained on."""
+
+from typing import Any
+
+from flows.inputs import Inputs
+from tasks.catalog import EditorCard
+from tasks.datasets import (
+    n_world_training_facts,
+    sample_order,
+    world_training_digest,
+)
+from tasks.identity import Recipe, RunSpec
+from tasks.jobs import TrainingJob
+
+
+def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> Recipe:
+    wanted = inputs.experiment.training
+    source: dict[str, Any]
+    if inputs.experiment.facts.name == "factworld":
+        found = world_training_digest(inputs.model.name, unknown=wanted.unknown)
+        source = {"name": "factworld", "model": inputs.model.name, "unknown": wanted.unknown, "digest": found}
+    else:
+        positions = inputs.tail(min(wanted.facts, len(inputs.requests)))
+        source = {"name": "facts", "facts_run_id": inputs.facts_run_id, "positions": list(positions)}
+    return {
+        **inputs.model.identity,
+        "editor": card.name,
+        "version": card.version,
+        "hparams": dict(card.hparams),
+        "layers": list(layers),
+        "edits": card.hparams["edits"] or batch_size,
+        "facts": source,
+        "validation": wanted.validation,
+    }
+
+
+def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> tuple[TrainingJob, ...]:
+    """Return the trainings of all runs, each once; they must not see a fact that a run edits."""
+    found = {}
+    for run in runs:
+        if run.network_recipe is None:
+            continue
+        edited = sample_order(len(inputs.requests), sample=run.facts.sample, seed=run.facts.sample_seed)
+        shared = set(edited[: run.facts.size]) & set(run.network_recipe["facts"].get("positions", ()))
+        if shared:
+            problems.append(
+                f"training.facts: {len(shared)} of the {inputs.experiment.training.facts} training facts are edited in sample "
+                f"{run.facts.sample}; lower training.facts or facts.size (the data set has {len(inputs.requests)} facts), or "
+                "use one sample"
+            )
+        problems += _problems(inputs, run.network_recipe)
+        job = TrainingJob(
+            model=run.model,
+            recipe=run.network_recipe,
+            steps=run.hparams["steps"],
+            steps_per_segment=inputs.experiment.training.steps_per_segment,
+            compute=run.compute,
+        )
+        found[job.run_id] = job
+    return tuple(found.values())
+
+
+def _problems(inputs: Inputs, recipe: Recipe) -> list[str]:
+    """Return why a hyper-network cannot be trained on what the experiment keeps for it."""
+    source = recipe["facts"]
+    positions = source.get("positions", ())
+    own = source["name"] == "factworld"  # it has facts of its own for training, each with every prompt
+    count = n_world_training_facts(source["model"], unknown=source["unknown"]) if own else len(positions)
+    left = count - recipe["validation"]
+    problems = []
+    if left < recipe["edits"]:
+        problems.append(
+            f"training: {count} facts less {recipe['validation']} for validation leave {left}, fewer than the "
+            f"{recipe['edits']} that one step edits; {'set training.unknown' if own else 'raise training.facts'}, "
+            "lower training.validation or edit fewer at once"
+        )
+    kept = [inputs.requests[i] for i in positions]
+    lacking = [r.request_id for r in kept if not r.paraphrase_prompts or not r.neighborhood_prompts]
+    if lacking:
+        problems.append(f"training: {len(lacking)} facts lack a paraphrase or neighborhood prompt, as {lacking[0]!r}")
+    return problems

@@ -1,0 +1,117 @@
+"""Models in a worker's memory, and where each stands: pristine, or after some rounds of a run."""
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from editing.editor import make_editor
+from editing.lm import LanguageModel
+from editing.loading import load
+from editing.memory import tokens_that_fit
+from storage.identity import digest_of
+from storage.store import Store
+from tasks.identity import ModelRef, RunSpec
+from tasks.ledger import replay, segments, state_of
+
+TOKENS_PER_FORWARD = 2048
+"""Of units that belong to no run: their rows must not depend on what a worker did before."""
+
+
+@dataclass
+class Loaded:
+    """A model in memory, with the pristine bits of every parameter that has ever been edited, and where it stands."""
+
+    lm: LanguageModel
+    pristine: dict[str, Tensor] = field(default_factory=dict)
+    run_id: str | None = None
+    rounds: int = 0
+    """Rounds of ``run_id`` that are applied now."""
+    standing: dict[str, tuple[int, dict[str, Tensor]]] = field(default_factory=dict)
+    """By run id, after how many rounds the runs that last went in step stand, and with which parameters."""
+
+
+class Models:
+    """The models in the memory of one process.
+
+    Args:
+        device: Where they are loaded to.
+    """
+
+    def __init__(self, store: Store, device: str) -> None:
+        self._store, self._device = store, device
+        self._loaded: dict[str, Loaded] = {}
+        self._sizes: dict[str, int] = {}
+
+    def loaded(self, model: ModelRef) -> Loaded:
+        """Return a model wherever it stands."""
+        key = _key(model)
+        if key not in self._loaded:
+            lm = load(model.folder, dtype=model.dtype, device=self._device, chat=model.chat)
+            lm.name = model.name
+            self._loaded[key] = Loaded(lm)
+        return self._loaded[key]
+
+    def pristine(self, model: ModelRef) -> Loaded:
+        """Return a model as it was loaded."""
+        loaded = self.loaded(model)
+        loaded.lm.restore(loaded.pristine)
+        loaded.lm.patches.clear()
+        loaded.lm.tokens_per_forward = TOKENS_PER_FORWARD  # what a unit before this one set must not reach its rows
+        loaded.run_id, loaded.rounds = None, 0
+        return loaded
+
+    def forget_position(self, model: ModelRef) -> None:
+        """Let the next unit start from the pristine weights: after an exception they may stand between two rounds."""
+        if _key(model) in self._loaded:
+            self._loaded[_key(model)].run_id = None
+
+    def at(self, run: RunSpec, rounds: int) -> tuple[Loaded, tuple[str, ...]]:
+        """Return the model as it is after ``rounds`` rounds of ``run``, rebuilt from pristine weights and the ledger."""
+        loaded = self.loaded(run.model)
+        lm = loaded.lm
+        lm.tokens_per_forward = self.sized(run).compute.tokens_per_forward or TOKENS_PER_FORWARD
+        names = self._parameters(lm, run)
+        for name in names:
+            if name not in loaded.pristine:  # whatever has been edited before is in there already
+                loaded.pristine[name] = lm.parameter(name).detach().clone()
+        start = loaded.rounds if loaded.run_id == run.run_id else None
+        if start == rounds:
+            return loaded, names
+        if start is None or start > rounds or run.mode == "independent":
+            loaded.run_id = None
+            lm.restore(loaded.pristine)
+            lm.patches.clear()
+            start = 0 if run.mode == "sequential" else max(0, rounds - 1)
+            stands, weights = loaded.standing.get(run.run_id, (rounds + 1, {}))
+            if stands <= rounds:
+                lm.restore(weights)
+                start = stands
+        loaded.run_id = None
+        replay(self._store, lm, run.run_id, start, rounds, names, check=run.mode == "sequential")
+        loaded.run_id, loaded.rounds = run.run_id, rounds
+        return loaded, names
+
+    def sized(self, run: RunSpec) -> RunSpec:
+        """Return the run with the micro-batches with which it began, or that fit into memory now."""
+        if run.compute.tokens_per_forward is not None:
+            return run
+        if run.run_id not in self._sizes:
+            begun = self._store.read_commit(run.run_id, "segment-000000")
+            recorded = [int(row["tokens_per_forward"]) for row in (self._store.rows(begun, "runs") if begun else ())]
+            self._sizes[run.run_id] = recorded[0] if recorded else tokens_that_fit(self.loaded(run.model).lm)
+        return replace(run, compute=replace(run.compute, tokens_per_forward=self._sizes[run.run_id]))
+
+    def state_before(self, run: RunSpec, first: int) -> dict[str, Tensor]:
+        for commit in segments(self._store, run.run_id):
+            if commit.last_round == first:
+                return state_of(self._store.rows(commit, "ledger"))
+        return {}
+
+    def _parameters(self, lm: LanguageModel, run: RunSpec) -> tuple[str, ...]:
+        if run.editor == "none":
+            return ()
+        return make_editor(run.editor, run.hparams).parameter_names(lm, run.layers)
+
+
+def _key(model: ModelRef) -> str:
+    return digest_of(model.identity)
