@@ -11,6 +11,7 @@ from editing.hparams import resolve_hparams
 from editing.hypernetwork import HyperNetworks
 from editing.lm import LanguageModel
 from editing.loading import load
+from editing.memory import until_it_fits
 from editing.moments import SecondMoment, collect_moments
 from editing.requests import EditRequest
 
@@ -99,7 +100,7 @@ def apply(
     artifacts: Artifacts,
 ) -> EditResult:
     """Compute one batch's edit and write it."""
-    result = method.edit(lm, batch, layers, state, artifacts)
+    result = until_it_fits(lm, lambda: method.edit(lm, batch, layers, state, artifacts))
     result.apply(lm)
     return result
 

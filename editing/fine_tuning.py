@@ -1,7 +1,8 @@
 """What FT and FT-C have in common: Adam on a layer's own parameters, on the new answers alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -10,22 +11,26 @@ from torch import Tensor
 from editing.editor import Artifacts, BaseEditor, EditResult, FactReport, ParameterUpdate, State, check_parts, require
 from editing.heads import Ids
 from editing.lm import LanguageModel, log_softmax
+from editing.memory import Part, done_in_parts
 from editing.passes import UpperPass
 from editing.requests import EditRequest
 from editing.tokens import pad_rows
-from editing.weights import PARTS, Part
+from editing.weights import PARTS
+from editing.weights import Part as ModelPart
 
 
-class _Minibatch(NamedTuple):
-    """Some facts of a batch, with how much each predicted answer token weighs."""
+class _Rows(NamedTuple):
+    """Some facts of a batch in one forward pass, with how much each predicted answer token weighs."""
 
-    edits: list[int]
+    edits: Sequence[int]
     heads: list[Ids]
     tails: list[Ids]
     weight: Tensor
     """float64 [token]"""
     owner: Tensor
-    """int64 [token], the fact's place in the minibatch."""
+    """int64 [token], the fact's row."""
+    upper: UpperPass | None
+    """The blocks from the first trained one on; None if all of them run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,7 @@ class FineTuning(BaseEditor):
 
     def parameter_names(self, lm: LanguageModel, layers: Sequence[int]) -> tuple[str, ...]:
         """Return the names of all trained parameters, once each."""
-        parts = cast(tuple[Part, ...], tuple(self.parts))
+        parts = cast(tuple[ModelPart, ...], tuple(self.parts))
         names = [name for layer in layers for part in parts for name in lm.parameter_names(layer, part).values()]
         return tuple(dict.fromkeys(names))
 
@@ -109,9 +114,8 @@ class FineTuning(BaseEditor):
         origins: Mapping[str, Tensor],
     ) -> tuple[dict[str, Tensor], list[float], list[float]]:
         """Return the trained values, each fact's last loss and each minibatch step's loss."""
-        minibatches = self._minibatches(lm, batch)
-        # In a decoder, blocks below the first edited one never change: they run once per minibatch.
-        fixed = [self._upper(lm, m, min(layers)) if lm.family.head == "causal" else None for m in minibatches]
+        rows = _BatchRows(lm, batch, min(layers), at_prompt_end=self._at_prompt_end)
+        minibatches = [range(i, min(i + self.minibatch, len(batch))) for i in range(0, len(batch), self.minibatch)]
         live = [lm.parameter(name) for name in before]
         values = [value.clone() for value in before.values()]
         starts = [origins[name].to(value.device) for name, value in before.items()]
@@ -121,17 +125,15 @@ class FineTuning(BaseEditor):
         losses: list[float] = []
         for _ in range(self.steps):
             seen = 0.0
-            for minibatch, upper in zip(minibatches, fixed, strict=True):
-                per_fact = self._losses(lm, minibatch, upper)
-                loss = per_fact.mean()
-                losses.append(float(loss.detach()))
-                for index, fact_loss in zip(minibatch.edits, per_fact.tolist(), strict=True):
+            for minibatch in minibatches:
+                per_fact, gradients = self._gradients(lm, rows, minibatch, live)
+                losses.append(sum(per_fact.values()) / len(minibatch))
+                for index, fact_loss in per_fact.items():
                     last[index] = fact_loss
-                seen += losses[-1] * len(minibatch.edits)
+                seen += losses[-1] * len(minibatch)
                 if losses[-1] >= self.stop_loss:
-                    gradients = torch.autograd.grad(loss, live, allow_unused=True)
                     for value, gradient in zip(values, gradients, strict=True):
-                        value.grad = torch.zeros_like(value) if gradient is None else gradient.to(value.dtype)
+                        value.grad = gradient.to(value.dtype)
                     optimizer.step()
                 with torch.no_grad():
                     for parameter, value, start in zip(live, values, starts, strict=True):
@@ -141,40 +143,83 @@ class FineTuning(BaseEditor):
                 break
         return dict(zip(before, values, strict=True)), last, losses
 
-    def _minibatches(self, lm: LanguageModel, batch: Sequence[EditRequest]) -> list[_Minibatch]:
-        heads = lm.format.prompts([request.prompt for request in batch])
-        tails = lm.format.answers([request.prompt for request in batch], [request.target_new for request in batch])
-        out = []
-        for start in range(0, len(batch), self.minibatch):
-            edits = list(range(start, min(start + self.minibatch, len(batch))))
-            mine = [tails[i] for i in edits]
-            weight = torch.tensor([1 / len(tail) for tail in mine for _ in tail], dtype=torch.float64)
-            owner = torch.tensor([row for row, tail in enumerate(mine) for _ in tail])
-            out.append(_Minibatch(edits, [heads[i] for i in edits], mine, weight, owner))
-        return out
-
     @property
     def _at_prompt_end(self) -> bool:
         return self.protocol == "code"
 
-    def _upper(self, lm: LanguageModel, minibatch: _Minibatch, first_block: int) -> UpperPass:
-        pairs = zip(minibatch.heads, minibatch.tails, strict=True)
-        return lm.upper_pass(pad_rows([h + (() if self._at_prompt_end else t[:-1]) for h, t in pairs]), first_block)
+    def _gradients(
+        self, lm: LanguageModel, rows: "_BatchRows", minibatch: Sequence[int], live: Sequence[Tensor]
+    ) -> tuple[dict[int, float], list[Tensor]]:
+        """Return each fact's mean token NLL and the gradients of their mean, in as many passes as memory asks for."""
+        total = [torch.zeros_like(parameter) for parameter in live]
 
-    def _losses(self, lm: LanguageModel, minibatch: _Minibatch, upper: UpperPass | None) -> Tensor:
+        def work(made: Callable[[], _Rows]) -> list[float]:
+            per_fact = self._losses(lm, made())
+            found: list[float] = per_fact.tolist()
+            done = len(found) == len(minibatch) and sum(found) / len(found) < self.stop_loss  # no step will be taken
+            gradients = (
+                torch.autograd.grad(per_fact.sum() / len(minibatch), live, allow_unused=True) if not done else ()
+            )
+            for sum_of_all, gradient in zip(total, gradients, strict=False):
+                if gradient is not None:
+                    sum_of_all += gradient
+            return found
+
+        parts = done_in_parts(lm, minibatch, rows.split, work)
+        return {i: loss for members, found in parts for i, loss in zip(members, found, strict=True)}, total
+
+    def _losses(self, lm: LanguageModel, rows: _Rows) -> Tensor:
         """Return each fact's mean token NLL [edit]."""
-        if upper is None:
-            rows = lm.answer_rows(minibatch.heads, minibatch.tails)
-            logprobs, token = log_softmax(lm.answer_logits(rows)), rows.token
+        if rows.upper is None:
+            answers = lm.answer_rows(rows.heads, rows.tails)
+            logprobs, token = log_softmax(lm.answer_logits(answers)), answers.token
         else:
             entries = [
                 (len(head) - 1 + (0 if self._at_prompt_end else k), token)
-                for head, tail in zip(minibatch.heads, minibatch.tails, strict=True)
+                for head, tail in zip(rows.heads, rows.tails, strict=True)
                 for k, token in enumerate(tail)
             ]
             at, token = (torch.tensor(column) for column in zip(*entries, strict=True))
-            logprobs = log_softmax(lm.logits(upper(upper.hidden)[minibatch.owner, at]))
+            logprobs = log_softmax(lm.logits(rows.upper(rows.upper.hidden)[rows.owner, at]))
         token = token.to(logprobs.device)
-        nll = -logprobs.gather(1, token[:, None])[:, 0] * minibatch.weight.to(logprobs)
-        losses = torch.zeros(len(minibatch.edits), dtype=nll.dtype, device=nll.device)
-        return losses.index_add(0, minibatch.owner.to(nll.device), nll)
+        nll = -logprobs.gather(1, token[:, None])[:, 0] * rows.weight.to(logprobs)
+        losses = torch.zeros(len(rows.edits), dtype=nll.dtype, device=nll.device)
+        return losses.index_add(0, rows.owner.to(nll.device), nll)
+
+
+class _BatchRows:
+    """A batch's rows.  In a decoder, blocks below the first trained one never change: they run once, as long as memory
+    suffices for what they give."""
+
+    def __init__(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], first_block: int, *, at_prompt_end: bool
+    ) -> None:
+        prompts = [request.prompt for request in batch]
+        self._lm, self._first_block = lm, first_block
+        self._heads, self._tails = lm.format.prompts(prompts), lm.format.answers(prompts, [r.target_new for r in batch])
+        pairs = zip(self._heads, self._tails, strict=True)
+        self._inputs = [head + (() if at_prompt_end else tail[:-1]) for head, tail in pairs]
+        self._tokens = lm.tokens_per_forward
+        self._kept: dict[tuple[int, ...], _Rows] = {}
+
+    def split(self, numbers: Sequence[int]) -> list[Part[Callable[[], _Rows]]]:
+        """Return some of the facts in groups of similar length, as parts for :func:`done_in_parts`."""
+        if self._lm.tokens_per_forward != self._tokens:
+            self._kept.clear()
+        return [
+            Part(group, partial(self._rows, tuple(group))) for group, _ in self._lm.groups_of(self._inputs, numbers)
+        ]
+
+    def _rows(self, edits: tuple[int, ...]) -> _Rows:
+        if edits in self._kept:
+            return self._kept[edits]
+        tails = [self._tails[i] for i in edits]
+        weight = torch.tensor([1 / len(tail) for tail in tails for _ in tail], dtype=torch.float64)
+        owner = torch.tensor([row for row, tail in enumerate(tails) for _ in tail])
+        upper = None
+        if self._lm.family.head == "causal":
+            upper = self._lm.upper_pass(pad_rows([self._inputs[i] for i in edits]), self._first_block)
+        rows = _Rows(edits, [self._heads[i] for i in edits], tails, weight, owner, upper)
+        if self._lm.tokens_per_forward == self._tokens:
+            self._kept[edits] = rows
+        return rows

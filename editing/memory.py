@@ -94,21 +94,54 @@ def done_in_parts(
             parts.pop(0)
             continue
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            message = _why(error)
         # Outside of the handler: its traceback held on to the tensors that did not fit.
         if len(part.members) == 1:
-            raise OutOfMemory(
-                f"one item does not fit into memory ({message}); expected room for at least one; use a shorter prompt, fewer "
-                "contexts, a smaller dtype or a larger device"
-            )
-        sized.tokens_per_forward = max(1, sized.tokens_per_forward // 2)
-        _log.warning("out of memory; going on with %d tokens per forward pass (%s)", sized.tokens_per_forward, message)
-        if torch.accelerator.is_available():
-            torch.accelerator.empty_cache()
+            raise OutOfMemory(_TOO_LARGE.format(message))
+        _halve(sized, message)
         parts = list(split([number for left in parts for number in left.members]))
     return done
+
+
+def until_it_fits(sized: Sized, work: Callable[[], R]) -> R:
+    """Do ``work`` and return what it gives; where memory does not suffice, do all of it again in passes of half the size.
+
+    For work that sums over its passes, which :func:`done_in_parts` cannot take apart.  It must leave nothing behind when it
+    fails.
+
+    Raises:
+        OutOfMemory: Not even passes of ``FEWEST_TOKENS`` fit.
+    """
+    while True:
+        try:
+            return work()
+        except OutOfMemory:
+            raise
+        except (RuntimeError, MemoryError) as error:
+            message = _why(error)
+        if sized.tokens_per_forward <= FEWEST_TOKENS:
+            raise OutOfMemory(_TOO_LARGE.format(message))
+        _halve(sized, message)
+
+
+_TOO_LARGE = (
+    "one item does not fit into memory ({}); expected room for at least one; use a shorter prompt, fewer contexts, smaller "
+    "micro-batches, a smaller dtype or a larger device"
+)
+
+
+def _why(error: BaseException) -> str:
+    """Return what an exhausted memory says of itself; raise any other error again."""
+    if not is_out_of_memory(error):
+        raise error
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _halve(sized: Sized, message: str) -> None:
+    sized.tokens_per_forward = max(1, sized.tokens_per_forward // 2)
+    _log.warning("out of memory; going on with %d tokens per forward pass (%s)", sized.tokens_per_forward, message)
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def _lines(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from editing.errors import RequestError
 from editing.heads import TokenChoice
 from editing.hypernetwork import HyperNetworks, NetworkShape
 from editing.lm import LanguageModel
+from editing.memory import until_it_fits
 from editing.meta import (
     Accuracy,
     MetaLoss,
@@ -80,18 +81,23 @@ class Trainer:
 
     def step(self) -> MetaLoss:
         """Take one meta-gradient step."""
-        plan = self.plan
-        task = self.task(self._batch(self.steps), random.Random(f"prompts-{plan.seed}-{self.steps}"))
-        self._optimizer.zero_grad(set_to_none=False)
-        generalisation, locality = meta_gradient(
-            self._lm,
-            self.networks,
-            task,
-            self.modules,
-            plan.tokens,
-            locality_weight=plan.locality_weight,
-            per_batch_mean=plan.per_batch_mean,
-        )
+        plan, seen = self.plan, {name: value.clone() for name, value in self.networks.named_buffers()}
+
+        def gradient() -> tuple[float, float]:
+            task = self.task(self._batch(self.steps), random.Random(f"prompts-{plan.seed}-{self.steps}"))
+            self._optimizer.zero_grad(set_to_none=False)
+            self.networks.load_state_dict(seen, strict=False)  # statistics of inputs grow in each attempt
+            return meta_gradient(
+                self._lm,
+                self.networks,
+                task,
+                self.modules,
+                plan.tokens,
+                locality_weight=plan.locality_weight,
+                per_batch_mean=plan.per_batch_mean,
+            )
+
+        generalisation, locality = until_it_fits(self._lm, gradient)
         norm = self.descend()
         return MetaLoss(generalisation, locality, norm)
 

@@ -15,6 +15,7 @@ from editing.editor import Artifacts, Editor, EditResult, make_editor
 from editing.errors import SolveError
 from editing.hparams import hparams_digest
 from editing.lm import LanguageModel
+from editing.memory import until_it_fits
 from editing.requests import EditRequest
 from tasks.identity import RunSpec
 from tasks.ledger import result_rows
@@ -71,7 +72,7 @@ def edit_batch(
 ) -> tuple[str, str | None, EditResult | None]:
     """Return (outcome, message, result); a batch that cannot be written is recorded and left out, the run goes on."""
     try:
-        result = method.edit(lm, batch, run.layers, state, artifacts)
+        result = until_it_fits(lm, lambda: method.edit(lm, batch, run.layers, state, artifacts))
     except SolveError as error:
         return "unsolved", str(error), None
     written = {u.name: [t for t in (u.left, u.right, u.value) if t is not None] for u in result.updates}

@@ -16,11 +16,15 @@ LIMITED = """
 import resource, sys
 import torch
 from editing import load
+from editing.editor import Artifacts, make_editor
 from editing.factworld.world import World
 from editing.lm import Site
 from editing.moments import collect_moments
 from editing.generation import generate
+from editing.hparams import resolve_hparams
+from editing.memory import until_it_fits
 from editing.targets import TargetHparams, optimise_targets
+from editing.training import Trainer
 
 torch.set_num_threads(1)
 lm, facts = load("factworld-tiny"), World(n_known=300).requests()
@@ -39,7 +43,24 @@ def states():
 def moments(): return collect_moments(lm, texts, [1])[1].matrix
 def generation(): return torch.tensor(generate(lm, lm.format.prompts([f.prompt for f in facts[:100]]), 4))
 
-work = {"targets": targets, "scores": scores, "states": states, "moments": moments, "generation": generation}[sys.argv[1]]
+def made(name, **numbers): return make_editor(name, resolve_hparams(name, model="factworld-tiny", overrides=numbers))
+def change_of(update): return update.value - lm.parameter(update.name)
+def ft():
+    method = made("ft", steps=3, minibatch=200)
+    return change_of(method.edit(lm, facts[:200], [1], {}, Artifacts()).updates[0])
+def ultraedit():
+    method = made("ultraedit")
+    return change_of(until_it_fits(lm, lambda: method.edit(lm, facts, [1], {}, Artifacts())).updates[0])
+def training():
+    method = made("malmen")
+    torch.manual_seed(0)
+    seen = World(n_known=300).training_requests(variants=1)[:600]
+    trainer = Trainer(lm, seen, method.training_plan([1], 300), method.network_shape())
+    trainer.step()
+    statistics = [value.flatten() for value in trainer.networks.buffers()]
+    return torch.cat([parameter.grad.flatten() for parameter in trainer.networks.parameters()] + statistics)
+
+work = {"ft": ft, "ultraedit": ultraedit, "training": training, "targets": targets, "scores": scores, "states": states, "moments": moments, "generation": generation}[sys.argv[1]]
 lm.tokens_per_forward = 64
 expected = work()                       # also warms up whatever allocates once
 lm.tokens_per_forward = 1 << 20
@@ -55,7 +76,17 @@ print(lm.tokens_per_forward, float((found - expected).double().norm() / expected
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited through RLIMIT_AS and /proc")
 @pytest.mark.parametrize(
-    ("work", "megabytes"), [("targets", 64), ("scores", 8), ("states", 8), ("moments", 4), ("generation", 2)]
+    ("work", "megabytes"),
+    [
+        ("targets", 64),
+        ("scores", 8),
+        ("states", 8),
+        ("moments", 4),
+        ("generation", 2),
+        ("ft", 8),
+        ("ultraedit", 4),
+        ("training", 8),
+    ],
 )
 def test_an_exhausted_memory_halves_and_changes_nothing(work: str, megabytes: int) -> None:
     """A real process whose address space may grow by little: torch's own allocations fail."""
