@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from editing.families import submodule
 from editing.heads import Ids
 from editing.memory import Part, done_in_parts
-from editing.packing import Packed, arrange
+from editing.packing import ROW_TOKENS, Packed, arrange
 from editing.passes import (
     KeptKeys,
     LiveColumns,
@@ -105,7 +105,9 @@ class ForwardPasses(EditableWeights):
         self, sequences: Sequence[Ids], numbers: Sequence[int], head: Packed | None = None
     ) -> list[Part[Callable[[], Packed]]]:
         """Return some of the sequences in packed rows, as parts for :func:`done_in_parts`."""
-        made = arrange(sequences, tokens=self.tokens_per_forward, head=head, numbers=numbers)
+        tokens = self.tokens_per_forward
+        row_tokens = min(ROW_TOKENS, tokens)  # a row that does not fit is taken apart
+        made = arrange(sequences, tokens=tokens, row_tokens=row_tokens, head=head, numbers=numbers)
         return [Part(arranged.members, arranged.packed) for arranged in made]
 
     def groups_of(self, sequences: Sequence[Sequence[int]], numbers: Sequence[int]) -> list[Part[Sequence[int]]]:

@@ -17,7 +17,7 @@ SHARE = 0.5
 """Of the free memory, what a pass may take by its estimate."""
 
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
-_CPU_MESSAGE = re.compile("can't allocate memory|not enough memory", re.IGNORECASE)
+_MESSAGE = re.compile("can't allocate memory|not enough memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -33,10 +33,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that an allocation failed; on a CPU torch raises a plain RuntimeError."""
+    """Return whether an error says that an allocation failed; on a CPU, and in cuBLAS, torch raises a plain RuntimeError."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and _CPU_MESSAGE.search(str(error)) is not None
+    return isinstance(error, RuntimeError) and _MESSAGE.search(str(error)) is not None
 
 
 def tokens_that_fit(lm: Any) -> int:
@@ -96,7 +96,7 @@ def done_in_parts(
         except (RuntimeError, MemoryError) as error:
             message = _why(error)
         # Outside of the handler: its traceback held on to the tensors that did not fit.
-        if len(part.members) == 1:
+        if len(part.members) == 1 or sized.tokens_per_forward <= 1:
             raise OutOfMemory(_TOO_LARGE.format(message))
         _halve(sized, message)
         parts = list(split([number for left in parts for number in left.members]))

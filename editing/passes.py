@@ -60,7 +60,7 @@ def live_columns(packed: Packed, live: Sequence[Sequence[int]]) -> LiveColumns:
 def _padded_columns(columns: Sequence[Sequence[int]], padding: int) -> Tensor:
     """Return int64 [row, longest], filled up with the column ``padding``."""
     longest = max(map(len, columns))
-    return torch.tensor([[*mine, *[padding] * (longest - len(mine))] for mine in columns])
+    return torch.tensor([[*mine, *[padding] * (longest - len(mine))] for mine in columns], dtype=torch.long)
 
 
 @dataclass(frozen=True)

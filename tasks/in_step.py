@@ -13,27 +13,62 @@ from editing.editor import make_editor
 from editing.families import FAMILIES
 from editing.locate import LocatingEditor
 from storage.identity import digest_of
-from storage.store import Store
+from storage.store import Commit, Store
+from tasks.chain import segment_unit
 from tasks.identity import RunSpec
+from tasks.ledger import segments
 
 
 def with_companions(store: Store, runs: Sequence[RunSpec], size: int) -> list[RunSpec]:
     """Return the runs, each with the ids of those (at most ``size``) with which it goes in step.
 
-    Runs that have begun go on with those of their first commit if all of these are here, else alone.
+    Runs that have begun go on with those of their first commits if all of these are here and stand at the same round;
+    else alone.
     """
     by_id = {run.run_id: run for run in runs}
-    groups = {group for run in runs if (group := _begun_with(store, run)) and set(group) <= by_id.keys()}
+    begun = {run.run_id: segments(store, run.run_id) for run in runs if run.editor != "none"}
+    groups: list[tuple[str, ...]] = []
+    for group in {_begun_with(store, run): None for run in runs if begun.get(run.run_id)}:
+        taken = any(set(group) & set(other) for other in groups)
+        if (
+            group
+            and not taken
+            and set(group) <= by_id.keys()
+            and _can_go_on(store, [by_id[run_id] for run_id in group], begun)
+        ):
+            groups.append(group)
     settled = {run_id for group in groups for run_id in group}
     free: dict[str, list[str]] = {}
     for run in runs:
-        alike = _what_is_alike(run)
-        if alike is not None and run.run_id not in settled and not _has_begun(store, run):
+        alike = what_is_alike(run)
+        if alike is not None and run.run_id not in settled and not begun[run.run_id]:
             free.setdefault(alike, []).append(run.run_id)
     for ids in free.values():
-        groups |= {tuple(ids[start : start + size]) for start in range(0, len(ids), size)}
+        groups += [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]
     of_run = {run_id: group for group in groups for run_id in group if len(group) > 1}
     return [replace(run, in_step=of_run.get(run.run_id, ())) for run in runs]
+
+
+def _can_go_on(store: Store, group: Sequence[RunSpec], begun: Mapping[str, Sequence[Commit]]) -> bool:
+    """Return whether runs that began together can go on together.
+
+    All stand at one round.  Or the first one, which commits last, lacks a segment that others have: it is done again, with
+    the same batches, if it would end where theirs does.
+    """
+    if any(begun[run.run_id] and set(_begun_with(store, run)) != {run.run_id for run in group} for run in group):
+        return False  # one of them has begun in another group
+    if len({what_is_alike(run) for run in group}) > 1:
+        return False
+    first = group[0]
+    rounds = [_end(begun[run.run_id]) for run in group]
+    if rounds[0] >= first.n_rounds:
+        return len(set(rounds)) == 1
+    again = segment_unit(first, rounds[0]).payload["last_round"]
+    return all(found in (rounds[0], again) for found in rounds)
+
+
+def _end(commits: Sequence[Commit]) -> int:
+    return (commits[-1].last_round or 0) if commits else 0
 
 
 def companions(run: RunSpec, by_id: Mapping[str, RunSpec]) -> list[RunSpec]:
@@ -47,11 +82,7 @@ def _begun_with(store: Store, run: RunSpec) -> tuple[str, ...]:
     return tuple(json.loads(rows[0]["spec"]).get("in_step") or ()) if rows else ()
 
 
-def _has_begun(store: Store, run: RunSpec) -> bool:
-    return store.is_committed(run.run_id, "segment-000000")
-
-
-def _what_is_alike(run: RunSpec) -> str | None:
+def what_is_alike(run: RunSpec) -> str | None:
     """Return a digest of what runs must have in common to go in step; None for runs that go alone."""
     family = FAMILIES[run.model.family]
     if run.mode != "sequential" or run.editor == "none" or not run.layers:

@@ -64,6 +64,7 @@ class Models:
         """Let the next unit start from the pristine weights: after an exception they may stand between two rounds."""
         if _key(model) in self._loaded:
             self._loaded[_key(model)].run_id = None
+            self._loaded[_key(model)].standing.clear()
 
     def at(self, run: RunSpec, rounds: int) -> tuple[Loaded, tuple[str, ...]]:
         """Return the model as it is after ``rounds`` rounds of ``run``, rebuilt from pristine weights and the ledger."""
@@ -98,7 +99,10 @@ class Models:
         if run.run_id not in self._sizes:
             begun = self._store.read_commit(run.run_id, "segment-000000")
             recorded = [int(row["tokens_per_forward"]) for row in (self._store.rows(begun, "runs") if begun else ())]
-            self._sizes[run.run_id] = recorded[0] if recorded else tokens_that_fit(self.loaded(run.model).lm)
+            if not recorded:  # not kept: another worker may begin the run with another number
+                tokens = tokens_that_fit(self.loaded(run.model).lm)
+                return replace(run, compute=replace(run.compute, tokens_per_forward=tokens))
+            self._sizes[run.run_id] = recorded[0]
         return replace(run, compute=replace(run.compute, tokens_per_forward=self._sizes[run.run_id]))
 
     def state_before(self, run: RunSpec, first: int) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from math import isfinite
 from typing import Any
@@ -79,8 +79,10 @@ class Worker:
         except BaseException:
             self._models.forget_position(unit.model)
             raise
-        fresh = self._commit(unit, unit.run_id, tables, info, started)
-        return "done" if fresh else "lost"
+        if self._commit(unit, unit.run_id, tables, info, started):
+            return "done"
+        self._models.forget_position(unit.model)  # what another attempt has committed may differ in bits
+        return "lost"
 
     def _commit(self, unit: Unit, run_id: str, tables: Tables, info: CommitInfo, started: float) -> bool:
         """Commit what a unit has done for a run; runs that go in step have equal shares of its time."""
@@ -174,18 +176,20 @@ class Worker:
         loaded = self._models.loaded(unit.model)
         loaded.run_id = None
         digests = do_rounds(loaded.lm, chains, first, last)
-        if unit.others:
-            loaded.standing = {chain.run.run_id: (last, chain.weights) for chain in chains}
-        else:
-            loaded.run_id, loaded.rounds = unit.run_id, last
         halved = loaded.lm.tokens_per_forward != compute.tokens_per_forward  # memory did not suffice
         spec = {"tokens_per_forward": loaded.lm.tokens_per_forward} if halved else {}
         infos = [
             CommitInfo(kind="segment", first_round=first, last_round=last, digest=digest, spec=spec)
             for digest in digests
         ]
+        stands = [chains[0]]
         for chain, info in zip(chains[1:], infos[1:], strict=True):  # the unit's own commit says that all are written
-            self._commit(unit, chain.run.run_id, chain.tables, info, started)
+            if self._commit(unit, chain.run.run_id, chain.tables, info, started):
+                stands.append(chain)
+        if unit.others:
+            loaded.standing = {chain.run.run_id: (last, chain.weights) for chain in stands}
+        else:
+            loaded.run_id, loaded.rounds = unit.run_id, last
         return chains[0].tables, infos[0]
 
     def _chain(self, run: RunSpec, first: int, *, alone: bool) -> Chain:
@@ -201,7 +205,7 @@ class Worker:
             names=names,
             pristine=loaded.pristine,
             state=self._models.state_before(run, first),
-            shared=self._shared_targets(run),
+            shared=self._shared_targets(run) if first == 0 or run.mode == "independent" else {},
             weights={} if alone else loaded.lm.snapshot(names),
         )
         if first == 0:
@@ -211,9 +215,10 @@ class Worker:
     def _shared_targets(self, run: RunSpec) -> Mapping[str, Targets]:
         if run.shared_targets is None:
             return {}
-        if run.run_id not in self._shared:
-            self._shared = {run.run_id: shared_targets(self._store, run)}  # of one run at a time
-        return self._shared[run.run_id]
+        key = digest_of({**asdict(run.shared_targets), "layer": run.layers[-1]})
+        if key not in self._shared:
+            self._shared = {key: shared_targets(self._store, run)}  # of one recipe at a time
+        return self._shared[key]
 
     def _check_inputs(self, run: RunSpec, digests: Mapping[str, Any], first: int) -> None:
         """Raise if a run would go on with other second moments, prefixes or networks than it began with."""

@@ -60,7 +60,7 @@ def training():
     statistics = [value.flatten() for value in trainer.networks.buffers()]
     return torch.cat([parameter.grad.flatten() for parameter in trainer.networks.parameters()] + statistics)
 
-work = {"ft": ft, "ultraedit": ultraedit, "training": training, "targets": targets, "scores": scores, "states": states, "moments": moments, "generation": generation}[sys.argv[1]]
+work = globals()[sys.argv[1]]
 lm.tokens_per_forward = 64
 expected = work()                       # also warms up whatever allocates once
 lm.tokens_per_forward = 1 << 20
@@ -121,6 +121,14 @@ def test_what_is_done_is_not_done_again() -> None:
     assert asked == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11], [8, 9, 10, 11], [8, 9], [10, 11]]
     assert sum(total for _, total in found) == 66 and sized.tokens_per_forward == 2
     assert [list(members) for members, _ in found] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11]]
+
+
+def test_rows_of_several_items_that_never_fit_end() -> None:
+    def work(_: Sequence[int]) -> None:
+        torch.empty(10**15)
+
+    with pytest.raises(OutOfMemory, match="use a shorter prompt"):
+        done_in_parts(_Sized(), [0, 1], lambda numbers: [Part(numbers, numbers)], work)
 
 
 def test_one_item_that_does_not_fit_says_what_to_do() -> None:

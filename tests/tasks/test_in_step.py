@@ -120,6 +120,98 @@ def test_a_group_that_has_lost_a_member_goes_on_alone(tmp_path: Path) -> None:
     assert rows["n"] == 6
 
 
+def whole(store: Store, runs: list[RunSpec], n_edits: int) -> bool:
+    """Return whether each run has every edit once, on weights that its ledger gives."""
+    sql = "SELECT run_id, count(*) AS n, count(DISTINCT round) AS rounds FROM edits GROUP BY run_id"
+    found = {row["run_id"]: (row["n"], row["rounds"]) for row in query(store.root, sql).to_pylist()}
+    for run in runs:
+        Worker(str(store.root))._models.at(run, run.n_rounds)  # replays and compares digests
+    return found == {run.run_id: (n_edits, n_edits) for run in runs}
+
+
+ROMES = GRID | {"editors": [{"name": "rome", "steps": 5, "contexts": 2, "layers": [1]}], "score": {"every_edits": 0}}
+
+
+def sample(n_samples: int, size: int) -> dict[str, Any]:
+    return ROMES | {"facts": {"name": "factworld", "size": size, "samples": n_samples}}
+
+
+def session(tmp_path: Path, size: int, changes: dict[str, Any], left_out: tuple[int, ...] = ()) -> list[RunSpec]:
+    """Run an experiment to its end as one command would; leave out some of its runs."""
+    planned = plan(tmp_path, **changes)
+    store, worker = Store(planned.store), Worker(planned.store)
+    prepare(planned, worker)
+    runs = [run for number, run in enumerate(edited_runs(planned)) if number not in left_out]
+    runs = with_companions(store, runs, size)
+    drive(store, worker, runs)
+    return runs
+
+
+def test_a_run_that_went_on_without_its_companion_does_not_stop_it(tmp_path: Path) -> None:
+    session(tmp_path, 2, sample(2, 6))
+    session(tmp_path, 2, sample(1, 8))
+    runs = session(tmp_path, 2, sample(2, 8))
+    assert [run.in_step for run in runs] == [(), ()] and whole(Store(str(tmp_path / "store")), runs, 8)
+    runs = session(tmp_path, 2, sample(2, 10))
+    assert [len(run.in_step) for run in runs] == [2, 2], "once they stand at one round they go in step again"
+    assert whole(Store(str(tmp_path / "store")), runs, 10)
+
+
+@pytest.mark.parametrize("changes", [sample(2, 8), sample(2, 12), sample(2, 6) | {"commit_every": 1}])
+def test_killed_between_commits_and_gone_on_with_otherwise(changes: dict[str, Any], tmp_path: Path) -> None:
+    planned = plan(tmp_path, **sample(2, 6))
+    store, worker = Store(planned.store), Worker(planned.store)
+    prepare(planned, worker)
+    worker._store.commit = KilledAfter(3, worker._store.commit)  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        drive(store, worker, with_companions(store, edited_runs(planned), 2))
+    runs = session(tmp_path, 2, changes)
+    assert whole(store, runs, changes["facts"]["size"])
+
+
+def test_a_companion_that_went_on_alone_after_a_kill_keeps_its_ledger(tmp_path: Path) -> None:
+    planned = plan(tmp_path, **sample(2, 6))
+    store, worker = Store(planned.store), Worker(planned.store)
+    prepare(planned, worker)
+    worker._store.commit = KilledAfter(1, worker._store.commit)  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        drive(store, worker, with_companions(store, edited_runs(planned), 2))
+    session(tmp_path, 2, sample(2, 6), left_out=(0,))
+    runs = session(tmp_path, 2, sample(2, 8))
+    assert whole(store, runs, 8)
+
+
+def test_runs_that_began_in_different_groups_go_alone(tmp_path: Path) -> None:
+    planned = plan(tmp_path, **sample(3, 6))
+    store, worker = Store(planned.store), Worker(planned.store)
+    prepare(planned, worker)
+    worker._store.commit = KilledAfter(1, worker._store.commit)  # type: ignore[method-assign]
+    with pytest.raises(Killed):  # the second run has begun in a group of three
+        drive(store, worker, with_companions(store, edited_runs(planned), 3))
+    session(tmp_path, 3, sample(3, 6), left_out=(1,))
+    runs = session(tmp_path, 3, sample(3, 8))
+    assert [len(run.in_step) for run in runs] == [2, 0, 2] and whole(store, runs, 8)
+
+
+def test_a_segment_that_another_attempt_has_committed_is_taken_from_the_store(tmp_path: Path) -> None:
+    """Where bits differ between attempts, the ledger counts, not what this worker has found."""
+    planned = plan(tmp_path, **sample(2, 6))
+    store, worker = Store(planned.store), Worker(planned.store)
+    prepare(planned, worker)
+    runs = with_companions(store, edited_runs(planned), 2)
+    by_id = {run.run_id: run for run in runs}
+    first = segment_unit(runs[0], 0, companions(runs[0], by_id))
+    commit = worker._store.commit
+
+    def beaten(run_id: str, unit_id: str, tables: Any, info: Any) -> bool:
+        return commit(run_id, unit_id, tables, info) and False
+
+    worker._store.commit = beaten  # type: ignore[method-assign]
+    assert worker.do(first) == "lost"
+    (loaded,) = worker._models._loaded.values()
+    assert loaded.run_id is None and not loaded.standing
+
+
 def test_only_runs_of_one_search_go_in_step(tmp_path: Path) -> None:
     entries = [
         *GRID["editors"],
