@@ -8,6 +8,9 @@ from torch import Tensor
 from editing.errors import MomentError, SolveError
 from editing.geometry import KeyGeometry
 
+SAME_DIRECTION = 1e-6
+"""Keys of equal subjects differ by rounding: 1 - cosine is below this."""
+
 
 def update_change(before: Tensor, after: Tensor, keys: Tensor, *, jitter: float = 0.0) -> float:
     """Return how much the updates of some edits change when one second moment takes the place of another.
@@ -18,12 +21,13 @@ def update_change(before: Tensor, after: Tensor, keys: Tensor, *, jitter: float 
 
     Args:
         before, after: [d_in, d_in]
-        keys: [edit, d_in], of fewer edits than dimensions.
+        keys: [edit, d_in], of fewer edits than dimensions; of equal ones the first counts.
         jitter: As in :meth:`KeyGeometry.of`.
 
     Returns:
         Infinity where one of them is singular, or cannot tell the keys apart.
     """
+    keys = _distinct(keys)
     draw = torch.Generator().manual_seed(0)
     residuals = torch.randn(len(keys), len(keys), generator=draw, dtype=torch.float64).to(keys.device)
     try:
@@ -31,6 +35,13 @@ def update_change(before: Tensor, after: Tensor, keys: Tensor, *, jitter: float 
     except (MomentError, SolveError):
         return math.inf
     return max(float((a - b).norm() / b.norm()) for a, b in zip(old, new, strict=True))
+
+
+def _distinct(keys: Tensor) -> Tensor:
+    """Return the keys without those that point where an earlier one does: no joint update could tell them apart."""
+    directions = torch.nn.functional.normalize(keys.double(), dim=1)
+    alike = (directions @ directions.T > 1 - SAME_DIRECTION).tril(-1).any(1)
+    return keys[~alike]
 
 
 def _updates(geometry: KeyGeometry, keys: Tensor, residuals: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,14 +106,20 @@ class MomentAccumulator:
             total[start:stop, :stop] += keys[:, start:stop].T @ keys[:, :stop]
 
     def state(self, layer: int) -> dict[str, Tensor]:
-        """Return one layer's sum, float64 [d_in, d_in] of which the lower half counts, and the number of tokens."""
-        return {"sum": self._sums[layer], "n_tokens": torch.tensor(self.n_tokens)}
+        """Return one layer's sum, float64 [d_in, d_in] of which the lower half counts, and the number of tokens.
+
+        Without tokens there is no sum.
+        """
+        sums = {"sum": self._sums[layer]} if layer in self._sums else {}
+        return {**sums, "n_tokens": torch.tensor(self.n_tokens)}
 
     @classmethod
     def of_state(cls, layer: int, state: Mapping[str, Tensor]) -> "MomentAccumulator":
         """Return an accumulator of one layer that goes on from what :meth:`state` gave."""
         made = cls([layer])
-        made._sums[layer], made.n_tokens = state["sum"], int(state["n_tokens"])
+        made.n_tokens = int(state["n_tokens"])
+        if "sum" in state:
+            made._sums[layer] = state["sum"]
         return made
 
     def merge(self, other: "MomentAccumulator") -> None:

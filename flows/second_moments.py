@@ -59,7 +59,7 @@ def moment_problems(experiment: Experiment) -> list[str]:
     if wanted.files is None:
         try:
             if wanted.path is not None:
-                file_texts(Path(wanted.path), n_texts=1)
+                file_texts(Path(wanted.path), n_texts=wanted.n_texts)
         except InputError as error:
             return [f"second_moment.path: {error}"]
         return []

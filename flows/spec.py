@@ -83,7 +83,7 @@ class SecondMomentSpec(_Strict):
     shard_texts: int = Field(default=1024, gt=0, multiple_of=64)
     """Texts of one unit of work: what a kill can cost, and what workers share."""
     stop_change: float | None = Field(default=None, gt=0)
-    """Stop when doubling the texts has changed no layer's updates by more than this share; then part of a run's identity."""
+    """Stop with a layer when doubling the texts changes its updates by at most this share; then part of a run's identity."""
     first_texts: int = Field(default=1024, gt=0, multiple_of=64)
     """Of the first wave, which is doubled until the updates stand still or ``n_texts`` is reached."""
     stop_facts: int = Field(default=64, gt=0)

@@ -69,6 +69,11 @@ def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifac
     return Artifact(folder=folder, recipe=found, digest=digest_of(files))
 
 
+def has_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> bool:
+    """Return whether there is an artifact of this recipe, without a look at its content."""
+    return (store.root / "artifacts" / kind / digest_of(recipe) / "artifact.json").exists()
+
+
 def put_artifact(store: Store, kind: str, recipe: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifact:
     """Store an artifact and return it; if another writer was first, its artifact is returned instead.
 

@@ -1,6 +1,7 @@
 """Second moments of a corpus in shards: collected by many workers, merged in order, stopped when updates no longer change."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from editing.lm import LanguageModel
 from editing.locate import read_keys
 from editing.memory import free_bytes
 from editing.moments import MomentAccumulator, SecondMoment, accumulate_moments, layers_that_fit
-from storage.artifacts import Artifact, artifact_recipes, drop_artifact, find_artifact, put_artifact
+from storage.artifacts import Artifact, artifact_recipes, drop_artifact, find_artifact, has_artifact, put_artifact
 from storage.store import Store
 from tasks.datasets import read_facts
 from tasks.errors import InputError
@@ -44,9 +45,10 @@ def collect_shard(
     shard: tuple[int, int],
     files: Mapping[str, str],
 ) -> int:
-    """Store the sums of some texts' keys, an artifact per layer; return the number of tokens.
+    """Store the sums of some texts' keys, an artifact per layer; return the number of tokens read.
 
-    Layers are read together as far as their sums fit in memory; those that are there already are left alone.
+    Layers are read together as far as their sums fit in memory; those whose sums, or whose second moment, are there already
+    are left alone.
 
     Args:
         shard: The first text and the one after the last.
@@ -55,14 +57,21 @@ def collect_shard(
     Raises:
         InputError: A file has changed since the experiment was planned, or the hub does not answer.
     """
-    missing = [layer for layer in layers if find_artifact(store, SUMS, _shard_recipe(recipe, layer, shard)) is None]
+    missing = [
+        layer
+        for layer in layers
+        if not has_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
+        and not has_artifact(store, MOMENTS, layer_recipe(recipe, layer))
+    ]
+    n_tokens = 0
     for group in layers_that_fit(lm, missing, MEMORY_SHARE * free_bytes(lm.input_device)):
         texts = corpus_texts(store, recipe["texts"], files)[shard[0] : shard[1]]
         found = accumulate_moments(lm, texts, group, max_tokens=recipe["max_tokens"])
+        n_tokens = found.n_tokens
         for layer in group:
             state = {name: tensor.cpu() for name, tensor in found.state(layer).items()}
             put_artifact(store, SUMS, _shard_recipe(recipe, layer, shard), {"sums.safetensors": save(state)})
-    return _sums(store, recipe, layers[0], shard).n_tokens
+    return n_tokens
 
 
 def merge_shards(
@@ -75,40 +84,35 @@ def merge_shards(
     last: bool,
     files: Mapping[str, str],
 ) -> Merged:
-    """Add up shards in their order and, where they are enough, store each layer's second moment.
+    """Add up shards in their order and store each layer's second moment as soon as they are enough for it.
 
-    They are enough when the corpus is done (``last``) or, where the recipe has a stop, when the last wave has changed no
-    layer's updates of its facts by more than that.  The shards are dropped then.
+    They are when the corpus is done (``last``) or, where the recipe has a stop, when the last wave has changed the layer's
+    updates of some facts by no more than that.  A layer's shards are dropped then.
 
     Raises:
         MomentError: The corpus holds no token.
         ArtifactMismatch: A stored shard has been damaged.
     """
-    stop = recipe.get("stop")
-    keys = _probe_keys(store, lm, stop, layers) if stop else {}
-    moments: dict[int, SecondMoment] = {}
+    stop, shards = recipe.get("stop"), [shard for wave in waves for shard in wave]
+    missing = [layer for layer in layers if not has_artifact(store, MOMENTS, layer_recipe(recipe, layer))]
+    for shard in shards:  # one that nobody shares, or that was dropped with another job's
+        collect_shard(store, lm, recipe, missing, shard, files)
     change: dict[int, float] = {}
-    missing = [layer for layer in layers if find_artifact(store, MOMENTS, layer_recipe(recipe, layer)) is None]
-    if len(waves) == 1 and len(waves[0]) == 1:  # nothing to share with other workers
-        collect_shard(store, lm, recipe, missing, waves[0][0], files)
+    n_tokens = 0
     for layer in missing:
-        before, moments[layer] = _two_last(store, recipe, layer, waves)
+        before, moment = _two_last(store, recipe, layer, waves)
+        n_tokens = moment.n_tokens
         if stop and before is not None:
-            device = keys[layer].device
-            change[layer] = update_change(
-                before.matrix.to(device), moments[layer].matrix.to(device), keys[layer], jitter=recipe["jitter"]
-            )
-    settled = stop is not None and len(change) == len(missing) and all(c <= stop["change"] for c in change.values())
-    n_tokens = max((moment.n_tokens for moment in moments.values()), default=0)
-    if not (last or settled):
+            keys = _probe_keys(store, lm, stop, layer)
+            old, new = before.matrix.to(keys.device), moment.matrix.to(keys.device)
+            change[layer] = update_change(old, new, keys, jitter=recipe["jitter"])
+        if last or (stop and change.get(layer, math.inf) <= stop["change"]):
+            put_moment(store, recipe, layer, moment, change=change.get(layer))
+            for shard in shards:
+                drop_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
+    if not all(has_artifact(store, MOMENTS, layer_recipe(recipe, layer)) for layer in layers):
         return Merged({}, n_tokens, change)
-    for layer, moment in moments.items():
-        put_moment(store, recipe, layer, moment, change=change.get(layer))
-    digests = {layer: _stored(store, recipe, layer).digest for layer in layers}
-    for layer in layers:
-        for shard in (shard for wave in waves for shard in wave):
-            drop_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
-    return Merged(digests, n_tokens, change)
+    return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, n_tokens, change)
 
 
 def read_published(
@@ -175,11 +179,10 @@ def _two_last(
     return before, total.result()[layer]
 
 
-def _probe_keys(store: Store, lm: LanguageModel, stop: Mapping[str, Any], layers: Sequence[int]) -> dict[int, Tensor]:
+def _probe_keys(store: Store, lm: LanguageModel, stop: Mapping[str, Any], layer: int) -> Tensor:
     """Return the keys of the facts by which a stop is judged, fewer than dimensions."""
-    width = min(lm.weight(layer).shape[1] for layer in layers)
-    facts = read_facts(store, stop["facts_run_id"])[: min(stop["facts"], width // 2)]
-    return {layer: keys.bare for layer, keys in read_keys(lm, facts, ("",), layers, "flat").items()}
+    facts = read_facts(store, stop["facts_run_id"])[: min(stop["facts"], lm.weight(layer).shape[1] // 2)]
+    return read_keys(lm, facts, ("",), [layer], "flat")[layer].bare
 
 
 def _stored(store: Store, recipe: Recipe, layer: int) -> Artifact:

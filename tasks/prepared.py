@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -15,15 +16,18 @@ from editing.lm import LanguageModel
 from editing.requests import EditRequest
 from editing.trained import TrainedEditor
 from editing.training import Trainer, facts_with_variants, load_networks
-from storage.artifacts import Artifact, find_artifact, put_artifact
+from storage.artifacts import Artifact, find_artifact, has_artifact, put_artifact
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.datasets import read_facts, world_for
 from tasks.errors import InputError
-from tasks.identity import Recipe, RunSpec
+from tasks.identity import Recipe, RunSpec, Unit
 from tasks.moments import MOMENTS, layer_recipe
+from tasks.shared import TARGETS, targets_recipe
 
 CONTEXTS, NETWORK = "contexts", "networks"
+Factored = WeakValueDictionary[tuple[str, float, str], KeyGeometry]
+"""Factored second moments by content, jitter and device: of all runs that use one at the same time there is one."""
 
 
 def make_contexts(store: Store, lm: LanguageModel, recipe: Recipe) -> Artifact:
@@ -87,9 +91,12 @@ def contexts_of(store: Store, recipe: Recipe) -> tuple[tuple[str, ...], str]:
 
 
 def geometry_of(
-    store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int]
+    store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int], factored: Factored
 ) -> tuple[dict[int, KeyGeometry], str]:
     """Return the factored second moments of some layers and the digest of their content.
+
+    Args:
+        factored: Those in use already, which are taken from there; new ones are added.
 
     Raises:
         MomentError: One of them is singular.
@@ -97,14 +104,20 @@ def geometry_of(
     geometry, digests = {}, {}
     for layer in layers:
         artifact = _required(store, MOMENTS, layer_recipe(recipe, layer))
-        matrix = load_file(artifact.path("moment.safetensors"))["moment"].to(lm.weight(layer).device)
-        name = f"the second moment of layer {layer}"
-        geometry[layer] = KeyGeometry.of(matrix, jitter=recipe["jitter"], name=name)
-        digests[str(layer)] = artifact.digest
+        device, digests[str(layer)] = lm.weight(layer).device, artifact.digest
+        key = (artifact.digest, recipe["jitter"], str(device))
+        known = factored.get(key)
+        if known is None:
+            matrix = load_file(artifact.path("moment.safetensors"))["moment"].to(device)
+            known = KeyGeometry.of(matrix, jitter=recipe["jitter"], name=f"the second moment of layer {layer}")
+            factored[key] = known
+        geometry[layer] = known
     return geometry, digest_of(digests)
 
 
-def artifacts_for(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[Artifacts, Mapping[str, Any]]:
+def artifacts_for(
+    store: Store, lm: LanguageModel, run: RunSpec, factored: Factored
+) -> tuple[Artifacts, Mapping[str, Any]]:
     """Return what a run's editor needs, with the content digests that its first commit records."""
     contexts: tuple[str, ...] = ("",)
     geometry: dict[int, KeyGeometry] = {}
@@ -113,13 +126,31 @@ def artifacts_for(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[Artifa
     if run.contexts_recipe is not None:
         contexts, digests["contexts"] = contexts_of(store, run.contexts_recipe)
     if run.moments_recipe is not None:
-        geometry, digests["moments"] = geometry_of(store, lm, run.moments_recipe, run.layers)
+        geometry, digests["moments"] = geometry_of(store, lm, run.moments_recipe, run.layers, factored)
     if run.network_recipe is not None:
         networks, digests["network"] = networks_of(store, lm, run)
     return Artifacts(geometry=geometry, contexts=contexts, networks=networks), {
         **digests,
         "context_texts": list(contexts),
     }
+
+
+def is_lost(store: Store, unit: Unit) -> bool:
+    """Return whether the artifact of a committed unit is gone: deleted because it was damaged, or by accident."""
+    if unit.kind == "contexts":
+        return not has_artifact(store, CONTEXTS, unit.payload["recipe"])
+    if unit.kind == "targets":
+        return not has_artifact(store, TARGETS, targets_recipe(unit))
+    if unit.kind == "train":
+        recipe = {**unit.payload["recipe"], "step": unit.payload["last_round"]}
+        return not has_artifact(store, NETWORK, recipe)
+    if unit.kind == "moments":
+        recipe, commit = unit.payload["recipe"], store.read_commit(*unit.key)
+        merged = bool(commit and commit.spec.get("digests"))
+        return merged and not all(
+            has_artifact(store, MOMENTS, layer_recipe(recipe, layer)) for layer in unit.payload["layers"]
+        )
+    return False
 
 
 def _required(store: Store, kind: str, recipe: Recipe) -> Artifact:

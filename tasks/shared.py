@@ -98,6 +98,12 @@ def _unit(run: RunSpec, chunk: tuple[int, int], facts: Mapping[str, Any]) -> Uni
     )
 
 
+def targets_recipe(unit: Unit) -> Recipe:
+    """Return the recipe of what a unit of targets stores."""
+    assert unit.run is not None and unit.run.shared_targets is not None
+    return _chunk_recipe(unit.run.shared_targets.recipe, (int(unit.payload["first"]), int(unit.payload["last"])))
+
+
 def find_targets(
     store: Store,
     lm: LanguageModel,

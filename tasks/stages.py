@@ -20,6 +20,7 @@ from tasks.in_step import companions, with_companions
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
 from tasks.placement import Placement, cluster, start_worker, worker_shape
 from tasks.pool import Pool
+from tasks.prepared import is_lost
 from tasks.progress import progress_bar
 from tasks.report import write_report
 from tasks.shared import search_target_units, target_units, with_search_targets, with_shared_targets
@@ -70,6 +71,13 @@ class Session:
         with progress_bar(title, total, len(planned)) as advance:
             self.failed |= self.pool.run(todo, follow=follow, on_done=lambda unit: advance(unit.cost))
 
+    def reopen(self, units: Iterable[Unit]) -> None:
+        """Forget the commits of units whose artifacts are gone, so that these are made again."""
+        for unit in units:
+            if self.store.is_committed(*unit.key) and is_lost(self.store, unit):
+                _log.warning("what %s made is gone from the store; it is made again", unit.unit_id)
+                self.store.withdraw(*unit.key)
+
 
 @contextmanager
 def session(plan: Plan) -> Iterator[Session]:
@@ -118,6 +126,7 @@ def prepare(session: Session) -> None:
         return [new for job in jobs for new in job.next_units(session.store)] if unit.kind != "contexts" else []
 
     expected = [*units, *(unit for job in jobs for unit in job.units())]
+    session.reopen(expected)
     units += [unit for job in jobs for unit in job.next_units(session.store)]
     session.run("prepare", units, follow=follow, expected=expected)
     _stop_if_failed(session)
@@ -131,6 +140,7 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
     units = [unit for search in searches for unit in search.units()]
     missing = {unit.run_id for unit in units if not session.store.is_committed(*unit.key)}
     shared = [unit for search in searches if search.run_id in missing for unit in search_target_units(search)]
+    session.reopen(shared)
     session.run("share targets", shared)
     _stop_if_failed(session)
     units += [unit for job in plan.traces for unit in job.units()]
@@ -145,8 +155,14 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     store = session.store
     planned = with_companions(store, with_shared_targets(runs), session.plan.chains_in_step)
     by_id = {run.run_id: as_begun(store, run) for run in planned}
-    begins = [run for run in by_id.values() if not store.is_committed(run.run_id, "segment-000000")]
-    session.run("share targets", target_units(begins))
+    begins = [
+        run
+        for run in by_id.values()
+        if run.mode == "independent" or not store.is_committed(run.run_id, "segment-000000")
+    ]
+    shared = target_units(begins)
+    session.reopen(shared)
+    session.run("share targets", shared)
     _stop_if_failed(session)
     order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
 

@@ -58,6 +58,8 @@ def hub_texts(
         ) from error
     if column not in found.column_names:
         raise InputError(f"{hub} has no column {column!r}; expected one of {sorted(found.column_names)}")
+    if len(found) < n_texts:
+        raise InputError(f"{hub} has {len(found)} texts, expected {n_texts}; set second_moment.n_texts to {len(found)}")
     order = list(range(len(found)))
     random.Random(f"texts-{seed}").shuffle(order)
     return [str(text) for text in found.select(order[:n_texts])[column]]
@@ -67,11 +69,16 @@ def file_texts(path: Path, *, n_texts: int, seed: int = 0) -> list[str]:
     """Return ``n_texts`` texts for second moments: lines of a text file, or of one packed with gzip.
 
     Raises:
-        InputError: The file is missing or holds no text.
+        InputError: The file is missing or holds fewer texts.
     """
     lines = [line.strip() for line in open_text(path).splitlines() if len(line.strip()) > 20]
     if not lines:
         raise InputError(f"{path} holds no line of more than 20 characters; expected one text per line")
+    if len(lines) < n_texts:
+        raise InputError(
+            f"{path} holds {len(lines)} lines of more than 20 characters, expected {n_texts}; give more, or set "
+            f"second_moment.n_texts to {len(lines)}"
+        )
     random.Random(f"texts-{seed}").shuffle(lines)
     return lines[:n_texts]
 

@@ -24,7 +24,7 @@ from tasks.datasets import read_facts, sample_order
 from tasks.errors import LedgerMismatch
 from tasks.identity import RunSpec, Unit
 from tasks.moments import collect_shard, merge_shards, read_published
-from tasks.prepared import artifacts_for, make_contexts, network_state, put_network, trainer_of
+from tasks.prepared import Factored, artifacts_for, make_contexts, network_state, put_network, trainer_of
 from tasks.rounds import Tables, run_row
 from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows, train_rows
 from tasks.segment import Chain, do_rounds
@@ -47,6 +47,7 @@ class Worker:
         self._device = accelerator.type if accelerator is not None else "cpu"
         self._models = Models(self._store, self._device)
         self._requests: dict[str, list[EditRequest]] = {}
+        self._factored = Factored()
         self._prepared = lru_cache(maxsize=8)(self._prepare)
         self._runs: dict[str, RunSpec] = {}
         self._shared: dict[str, Mapping[str, Targets]] = {}
@@ -157,7 +158,7 @@ class Worker:
     def _search(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         assert unit.run is not None
         loaded = self._models.pristine(unit.model)
-        artifacts, _ = artifacts_for(self._store, loaded.lm, unit.run)
+        artifacts, _ = artifacts_for(self._store, loaded.lm, unit.run, self._factored)
         artifacts = replace(artifacts, targets=self._shared_targets(unit.run))
         method = make_editor(unit.run.editor, unit.run.hparams)
         rows = search_rows(loaded.lm, self._chosen(unit), unit.run, method, artifacts)
@@ -306,7 +307,7 @@ class Worker:
 
     def _prepare(self, run_id: str) -> tuple[Editor, Artifacts, Mapping[str, Any]]:
         run = self._runs[run_id]
-        artifacts, digests = artifacts_for(self._store, self._models.loaded(run.model).lm, run)
+        artifacts, digests = artifacts_for(self._store, self._models.loaded(run.model).lm, run, self._factored)
         return make_editor(run.editor, run.hparams), artifacts, digests
 
 

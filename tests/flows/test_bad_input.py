@@ -381,3 +381,12 @@ def test_an_unknown_family(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
     assert f"type 'mamba'; expected one of {sorted(FAMILIES)}" in refusal(write(tmp_path, model={"name": str(folder)}))
+
+
+def test_a_corpus_with_fewer_texts_than_asked_for(tmp_path: Path) -> None:
+    corpus = tmp_path / "few.txt"
+    corpus.write_text("\n".join(f"This is the text number {number} of a few." for number in range(40)))
+    given = {"path": str(corpus), "n_texts": 64}
+    with pytest.raises(SpecError, match=r"second_moment.path: .*holds 40 lines.*expected 64;.*n_texts to 40"):
+        plan_experiment(load_experiment(write(tmp_path, second_moment=given)))
+    plan_experiment(load_experiment(write(tmp_path, second_moment=given | {"n_texts": 40})))

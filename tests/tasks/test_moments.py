@@ -1,5 +1,7 @@
 """Second moments in shards: the same whatever the shards, after a kill, and when stopped nearly the same."""
 
+import json
+import math
 import pickle
 import signal
 import subprocess
@@ -14,9 +16,10 @@ from torch import Tensor
 
 from editing import load
 from editing.convergence import update_change
+from editing.errors import MomentError
 from editing.locate import read_keys
-from editing.moments import layers_that_fit
-from storage.artifacts import artifact_recipes, find_artifact
+from editing.moments import MomentAccumulator, accumulate_moments, layers_that_fit
+from storage.artifacts import artifact_recipes, drop_artifact, find_artifact
 from storage.errors import ArtifactMismatch
 from storage.store import Store
 from tasks.datasets import world_for
@@ -146,6 +149,56 @@ def test_a_stop_at_one_percent_is_within_one_percent_of_the_whole_corpus(tmp_pat
     assert used < of
     assert change <= 0.01
     assert away <= 0.01
+
+
+@pytest.mark.slow
+def test_a_layer_stops_by_itself(tmp_path: Path) -> None:
+    """What its second moment is must not depend on which other layers an experiment asks for."""
+    settings: dict[str, Any] = {"n_texts": 4096, "first_texts": 64, "shard_texts": 64, "stop_change": 0.26}
+    store, _, both = collected(tmp_path / "both", **settings)
+    (tmp_path / "one").mkdir()
+    planned = plan(tmp_path / "one", second_moment=settings, layers=[[1]])
+    other, (wanted,) = Store(planned.store), planned.moments
+    worker = Worker(planned.store)
+    while units := wanted.next_units(other):
+        worker.do(units[0])
+    assert wanted.layers == (1,) and torch.equal(moments(other, wanted)[1], both[1])
+    assert artifact_recipes(other, MOMENTS)[0] in artifact_recipes(store, MOMENTS)
+    cards = [json.loads(path.read_text()) for path in store.root.glob("artifacts/second_moments/*/moment.json")]
+    assert len({card["n_tokens"] for card in cards}) == 2, "the layers stopped after different texts"
+    assert not artifact_recipes(store, SUMS)
+
+
+def test_shards_dropped_by_another_job_are_collected_again(whole: dict[int, Tensor], tmp_path: Path) -> None:
+    store, wanted = job(tmp_path, n_texts=384, shard_texts=128)
+    worker = Worker(str(store.root))
+    for unit in wanted.next_units(store):
+        worker.do(unit)
+    for recipe in artifact_recipes(store, SUMS)[:3]:
+        drop_artifact(store, SUMS, recipe)
+    (merge,) = wanted.next_units(store)
+    assert worker.do(merge) == "done"
+    for layer in LAYERS:
+        assert relative(moments(store, wanted)[layer], whole[layer]) <= 1e-12
+
+
+def test_texts_without_tokens_add_nothing() -> None:
+    lm = load("factworld-tiny")
+    empty = accumulate_moments(lm, [], [1])
+    total = MomentAccumulator.of_state(1, empty.state(1))
+    full = accumulate_moments(lm, world_for("factworld-tiny").corpus(8), [1])
+    total.merge(MomentAccumulator.of_state(1, full.state(1)))
+    assert torch.equal(total.result()[1].matrix, full.result()[1].matrix)
+    with pytest.raises(MomentError, match="no tokens at all"):
+        MomentAccumulator.of_state(1, empty.state(1)).result()
+
+
+def test_equal_keys_do_not_hold_up_a_stop() -> None:
+    keys = torch.randn(3, 8, dtype=torch.float64)
+    before, after = torch.eye(8, dtype=torch.float64), torch.diag(torch.linspace(1, 2, 8, dtype=torch.float64))
+    expected = update_change(before, after, keys)
+    assert 0 < expected < math.inf
+    assert update_change(before, after, torch.cat([keys, keys[:1] * (1 + 1e-9)])) == expected
 
 
 def test_the_change_of_a_singular_moment_is_infinite() -> None:

@@ -9,13 +9,15 @@ import torch
 from editing.editor import make_editor
 from editing.families import FAMILIES
 from editing.hparams import resolve_hparams
-from storage.artifacts import artifact_recipes
+from storage.artifacts import artifact_recipes, drop_artifact
 from storage.catalog import query
+from storage.identity import digest_of
 from storage.store import Store
-from tasks.identity import RunSpec
+from tasks.identity import RunSpec, Unit
 from tasks.ledger import changes_of, segments
+from tasks.prepared import is_lost
 from tasks.shared import TARGETS, search_target_units, target_units, with_search_targets, with_shared_targets
-from tasks.stages import as_begun
+from tasks.stages import Plan, Session, as_begun
 from tasks.worker import Worker
 from tests.tasks.support import finish, plan, prepare
 
@@ -88,6 +90,49 @@ def test_only_what_is_the_same_is_shared(tmp_path: Path) -> None:
     runs = with_shared_targets(edited_runs(plan(tmp_path, **changes)))
     assert len(runs) == 3 and all(run.shared_targets is None for run in runs)
     assert target_units(runs) == []
+
+
+def test_what_is_gone_from_the_store_is_made_again(tmp_path: Path) -> None:
+    planned = plan(tmp_path, **GRID)
+    store, worker = Store(planned.store), Worker(planned.store)
+    prepare(planned, worker)
+    (unit,) = target_units(with_shared_targets(edited_runs(planned)))
+    worker.do(unit)
+    (contexts,) = (new for new in committed(store, planned) if new.kind == "contexts")
+    (moments,) = (new for new in committed(store, planned) if new.kind == "moments")
+    made = [unit, contexts, moments]
+    assert not any(is_lost(store, new) for new in made)
+    for kind in ("targets", "contexts", "second_moments"):
+        for recipe in artifact_recipes(store, kind)[:1]:
+            drop_artifact(store, kind, recipe)
+    assert all(is_lost(store, new) for new in made)
+    opened = Session(planned, store, None)  # type: ignore[arg-type]
+    opened.reopen(made)
+    for new in made[1:] + made[:1]:
+        assert worker.do(new) == "done" and not is_lost(store, new)
+
+
+def committed(store: Store, planned: Plan) -> list[Unit]:
+    """Return the units of preparation that are committed."""
+    contexts = [
+        Unit(
+            run_id="prepare",
+            unit_id=f"contexts-{digest_of(recipe)}",
+            kind="contexts",
+            model=model,
+            payload={"recipe": recipe},
+        )
+        for model, recipe in planned.contexts
+    ]
+    return [new for new in [*contexts, *planned.moments[0].units()] if store.is_committed(*new.key)]
+
+
+def test_runs_of_one_second_moment_hold_one_copy(tmp_path: Path) -> None:
+    planned = plan(tmp_path, **GRID)
+    worker = Worker(planned.store)
+    prepare(planned, worker)
+    held = [worker._prepared_for(run)[1].geometry[1] for run in edited_runs(planned)]
+    assert len(held) == 4 and all(geometry is held[0] for geometry in held)
 
 
 def test_memit_and_emmet_have_one_definition_and_rome_another() -> None:
