@@ -100,26 +100,30 @@ class MomentAccumulator:
         size = keys.shape[1]
         if layer not in self._sums:
             self._sums[layer] = torch.zeros(size, size, dtype=torch.float64, device=keys.device)
-        total, step = self._sums[layer], max(SMALLEST_BLOCK, -(-size // BLOCKS))
-        for start in range(0, size, step):
-            stop = min(start + step, size)
+        total = self._sums[layer]
+        for start, stop in _lower_blocks(size):
             total[start:stop, :stop] += keys[:, start:stop].T @ keys[:, :stop]
 
     def state(self, layer: int) -> dict[str, Tensor]:
-        """Return one layer's sum, float64 [d_in, d_in] of which the lower half counts, and the number of tokens.
+        """Return one layer's sum and the number of tokens; of the symmetric sum only the blocks up to the diagonal.
 
         Without tokens there is no sum.
         """
-        sums = {"sum": self._sums[layer]} if layer in self._sums else {}
-        return {**sums, "n_tokens": torch.tensor(self.n_tokens)}
+        total = self._sums.get(layer)
+        blocks = {} if total is None else {f"{a}": total[a:b, :b].contiguous() for a, b in _lower_blocks(len(total))}
+        return {**blocks, "n_tokens": torch.tensor(self.n_tokens)}
 
     @classmethod
     def of_state(cls, layer: int, state: Mapping[str, Tensor]) -> "MomentAccumulator":
         """Return an accumulator of one layer that goes on from what :meth:`state` gave."""
         made = cls([layer])
         made.n_tokens = int(state["n_tokens"])
-        if "sum" in state:
-            made._sums[layer] = state["sum"]
+        blocks = {int(name): block for name, block in state.items() if name != "n_tokens"}
+        if blocks:
+            size = max(block.shape[1] for block in blocks.values())
+            total = made._sums[layer] = blocks[0].new_zeros(size, size)
+            for start, block in blocks.items():
+                total[start : start + len(block), : block.shape[1]] = block
         return made
 
     def merge(self, other: "MomentAccumulator") -> None:
@@ -144,6 +148,12 @@ class MomentAccumulator:
             raise MomentError("second moments of no tokens at all; expected texts with at least one token")
         lower = {layer: self._sums[layer].tril() / self.n_tokens for layer in self.layers}
         return {layer: SecondMoment(half + half.tril(-1).T, self.n_tokens) for layer, half in lower.items()}
+
+
+def _lower_blocks(size: int) -> list[tuple[int, int]]:
+    """Return the first row and the one after the last of the blocks that a symmetric sum is kept in."""
+    step = max(SMALLEST_BLOCK, -(-size // BLOCKS))
+    return [(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def collect_moments(

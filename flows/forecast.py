@@ -7,6 +7,7 @@ from storage.catalog import query
 from storage.store import Store
 from tasks.catalog import ledger_floats
 from tasks.identity import RunSpec
+from tasks.jobs import MomentsJob
 from tasks.ledger import segments
 from tasks.models import edited_shape
 from tasks.stages import Plan, with_known_layers
@@ -46,6 +47,8 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
     traced = sum(len(trace.positions) for trace in plan.traces)
     notes.append(f"before editing: {searched} independent edits for the layer search, {traced} facts traced")
+    wanted = [job for job in plan.moments if len(job.units()) > 1 and (store is None or job.next_units(store))]
+    notes += [_moments_note(job) for job in wanted]
     notes += [
         f"hyper-network to train: {job.run_id}, {job.recipe['editor']}, {job.steps} steps of {job.recipe['edits']} edits"
         for job in plan.trainings
@@ -53,6 +56,15 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     if any(row["left over"] for row in rows):
         notes.append("only full batches are edited: the column `left over` counts facts that no batch takes")
     return rows, notes
+
+
+def _moments_note(job: MomentsJob) -> str:
+    n_shards = sum(map(len, job.waves))
+    most = 0.6 * 8 * edited_shape(job.model)[1] ** 2 * len(job.layers) * n_shards  # of a symmetric sum half, in blocks
+    return (
+        f"second moments: {n_shards} shards of {len(job.layers)} layers, up to {most / 2**30:.2f} GiB in the store until they "
+        "are merged (less with a larger second_moment.shard_texts)"
+    )
 
 
 def _ledger_bytes(run: RunSpec) -> float:

@@ -19,6 +19,7 @@ from editing.convergence import update_change
 from editing.errors import MomentError
 from editing.locate import read_keys
 from editing.moments import MomentAccumulator, accumulate_moments, layers_that_fit
+from flows.forecast import forecast
 from storage.artifacts import artifact_recipes, drop_artifact, find_artifact
 from storage.errors import ArtifactMismatch
 from storage.store import Store
@@ -26,7 +27,7 @@ from tasks.datasets import world_for
 from tasks.jobs import MomentsJob
 from tasks.moments import MOMENTS, SUMS, layer_recipe
 from tasks.worker import Worker
-from tests.tasks.support import plan
+from tests.tasks.support import plan, prepare
 
 LAYERS = (0, 1)
 
@@ -70,6 +71,14 @@ def test_three_shards_are_one(whole: dict[int, Tensor], tmp_path: Path) -> None:
         assert relative(found[layer], whole[layer]) <= 1e-12
     assert not artifact_recipes(store, SUMS), "shards are dropped when they are merged"
     assert wanted.next_units(store) == []
+
+
+def test_a_plan_says_what_the_shards_will_take(tmp_path: Path) -> None:
+    planned = plan(tmp_path, second_moment={"n_texts": 384, "shard_texts": 128})
+    notes = " ".join(forecast(planned)[1])
+    assert "second moments: 3 shards of 2 layers, up to 0.00 GiB" in notes
+    prepare(planned, Worker(planned.store))
+    assert "shards" not in " ".join(forecast(planned)[1])
 
 
 def test_killed_in_a_shard_and_resumed(whole: dict[int, Tensor], tmp_path: Path) -> None:
