@@ -40,7 +40,7 @@ def with_companions(store: Store, runs: Sequence[RunSpec], size: int) -> list[Ru
     settled = {run_id for group in groups for run_id in group}
     free: dict[str, list[str]] = {}
     for run in runs:
-        alike = what_is_alike(run)
+        alike = _what_is_alike(run)
         if alike is not None and run.run_id not in settled and not begun[run.run_id]:
             free.setdefault(alike, []).append(run.run_id)
     for ids in free.values():
@@ -57,7 +57,7 @@ def _can_go_on(store: Store, group: Sequence[RunSpec], begun: Mapping[str, Seque
     """
     if any(begun[run.run_id] and set(_begun_with(store, run)) != {run.run_id for run in group} for run in group):
         return False  # one of them has begun in another group
-    if len({what_is_alike(run) for run in group}) > 1:
+    if len({_what_is_alike(run) for run in group}) > 1:
         return False
     first = group[0]
     rounds = [_end(begun[run.run_id]) for run in group]
@@ -82,7 +82,7 @@ def _begun_with(store: Store, run: RunSpec) -> tuple[str, ...]:
     return tuple(json.loads(rows[0]["spec"]).get("in_step") or ()) if rows else ()
 
 
-def what_is_alike(run: RunSpec) -> str | None:
+def _what_is_alike(run: RunSpec) -> str | None:
     """Return a digest of what runs must have in common to go in step; None for runs that go alone."""
     family = FAMILIES[run.model.family]
     if run.mode != "sequential" or run.editor == "none" or not run.layers:

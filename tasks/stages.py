@@ -106,9 +106,10 @@ def session(plan: Plan) -> Iterator[Session]:
 
 def record_failure(store: Store, unit: Unit, message: str) -> None:
     """Write why a unit was given up; the unit itself stays undone, so the next run tries it again."""
-    number = sum(name.startswith(f"failed-{unit.unit_id}-") for name in store.commits(unit.run_id))
     info = CommitInfo(kind="failure", status="quarantined", message=message, spec={"unit": unit.unit_id})
-    store.commit(unit.run_id, f"failed-{unit.unit_id}-{number}", {}, info)
+    for run_id in (unit.run_id, *(other.run_id for other in unit.others)):
+        number = sum(name.startswith(f"failed-{unit.unit_id}-") for name in store.commits(run_id))
+        store.commit(run_id, f"failed-{unit.unit_id}-{number}", {}, info)
     _log.error("unit %s of %s is given up: %s", unit.unit_id, unit.run_id, message)
 
 
