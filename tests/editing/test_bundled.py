@@ -82,7 +82,7 @@ def grow(recipe: Recipe, name: str) -> LanguageModel:
     return LanguageModel(model, build_tokenizer(bos=recipe.bos), name=name)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_the_tiny_model_grows_again_with_its_site() -> None:
     name = "factworld-tiny"
     lm, requests = grow(RECIPES[name], name), world_of(name).requests()[:100]

@@ -33,7 +33,7 @@ def test_every_stage_leaves_its_rows(tiny_store: Path) -> None:
         "traced": 4,
         "runs": 5,
         "benchmark_points": 6,
-        "shared_targets": 1,
+        "shared_targets": 2,
     }
     summary = {row["editor"]: row for row in query(tiny_store, "SELECT * FROM run_summary").to_pylist()}
     assert set(summary) == {"none", "rome", "memit", "emmet", "ft_c"}
