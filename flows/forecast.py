@@ -7,6 +7,7 @@ from storage.catalog import query
 from storage.store import Store
 from tasks.catalog import ledger_floats
 from tasks.identity import RunSpec
+from tasks.in_step import with_companions
 from tasks.jobs import MomentsJob
 from tasks.ledger import segments
 from tasks.models import edited_shape
@@ -18,7 +19,8 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     store = Store(plan.store) if (Path(plan.store) / "store.json").exists() else None
     speed = _seconds_per_edit(plan.store) if store else {}
     rows, total = [], 0.0
-    for run in with_known_layers(plan, store) if store else plan.runs:
+    runs = with_known_layers(plan, store) if store else plan.runs
+    for run in runs:
         done = sum(((c.last_round or 0) - (c.first_round or 0)) for c in segments(store, run.run_id)) if store else 0
         left = (run.n_rounds - done) * run.batch_size
         seconds = speed.get((run.editor, run.batch_size), speed.get((run.editor, None)))
@@ -47,6 +49,8 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
     traced = sum(len(trace.positions) for trace in plan.traces)
     notes.append(f"before editing: {searched} independent edits for the layer search, {traced} facts traced")
+    groups = sorted({run.in_step for run in with_companions(store, runs, plan.chains_in_step) if run.in_step})
+    notes += [f"in step, their targets searched for together: {', '.join(group)}" for group in groups]
     wanted = [job for job in plan.moments if len(job.units()) > 1 and (store is None or job.next_units(store))]
     notes += [_moments_note(job) for job in wanted]
     notes += [

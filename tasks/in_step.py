@@ -19,19 +19,21 @@ from tasks.identity import RunSpec
 from tasks.ledger import segments
 
 
-def with_companions(store: Store, runs: Sequence[RunSpec], size: int) -> list[RunSpec]:
+def with_companions(store: Store | None, runs: Sequence[RunSpec], size: int) -> list[RunSpec]:
     """Return the runs, each with the ids of those (at most ``size``) with which it goes in step.
 
     Runs that have begun go on with those of their first commits if all of these are here and stand at the same round;
     else alone.
     """
     by_id = {run.run_id: run for run in runs}
-    begun = {run.run_id: segments(store, run.run_id) for run in runs if run.editor != "none"}
+    edited = [run for run in runs if run.editor != "none"]
+    begun = {run.run_id: segments(store, run.run_id) if store else [] for run in edited}
     groups: list[tuple[str, ...]] = []
-    for group in {_begun_with(store, run): None for run in runs if begun.get(run.run_id)}:
+    for group in {_begun_with(store, run): None for run in edited if store and begun[run.run_id]}:
         taken = any(set(group) & set(other) for other in groups)
         if (
             group
+            and store
             and not taken
             and set(group) <= by_id.keys()
             and _can_go_on(store, [by_id[run_id] for run_id in group], begun)

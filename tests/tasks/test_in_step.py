@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.forecast import forecast
 from storage.catalog import query
 from storage.store import Store
 from tasks.chain import ready_units, segment_unit
@@ -55,6 +56,13 @@ def drive(store: Store, worker: Worker, runs: list[RunSpec]) -> list[Unit]:
         assert worker.do(units[0]) == "done"
         done.append(units[0])
     return done
+
+
+def test_a_plan_says_which_runs_go_in_step(tmp_path: Path) -> None:
+    planned = plan(tmp_path, **GRID, compute={"chains_in_step": 3})
+    first = [run.run_id for run in edited_runs(planned)][:3]
+    assert f"in step, their targets searched for together: {', '.join(first)}" in forecast(planned)[1]
+    assert not any("in step" in note for note in forecast(plan(tmp_path, **GRID))[1])
 
 
 def test_runs_in_step_write_what_they_would_write_alone(tmp_path: Path) -> None:
