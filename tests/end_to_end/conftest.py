@@ -7,11 +7,13 @@ import pytest
 from tests.end_to_end.support import EXPERIMENT, palimpsest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep these tests in one process: they share a finished run, and each uses the whole machine."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("end_to_end"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep these tests in one process: they share a finished run, and each uses the whole machine.
+
+    Here, because xdist reads the marks before any conftest can modify the collected items.
+    """
+    if Path(__file__).parent in item.path.parents:
+        item.add_marker(pytest.mark.xdist_group("end_to_end"))
 
 
 @pytest.fixture(scope="session")
