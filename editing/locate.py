@@ -181,7 +181,7 @@ class LocatingEditor(BaseEditor):
         """Return where the state is read that a target replaces."""
         raise NotImplementedError  # a subclass's duty
 
-    def target_definition(self, family: Family) -> dict[str, Any]:
+    def target_definition(self, family: Family) -> dict[str, Any] | None:
         return {"site": self.site(family), **asdict(self.target_hparams)}
 
     def targets(

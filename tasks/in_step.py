@@ -93,6 +93,8 @@ def _what_is_alike(run: RunSpec) -> str | None:
     if not isinstance(method, LocatingEditor):
         return None
     definition = method.target_definition(family)
+    if definition is None:
+        return None
     if definition["site"] == "value" and family.normed_value:
         return None  # the search runs the edited weight itself
     return digest_of(

@@ -165,37 +165,33 @@ def test_a_run_that_went_on_without_its_companion_does_not_stop_it(tmp_path: Pat
     assert whole(Store(str(tmp_path / "store")), runs, 10)
 
 
-@pytest.mark.parametrize("changes", [sample(2, 8), sample(2, 12), sample(2, 6) | {"commit_every": 1}])
-def test_killed_between_commits_and_gone_on_with_otherwise(changes: dict[str, Any], tmp_path: Path) -> None:
-    planned = plan(tmp_path, **sample(2, 6))
+def killed(tmp_path: Path, size: int, changes: dict[str, Any], *, after: int) -> Store:
+    """Run an experiment until it is killed between two commits; return the store."""
+    planned = plan(tmp_path, **changes)
     store, worker = Store(planned.store), Worker(planned.store)
     prepare(planned, worker)
-    worker._store.commit = KilledAfter(3, worker._store.commit)  # type: ignore[method-assign]
+    worker._store.commit = KilledAfter(after, worker._store.commit)  # type: ignore[method-assign]
     with pytest.raises(Killed):
-        drive(store, worker, with_companions(store, edited_runs(planned), 2))
+        drive(store, worker, with_companions(store, edited_runs(planned), size))
+    return store
+
+
+@pytest.mark.parametrize("changes", [sample(2, 8), sample(2, 12), sample(2, 6) | {"commit_every": 1}])
+def test_killed_between_commits_and_gone_on_with_otherwise(changes: dict[str, Any], tmp_path: Path) -> None:
+    store = killed(tmp_path, 2, sample(2, 6), after=3)
     runs = session(tmp_path, 2, changes)
     assert whole(store, runs, changes["facts"]["size"])
 
 
 def test_a_companion_that_went_on_alone_after_a_kill_keeps_its_ledger(tmp_path: Path) -> None:
-    planned = plan(tmp_path, **sample(2, 6))
-    store, worker = Store(planned.store), Worker(planned.store)
-    prepare(planned, worker)
-    worker._store.commit = KilledAfter(1, worker._store.commit)  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        drive(store, worker, with_companions(store, edited_runs(planned), 2))
+    store = killed(tmp_path, 2, sample(2, 6), after=1)
     session(tmp_path, 2, sample(2, 6), left_out=(0,))
     runs = session(tmp_path, 2, sample(2, 8))
     assert whole(store, runs, 8)
 
 
 def test_runs_that_began_in_different_groups_go_alone(tmp_path: Path) -> None:
-    planned = plan(tmp_path, **sample(3, 6))
-    store, worker = Store(planned.store), Worker(planned.store)
-    prepare(planned, worker)
-    worker._store.commit = KilledAfter(1, worker._store.commit)  # type: ignore[method-assign]
-    with pytest.raises(Killed):  # the second run has begun in a group of three
-        drive(store, worker, with_companions(store, edited_runs(planned), 3))
+    store = killed(tmp_path, 3, sample(3, 6), after=1)  # the second run has begun in a group of three
     session(tmp_path, 3, sample(3, 6), left_out=(1,))
     runs = session(tmp_path, 3, sample(3, 8))
     assert [len(run.in_step) for run in runs] == [2, 0, 2] and whole(store, runs, 8)
