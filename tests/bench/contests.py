@@ -197,8 +197,8 @@ def keys(lm: LanguageModel, layers: Sequence[int], *, target: float) -> Contest:
 
 def moments(lm: LanguageModel, *, target: float, layers: Sequence[int] | None = None) -> Contest:
     """Second moments of all layers: the plain version takes one text after another, once per layer."""
-    sequences, layers = corpus(lm, 48), layers or range(lm.n_layers)
-    few = sequences[:4]
+    sequences, layers = corpus(lm, 16, length=256), layers or range(lm.n_layers)
+    few = sequences[:2]
 
     def slow() -> Tensor:
         return torch.stack([plain.plain_moment(lm, few, layer) for layer in layers])

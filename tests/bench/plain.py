@@ -54,6 +54,8 @@ def plain_target(
         moved[index, lookups] += delta
         return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
+    spots = [(row, len(p.ids) - 1 + k, token) for row, p in enumerate(prompts[:-1]) for k, token in enumerate(target)]
+    at = tuple(torch.tensor(spots, device=lm.input_device).T)
     optimizer = torch.optim.Adam([delta], lr=hparams.lr)
     before: Tensor | None = None
     losses: list[float] = []
@@ -65,12 +67,7 @@ def plain_target(
             handle.remove()
         logits = lm.logits(states)
         logprobs = (lm.logits(states) if logits_twice else logits).log_softmax(-1)
-        nll = torch.stack(
-            [
-                -torch.stack([logprobs[row, len(p.ids) - 1 + k, token] for k, token in enumerate(target)]).mean()
-                for row, p in enumerate(prompts[:-1])
-            ]
-        ).mean()
+        nll = -logprobs[at].mean()
         now = logits[-1, lookups[-1]].log_softmax(-1)
         before = now.detach() if before is None else before
         kl = (now.exp() * (now - before)).sum()
@@ -191,12 +188,11 @@ def plain_scores(lm: LanguageModel, prompts: Sequence[str], answers: Sequence[Se
 
 @torch.no_grad()
 def plain_continuations(lm: LanguageModel, prompts: Sequence[str], n_tokens: int) -> list[tuple[int, ...]]:
-    """Return the ``n_tokens`` likeliest next tokens, one after another, of each prompt: the whole text again for each."""
-    out = []
-    for ids in lm.format.prompts(prompts):
-        grown = list(ids)
-        for _ in range(n_tokens):
-            logits = lm.model(input_ids=torch.tensor([grown], device=lm.input_device)).logits
-            grown.append(int(logits[0, -1].argmax()))
-        out.append(tuple(grown[len(ids) :]))
-    return out
+    """Return the ``n_tokens`` likeliest next tokens, one after another, of each prompt: the whole texts again for each."""
+    texts = [list(ids) for ids in lm.format.prompts(prompts)]
+    for _ in range(n_tokens):
+        rows = pad_rows(texts)
+        logits = lm.model(input_ids=rows.ids.to(lm.input_device), attention_mask=rows.mask.to(lm.input_device)).logits
+        for row, text in enumerate(texts):
+            text.append(int(logits[row, len(text) - 1].argmax()))
+    return [tuple(text[-n_tokens:]) for text in texts]

@@ -27,7 +27,8 @@ def test_behind_a_sliding_window(family: str) -> None:
     narrow, wide = random_lm(family, std=0.2, sliding_window=5), random_lm(family, std=0.2)
     heads = narrow.format.prompts(PROMPTS)
     found = generate(narrow, heads, 6)
-    assert found == plain_continuations(narrow, PROMPTS, 6)
+    # Each alone: Hugging Face's own masks give NaN where the padding is longer than the window.
+    assert found == [plain_continuations(narrow, [prompt], 6)[0] for prompt in PROMPTS]
     assert found != generate(wide, heads, 6), "it matters"
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from editing.lm import KEPT_PREFIX, Site
 from editing.packing import common_front, pack, shared_prefix, side_by_side
+from editing.passes import live_columns
 from editing.tokens import pad_rows
 from tests.bench.plain import plain_scores
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
@@ -66,6 +67,25 @@ def test_groups_stand_behind_what_their_sequences_begin_with_alike(limits: tuple
             assert packed.sees[row, own].nonzero()[:, 0].tolist() == sorted(path[: place + 1])
             assert packed.positions[row, own] == place
     assert not packed.sees[:, :-1, -1].any(), "nothing sees the padding"
+
+
+@pytest.mark.parametrize("n_live", [0, 2, None])
+def test_columns_are_kept_or_run_again_and_the_rest_is_padding(n_live: int | None) -> None:
+    """With all of a row's columns live, as where the subject begins the prompt, none is kept."""
+    groups = [random_sequences(3, seed) for seed in range(4)]
+    packed = side_by_side(groups, common_front(groups, (0, 0, 0)))
+    padding = packed.ids.shape[1] - 1
+    used: list[set[int]] = [set() for _ in groups]
+    for _, row, path in packed.columns:
+        used[row].update(path)
+    live = [sorted(columns)[:n_live] for columns in used]
+    found = live_columns(packed, live)
+    assert found.kept.dtype == found.again.dtype == torch.long and len(found.kept) == len(found.again) == len(groups)
+    for row, columns in enumerate(used):
+        kept, again = found.kept[row].tolist(), found.again[row].tolist()
+        assert [column for column in again if column != padding] == live[row]
+        assert sorted(kept + again) == sorted(columns) + [padding] * (len(kept + again) - len(columns))
+    assert n_live is not None or found.kept.shape == (len(groups), 0)
 
 
 def test_a_common_beginning_leaves_a_token_of_each() -> None:

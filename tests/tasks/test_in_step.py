@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from editing.editors.emmet import Emmet
 from flows.forecast import forecast
 from storage.catalog import query
 from storage.store import Store
@@ -229,3 +230,11 @@ def test_only_runs_of_one_search_go_in_step(tmp_path: Path) -> None:
     independent = plan(tmp_path, **changes | {"mode": "independent"})
     runs = with_companions(Store(planned.store), edited_runs(independent), 8)
     assert not any(run.in_step for run in runs)
+
+
+def test_editors_that_share_their_search_with_nobody_go_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(tmp_path, **GRID)
+    monkeypatch.setattr(Emmet, "target_definition", lambda self, family: None)
+    runs = with_companions(Store(planned.store), edited_runs(planned), 8)
+    assert [len(run.in_step) for run in runs if run.editor == "memit"] == [2, 2]
+    assert [len(run.in_step) for run in runs if run.editor == "emmet"] == [0, 0]
