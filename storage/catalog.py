@@ -23,6 +23,7 @@ ORDER = (
     "batch_size_summary",
     "layer_summary",
     "trace_summary",
+    "moment_curve",
     "training_curve",
     "joint_edits",
     "key_asymmetry",

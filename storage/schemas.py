@@ -6,7 +6,7 @@ Rounds count from 0.  ``scored_at`` is the last round applied when something was
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _STAMP = [pa.field("unit_id", pa.string(), nullable=False), pa.field("attempt", pa.string(), nullable=False)]
 
@@ -182,6 +182,16 @@ SCHEMAS: dict[str, pa.Schema] = {
         locality_success=_float,
         mean_residual=_float,
         mean_ridge=_float,
+    ),
+    "second_moments": _schema(
+        model=_text,
+        model_digest=_text,
+        recipe=_text,
+        layer=_int,
+        n_texts=_int,
+        n_tokens=_int,
+        change=_float,
+        digest=_text,
     ),
     "logits": _schema(round=_int, edits_so_far=_int, prompt=_text, ids=_ints, logits=_floats),
     "timings": _schema(stage=_text, seconds=_float, n_items=_int, device=_text),

@@ -116,6 +116,33 @@ def trace_figure(rows: Rows) -> Figure:
     return figure
 
 
+def moment_figure(rows: Rows) -> Figure:
+    """How far updates moved at each doubling of the tokens behind a second moment, a line per layer; a ring where it ended."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    layers = sorted({row["layer"] for row in rows})
+    for recipe in sorted({row["recipe"] for row in rows}):
+        mine = sorted((row for row in rows if row["recipe"] == recipe), key=lambda row: row["n_tokens"])
+        colour = _COLOURS[layers.index(mine[0]["layer"]) % len(_COLOURS)]
+        axis.plot([row["n_tokens"] for row in mine], [row["change"] for row in mine], color=colour, marker=".")
+        ends = [row for row in mine if row["is_last"]]
+        axis.plot(
+            [row["n_tokens"] for row in ends],
+            [row["change"] for row in ends],
+            color=colour,
+            marker="o",
+            fillstyle="none",
+            linestyle="",
+            label=f"layer {mine[0]['layer']}",
+        )
+    axis.set(title="change of updates since half the tokens", xlabel="tokens read", xscale="log")
+    if any(row["change"] > 0 for row in rows):
+        axis.set_yscale("log")
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def batch_size_figure(rows: Rows) -> Figure:
     """Scores at the end of the run against batch size, one line per editor."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
@@ -186,6 +213,7 @@ FIGURES: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
     "batch size": ("batch_size_summary", batch_size_figure),
     "layers": ("layer_summary", layer_figure),
     "tracing": ("trace_summary", trace_figure),
+    "second moments": ("moment_curve", moment_figure),
     "hyper-network training": ("training_curve", training_figure),
     "joint edits": ("joint_edits", joint_figure),
 }

@@ -16,6 +16,7 @@ from editing.locate import read_keys
 from editing.memory import free_bytes
 from editing.moments import MomentAccumulator, SecondMoment, accumulate_moments, layers_that_fit
 from storage.artifacts import Artifact, artifact_recipes, drop_artifact, find_artifact, has_artifact, put_artifact
+from storage.identity import digest_of
 from storage.store import Store
 from tasks.datasets import read_facts
 from tasks.errors import InputError
@@ -28,13 +29,13 @@ MEMORY_SHARE = 0.5
 
 
 class Merged(NamedTuple):
-    """What a merge found: the artifacts' digests if it was the last, and how far the updates still move."""
+    """What a merge has done."""
 
     digests: dict[int, str]
-    """Of each layer; empty when more texts are wanted."""
-    n_tokens: int
-    change: dict[int, float]
-    """Of each layer's updates since the merge before, where a stop was asked for."""
+    """Of each layer's artifact; empty when more texts are wanted."""
+    rows: list[dict[str, Any]]
+    """Of the table ``second_moments``: how much each layer has read, how far its updates still move, and the digest of its
+    artifact if that was enough."""
 
 
 def collect_shard(
@@ -97,22 +98,22 @@ def merge_shards(
     missing = [layer for layer in layers if not has_artifact(store, MOMENTS, layer_recipe(recipe, layer))]
     for shard in shards:  # one that nobody shares, or that was dropped with another job's
         collect_shard(store, lm, recipe, missing, shard, files)
-    change: dict[int, float] = {}
-    n_tokens = 0
+    rows = []
     for layer in missing:
         before, moment = _two_last(store, recipe, layer, waves)
-        n_tokens = moment.n_tokens
+        change, artifact = None, None
         if stop and before is not None:
             keys = _probe_keys(store, lm, stop, layer)
             old, new = before.matrix.to(keys.device), moment.matrix.to(keys.device)
-            change[layer] = update_change(old, new, keys, jitter=recipe["jitter"])
-        if last or (stop and change.get(layer, math.inf) <= stop["change"]):
-            put_moment(store, recipe, layer, moment, change=change.get(layer))
+            change = update_change(old, new, keys, jitter=recipe["jitter"])
+        if last or (stop and change is not None and change <= stop["change"]):
+            artifact = put_moment(store, recipe, layer, moment, change=change)
             for shard in shards:
                 drop_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
+        rows.append(_row(recipe, layer, moment, shards[-1][1], artifact, change))
     if not all(has_artifact(store, MOMENTS, layer_recipe(recipe, layer)) for layer in layers):
-        return Merged({}, n_tokens, change)
-    return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, n_tokens, change)
+        return Merged({}, rows)
+    return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, rows)
 
 
 def read_published(
@@ -124,14 +125,13 @@ def read_published(
         InputError: A file has changed since the experiment was planned.
         MomentError: A file is none, or of another shape.
     """
-    found = {}
+    rows = []
     for layer in layers:
         if find_artifact(store, MOMENTS, layer_recipe(recipe, layer)) is None:
             path = unchanged(recipe["texts"]["files"][str(layer)], files)
-            found[layer] = SecondMoment.read_npz(path, d_in=lm.weight(layer).shape[1])
-            put_moment(store, recipe, layer, found[layer])
-    digests = {layer: _stored(store, recipe, layer).digest for layer in layers}
-    return Merged(digests, max((moment.n_tokens for moment in found.values()), default=0), {})
+            moment = SecondMoment.read_npz(path, d_in=lm.weight(layer).shape[1])
+            rows.append(_row(recipe, layer, moment, None, put_moment(store, recipe, layer, moment), None))
+    return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, rows)
 
 
 def put_moment(
@@ -144,6 +144,24 @@ def put_moment(
         "moment.json": json.dumps(card).encode(),
     }
     return put_artifact(store, MOMENTS, layer_recipe(recipe, layer), content)
+
+
+def _row(
+    recipe: Recipe,
+    layer: int,
+    moment: SecondMoment,
+    n_texts: int | None,
+    artifact: Artifact | None,
+    change: float | None,
+) -> dict[str, Any]:
+    return {
+        "recipe": digest_of(layer_recipe(recipe, layer)),
+        "layer": layer,
+        "n_texts": n_texts,
+        "n_tokens": moment.n_tokens,
+        "change": change if change is not None and math.isfinite(change) else None,
+        "digest": artifact.digest if artifact else None,
+    }
 
 
 def layer_recipe(recipe: Recipe, layer: int) -> Recipe:

@@ -29,6 +29,9 @@ SUMMARY_COLUMNS = (
     "collapsed_at",
 )
 
+MOMENTS = """SELECT model, layer, n_texts AS texts, n_tokens AS tokens, change, digest
+FROM second_moments WHERE digest IS NOT NULL ORDER BY ALL"""
+
 
 def write_report(store: Path, run_ids: Sequence[str] | None = None, *, title: str = "report") -> Path:
     """Write ``<store>/report.html`` (or ``report-<title>.html``) and return its path; no network is needed to open it.
@@ -38,8 +41,8 @@ def write_report(store: Path, run_ids: Sequence[str] | None = None, *, title: st
     """
     runs_sql = "SELECT run_id, model, model_digest, dtype, facts_run_id, hparams, versions, device_kind FROM runs"
     views = ["run_summary", *(view for view, _ in FIGURES.values())]
-    statements = [_select(view, run_ids) for view in views] + [runs_sql + _only(run_ids) + " ORDER BY run_id"]
-    summary, *shown, runs = (table.to_pylist() for table in query_many(store, statements))
+    statements = [_select(view, run_ids) for view in views] + [runs_sql + _only(run_ids) + " ORDER BY run_id", MOMENTS]
+    summary, *shown, runs, moments = (table.to_pylist() for table in query_many(store, statements))
     sections = [
         {"name": name, "view": view, "image": _png(draw(rows))}
         for (name, (view, draw)), rows in zip(FIGURES.items(), shown, strict=True)
@@ -50,7 +53,7 @@ def write_report(store: Path, run_ids: Sequence[str] | None = None, *, title: st
     )
     environment.filters["cell"] = format_cell
     page = environment.get_template("report.html.jinja").render(
-        title=title, columns=SUMMARY_COLUMNS, summary=summary, sections=sections, runs=runs
+        title=title, columns=SUMMARY_COLUMNS, summary=summary, sections=sections, runs=runs, moments=moments
     )
     path = store / ("report.html" if title == "report" else f"report-{title}.html")
     path.write_text(page, encoding="utf-8")
@@ -69,7 +72,13 @@ def format_cell(value: Any) -> str:
 
 
 def _select(view: str, run_ids: Sequence[str] | None) -> str:
-    grouped = ("batch_size_summary", "layer_summary", "trace_summary", "training_curve")  # not about single runs
+    grouped = (
+        "batch_size_summary",
+        "layer_summary",
+        "trace_summary",
+        "moment_curve",
+        "training_curve",
+    )  # not about single runs
     return f"SELECT * FROM {view}" + ("" if view in grouped else _only(run_ids))
 
 

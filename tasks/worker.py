@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
-from math import isfinite
 from typing import Any
 
 import torch
@@ -112,11 +111,10 @@ class Worker:
         else:
             waves = [[(int(a), int(b)) for a, b in wave] for wave in given["waves"]]
             found = merge_shards(self._store, lm, recipe, layers, waves, last=given["last"], files=files)
-        spec = {"recipe": recipe, "n_tokens": found.n_tokens} | {
-            name: {str(layer): value for layer, value in of_layers.items()}
-            for name, of_layers in (("digests", found.digests), ("change", _finite(found.change)))
-        }
-        return {}, CommitInfo(kind="moments", digest=digest_of(spec["digests"]), spec=spec)
+        digests = {str(layer): digest for layer, digest in found.digests.items()}
+        model = {"model": unit.model.name, "model_digest": unit.model.digest}
+        info = CommitInfo(kind="moments", digest=digest_of(digests), spec={"recipe": recipe, "digests": digests})
+        return {"second_moments": [model | row for row in found.rows]}, info
 
     def _train(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         first, last = int(unit.payload["first_round"]), int(unit.payload["last_round"])
@@ -322,8 +320,3 @@ def _run_of(unit: Unit) -> RunSpec:
 
 def _public(payload: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({key: value for key, value in payload.items() if key != "positions"}))
-
-
-def _finite(change: Mapping[int, float]) -> dict[int, float | None]:
-    """Return changes as JSON has them: None in the place of infinity."""
-    return {layer: value if isfinite(value) else None for layer, value in change.items()}

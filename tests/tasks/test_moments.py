@@ -21,11 +21,13 @@ from editing.locate import read_keys
 from editing.moments import MomentAccumulator, accumulate_moments, layers_that_fit
 from flows.forecast import forecast
 from storage.artifacts import artifact_recipes, drop_artifact, find_artifact
+from storage.catalog import query
 from storage.errors import ArtifactMismatch
 from storage.store import Store
 from tasks.datasets import world_for
 from tasks.jobs import MomentsJob
 from tasks.moments import MOMENTS, SUMS, layer_recipe
+from tasks.report import write_report
 from tasks.worker import Worker
 from tests.tasks.support import plan, prepare
 
@@ -119,18 +121,17 @@ def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
 
 def stopped(folder: Path, *, change: float, n_texts: int, first_texts: int) -> tuple[float, float, int, int]:
     """Return the change that a stop reported, how far its updates are from the whole corpus's, and the tokens of both."""
-    store, wanted, short = collected(
+    store, _, short = collected(
         folder / "short", n_texts=n_texts, first_texts=first_texts, shard_texts=4096, stop_change=change
     )
-    whole_store, whole_job, long = collected(folder / "long", n_texts=n_texts, shard_texts=64 * 2500)
-    commits = [store.read_commit(*wanted.merge(wave).key) for wave in range(len(wanted.waves))]
-    last = [commit for commit in commits if commit is not None][-1].spec
-    commit = whole_store.read_commit(*whole_job.merge(0).key)
-    assert last is not None and commit is not None and commit.spec is not None
+    whole_store, _, long = collected(folder / "long", n_texts=n_texts, shard_texts=64 * 2500)
+    last = query(store.root, "SELECT change, n_tokens FROM moment_curve WHERE is_last").to_pylist()
+    (read,) = query(whole_store.root, "SELECT DISTINCT n_tokens FROM second_moments").to_pylist()
+    assert len(last) == len(LAYERS)
     lm, facts = load("factworld-tiny"), world_for("factworld-tiny").requests()
     keys = read_keys(lm, facts[:40], ("",), LAYERS, "flat")
     away = max(update_change(short[layer], long[layer], keys[layer].bare) for layer in LAYERS)
-    return max(last["change"].values()), away, last["n_tokens"], commit.spec["n_tokens"]
+    return max(row["change"] for row in last), away, max(row["n_tokens"] for row in last), read["n_tokens"]
 
 
 @pytest.mark.slow
@@ -171,6 +172,21 @@ def test_a_layer_stops_by_itself(tmp_path: Path) -> None:
     worker = Worker(planned.store)
     while units := wanted.next_units(other):
         worker.do(units[0])
+    sql = "SELECT layer, n_texts, n_tokens, change, is_last FROM moment_curve ORDER BY ALL"
+    waves = query(store.root, sql).to_pylist()
+    assert [row for row in waves if row["layer"] == 1] == query(other.root, sql).to_pylist()
+    for layer in LAYERS:
+        mine = [row for row in waves if row["layer"] == layer]
+        assert [row["n_texts"] for row in mine] == [64 * 2**wave for wave in range(1, len(mine) + 1)]
+        assert (
+            [row["is_last"] for row in mine]
+            == [row["change"] <= 0.26 for row in mine]
+            == [*[False] * (len(mine) - 1), True]
+        )
+    page = write_report(store.root).read_text()
+    assert 'alt="second moments"' in page and all(
+        f"<td>{row['n_tokens']}</td>" in page for row in waves if row["is_last"]
+    )
     assert wanted.layers == (1,) and torch.equal(moments(other, wanted)[1], both[1])
     assert artifact_recipes(other, MOMENTS)[0] in artifact_recipes(store, MOMENTS)
     cards = [json.loads(path.read_text()) for path in store.root.glob("artifacts/second_moments/*/moment.json")]
