@@ -9,8 +9,14 @@ from torch import Tensor, nn
 
 from editing.fact_rows import FactRows
 from editing.lm import LanguageModel
-from editing.packing import common_front, side_by_side
-from editing.passes import UpperPass, hooked, live_columns
+from editing.packing import Front, Ids, common_front, side_by_side
+from editing.passes import Prefix, UpperPass, hooked, live_columns
+
+WIDE = 512
+"""Columns of a row, from which on a fact's sequences stand in rows of their own: every column of a row looks at every
+other, and most of these looks are masked."""
+Places = Sequence[tuple[int, int]]
+"""Rows and columns."""
 
 
 class Chains(NamedTuple):
@@ -46,46 +52,56 @@ class Chains(NamedTuple):
 
 @dataclass(frozen=True)
 class FactPass:
-    """Some of a batch's facts, of similar length: one row each in the passes of the blocks above the edited layer.
+    """Some of a batch's facts in the passes of the blocks above the edited layer: a row each, or a row per sequence.
 
     Attributes:
-        facts: int64 [row], numbers in the batch.
-        upper: The pass; its columns are of each of a fact's sequences those from the lookup token on.
-        lookups: Of each row, the column of each sequence's lookup token, the KL prompt's last.
-        predicted: Of each row, the columns in which the target's tokens are predicted, context by context.
+        facts: int64 [fact], numbers in the batch.
+        upper: The pass; its columns are of each sequence those from the lookup token on.
+        lookups: Of each fact, where each sequence's lookup token stands, the bare prompt's first and the KL prompt's last.
+        predicted: Of each fact, where the target's tokens are predicted, context by context.
     """
 
     facts: Tensor
     upper: UpperPass
-    lookups: tuple[tuple[int, ...], ...]
-    predicted: tuple[tuple[int, ...], ...]
+    lookups: tuple[Places, ...]
+    predicted: tuple[Places, ...]
+
+    @property
+    def initial(self) -> Tensor:
+        """The states [fact, d] at the bare prompts' lookup tokens."""
+        return self.upper.hidden[_flat([places[:1] for places in self.lookups], self.upper.hidden.device)]
 
     def above(self, n_blocks: int) -> "FactPass":
         """Return the same rows ``n_blocks`` blocks further up."""
         return replace(self, upper=self.upper.above(n_blocks)) if n_blocks else self
 
-    def select(self, rows: Tensor) -> "FactPass":
-        chosen = rows.tolist()
+    def select(self, facts: Tensor) -> "FactPass":
+        chosen = facts.tolist()
+        rows = sorted({row for i in chosen for row, _ in self.lookups[i]})
+        number = {row: new for new, row in enumerate(rows)}
+
+        def moved(places: Places) -> Places:
+            return [(number[row], column) for row, column in places]
+
         return FactPass(
-            self.facts[rows],
-            self.upper.select(rows),
-            tuple(self.lookups[row] for row in chosen),
-            tuple(self.predicted[row] for row in chosen),
+            self.facts[facts],
+            self.upper.select(torch.tensor(rows, device=facts.device)),
+            tuple(moved(self.lookups[i]) for i in chosen),
+            tuple(moved(self.predicted[i]) for i in chosen),
         )
 
     def states(self, delta: Tensor, module: nn.Module | None) -> Tensor:
-        """Return the final states [n, d], with ``delta`` [row, d] added at the lookup tokens.
+        """Return the final states [n, d], with ``delta`` [fact, d] added at the lookup tokens.
 
-        Row by row where the target's tokens are predicted, then each row's at the KL prompt's lookup token.
+        Fact by fact where the target's tokens are predicted, then each fact's at the KL prompt's lookup token.
         """
         device = delta.device
-        shifted = _places(self.lookups, device)
-        predicted = _places(self.predicted, device)
-        kl = _places([mine[-1:] for mine in self.lookups], device)
-        read = (torch.cat([predicted[0], kl[0]]), torch.cat([predicted[1], kl[1]]))
+        shifted = _flat(self.lookups, device)
+        owner = torch.tensor([i for i, places in enumerate(self.lookups) for _ in places], device=device)
+        read = _flat([*self.predicted, *(places[-1:] for places in self.lookups)], device)
 
         def moved(state: Tensor) -> Tensor:
-            return state.index_put(shifted, delta[shifted[0]].to(state.dtype), accumulate=True)
+            return state.index_put(shifted, delta[owner].to(state.dtype), accumulate=True)
 
         if module is None:
             return self.upper(moved(self.upper.hidden), read)
@@ -93,42 +109,95 @@ class FactPass:
             return self.upper(self.upper.hidden, read)
 
 
-def _places(columns: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return rows and columns, each int64 [n], of the columns listed for each row."""
-    rows = [row for row, mine in enumerate(columns) for _ in mine]
-    flat = [column for mine in columns for column in mine]
-    return torch.tensor(rows, device=device), torch.tensor(flat, device=device)
+def _flat(places: Sequence[Places], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return rows and columns, each int64 [n], of all places."""
+    rows, columns = torch.tensor([place for mine in places for place in mine], device=device).T
+    return rows, columns
 
 
 def fact_passes(lm: LanguageModel, facts: Sequence[FactRows], chains: Chains, first_block: int) -> list[FactPass]:
-    """Return the facts in parts of similar length, ready for the blocks from ``first_block`` on."""
-    # Contexts stand in front of every fact's prompt; their keys and values are computed once per chain.
-    limits = [min(at) for at in zip(*(fact.lookups for fact in facts), strict=True)]
-    front = common_front([fact.ids for fact in facts], limits)
-    prefixes = {} if front.head is None else {i: lm.prefix(front.head) for i, _ in chains.each(range(len(facts)))}
+    """Return the facts in parts of similar length, ready for the blocks from ``first_block`` on.
+
+    No pass has more than ``tokens_per_forward`` tokens, unless one row alone has.
+    """
+    narrow = [i for i, fact in enumerate(facts) if sum(map(len, fact.ids)) <= WIDE]
     parts = []
-    for group in lm.groups([fact.n_live for fact in facts]):
-        group = sorted(group, key=lambda i: chains.owners[i])
-        mine = [facts[i] for i in group]
-        packed = side_by_side([fact.ids for fact in mine], front)
-        paths: list[list[tuple[int, ...]]] = [[] for _ in mine]
-        for _, row, path in packed.columns:
-            paths[row].append(path)
-        live = live_columns(
-            packed,
-            [
-                [column for path, at in zip(rows, fact.lookups, strict=True) for column in path[at:]]
-                for rows, fact in zip(paths, mine, strict=True)
-            ],
-        )
-        uppers, start = [], 0
-        for chain, own in chains.each(group):
-            rows, start = slice(start, start + len(own)), start + len(own)
-            uppers.append(lm.upper_pass_at(packed.rows(rows), live.rows(rows), first_block, prefixes.get(chain)))
-        upper = UpperPass.joined(uppers)
-        index = torch.tensor(group, device=upper.hidden.device)
-        parts.append(FactPass(index, upper, tuple(f.live_lookups for f in mine), tuple(f.live_predicted for f in mine)))
+    if narrow:
+        # Contexts stand in front of every fact's prompt; their keys and values are computed once per chain.
+        front = _front([facts[i].ids for i in narrow], [facts[i].lookups for i in narrow])
+        prefixes = _prefixes(lm, front, chains, narrow)
+        for group in lm.groups([facts[i].n_live for i in narrow]):
+            numbers = sorted((narrow[i] for i in group), key=lambda i: chains.owners[i])
+            mine = [facts[i] for i in numbers]
+            rows = [(fact.ids, fact.lookups) for fact in mine]
+            upper = _upper_pass(lm, rows, front, prefixes, chains, numbers, first_block)
+            lookups = [[(row, column) for column in fact.live_lookups] for row, fact in enumerate(mine)]
+            predicted = [[(row, column) for column in fact.live_predicted] for row, fact in enumerate(mine)]
+            index = torch.tensor(numbers, device=upper.hidden.device)
+            parts.append(FactPass(index, upper, tuple(lookups), tuple(predicted)))
+    for i in sorted(set(range(len(facts))) - set(narrow)):
+        parts.append(_in_own_rows(lm, facts[i], i, chains, first_block))
     return parts
+
+
+def _in_own_rows(lm: LanguageModel, fact: FactRows, number: int, chains: Chains, first_block: int) -> FactPass:
+    """Return the pass of one fact, whose sequences have a row each."""
+    rows = [([ids], [at]) for ids, at in zip(fact.ids, fact.lookups, strict=True)]
+    front = _front([ids for ids, _ in rows], [at for _, at in rows])
+    prefixes = _prefixes(lm, front, chains, [number])
+    upper = _upper_pass(lm, rows, front, prefixes, chains, [number] * len(rows), first_block)
+    lookups = [(row, 0) for row in range(len(rows))]
+    predicted = [
+        (row, head - 1 + k - at)
+        for row, (head, at) in enumerate(zip(fact.heads, fact.lookups, strict=False))
+        for k in range(len(fact.target))
+    ]
+    return FactPass(torch.tensor([number], device=upper.hidden.device), upper, (lookups,), (predicted,))
+
+
+def _front(groups: Sequence[Sequence[Ids]], lookups: Sequence[Sequence[int]]) -> Front:
+    return common_front(groups, [min(at) for at in zip(*lookups, strict=True)])
+
+
+def _prefixes(lm: LanguageModel, front: Front, chains: Chains, facts: Sequence[int]) -> dict[int, Prefix]:
+    """Return what stands in front of the rows of each chain."""
+    return {} if front.head is None else {chain: lm.prefix(front.head) for chain, _ in chains.each(facts)}
+
+
+def _upper_pass(
+    lm: LanguageModel,
+    rows: Sequence[tuple[Sequence[Ids], Sequence[int]]],
+    front: Front,
+    prefixes: Mapping[int, Prefix],
+    chains: Chains,
+    facts: Sequence[int],
+    first_block: int,
+) -> UpperPass:
+    """Return one pass over the columns from the lookup tokens on.
+
+    Args:
+        rows: Sequences of each row, and where in each its lookup token stands.
+        facts: The fact of each row; those of one chain stand together.
+    """
+    packed = side_by_side([sequences for sequences, _ in rows], front)
+    paths: list[list[tuple[int, ...]]] = [[] for _ in rows]
+    for _, row, path in packed.columns:
+        paths[row].append(path)
+    live = live_columns(
+        packed,
+        [
+            [column for path, at in zip(mine, lookups, strict=True) for column in path[at:]]
+            for mine, (_, lookups) in zip(paths, rows, strict=True)
+        ],
+    )
+    at_once = max(1, lm.tokens_per_forward // packed.ids.shape[1])
+    uppers, start = [], 0
+    for chain, own in chains.each(facts):
+        for begin in range(start, start + len(own), at_once):
+            some = slice(begin, min(begin + at_once, start + len(own)))
+            uppers.append(lm.upper_pass_at(packed.rows(some), live.rows(some), first_block, prefixes.get(chain)))
+        start += len(own)
+    return UpperPass.joined(uppers)
 
 
 def still_going(parts: Sequence[FactPass], going: Tensor) -> list[FactPass]:
@@ -136,9 +205,9 @@ def still_going(parts: Sequence[FactPass], going: Tensor) -> list[FactPass]:
     kept, start = [], 0
     for part in parts:
         stop = start + len(part.facts)
-        rows = going[start:stop].nonzero()[:, 0]
-        if len(rows):
-            kept.append(part if len(rows) == len(part.facts) else part.select(rows))
+        chosen = going[start:stop].nonzero()[:, 0]
+        if len(chosen):
+            kept.append(part if len(chosen) == len(part.facts) else part.select(chosen))
         start = stop
     return kept
 

@@ -207,10 +207,14 @@ class ForwardPasses(EditableWeights):
         return out
 
     @torch.no_grad()
-    def next_logprobs(self, rows: Rows) -> Tensor:
-        """Return the log-probabilities [row, vocab] of the token after each row's last one."""
+    def next_logprobs(self, rows: Rows, prompt_ends: Sequence[int] | None = None) -> Tensor:
+        """Return the log-probabilities [row, vocab] of the token after each row's last one.
+
+        Args:
+            prompt_ends: Tokens of each row's prompt, for patches; all if None.
+        """
         lengths = rows.mask.sum(1)
-        with self.prompts_end_at(tuple(lengths.tolist())):
+        with self.prompts_end_at(tuple(lengths.tolist() if prompt_ends is None else prompt_ends)):
             final = self.forward(rows)
         last = lengths.to(final.device) - 1
         return log_softmax(self.logits(final[torch.arange(len(last), device=final.device), last]))

@@ -64,8 +64,8 @@ def _kept(lm: ForwardPasses, heads: Sequence[Ids], n_tokens: int, choose: Choose
 
 
 def _whole(lm: ForwardPasses, heads: Sequence[Ids], n_tokens: int, choose: Choose) -> list[list[int]]:
-    grown = [list(head) for head in heads]
+    grown, ends = [list(head) for head in heads], [len(head) for head in heads]
     for _ in range(n_tokens):
-        for row, token in zip(grown, choose(lm.next_logprobs(pad_rows(grown))).tolist(), strict=True):
+        for row, token in zip(grown, choose(lm.next_logprobs(pad_rows(grown), ends)).tolist(), strict=True):
             row.append(token)
     return [row[len(head) :] for row, head in zip(grown, heads, strict=True)]

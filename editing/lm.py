@@ -161,7 +161,11 @@ class LanguageModel(ForwardPasses):
     def sample(self, starts: Sequence[str], n_tokens: int, *, top_k: int, seed: int) -> list[str]:
         """Continue each start by ``n_tokens`` tokens drawn from the ``top_k`` likeliest; the same seed, the same texts.
 
-        An empty start is the start-of-text token.
+        An empty start is the start-of-text token, or the end-of-text one where there is no other.  A chat template is not
+        applied: the texts will stand within messages.
+
+        Raises:
+            TokenizationError: A start has no tokens, and the tokenizer has neither.
         """
         generator = torch.Generator().manual_seed(seed)
         special = self.tokenizer.all_special_ids
@@ -173,8 +177,8 @@ class LanguageModel(ForwardPasses):
             return best.indices.gather(1, drawn)[:, 0]
 
         texts = []
-        for ids in self.format.prompts(starts):  # one by one: what a start draws does not depend on the others' lengths
-            head = tuple(ids) or (self.tokenizer.bos_token_id,)
+        for start in starts:  # one by one: what a start draws does not depend on the others' lengths
+            head = self.format.plain(start)
             (tail,) = generate(self, [head], n_tokens, draw)
             texts.append(self.format.decode([token for token in (*head, *tail) if token not in special]).strip())
         return texts

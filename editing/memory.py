@@ -96,7 +96,8 @@ def done_in_parts(
         except (RuntimeError, MemoryError) as error:
             message = _why(error)
         # Outside of the handler: its traceback held on to the tensors that did not fit.
-        if len(part.members) == 1 or sized.tokens_per_forward <= 1:
+        alone = len(part.members) == 1  # its own passes may still become smaller
+        if sized.tokens_per_forward <= (FEWEST_TOKENS if alone else 1):
             raise OutOfMemory(_TOO_LARGE.format(message))
         _halve(sized, message)
         parts = list(split([number for left in parts for number in left.members]))

@@ -35,18 +35,25 @@ def search_layer(
     names = method.parameter_names(lm, [layer])
     for start in range(0, len(requests), chunk):
         part = requests[start : start + chunk]
-        error: str | None = None
-        try:
-            results: Sequence[EditResult | None] = method.edit_each(lm, part, [layer], artifacts)
-        except SolveError as found:
-            results, error = [None] * len(part), str(found)
-        for request, result in zip(part, results, strict=True):
+        for request, (result, error) in zip(part, _each(lm, part, layer, method, artifacts), strict=True):
             with lm.preserved(names):
                 if result is not None:
                     result.apply(lm)
                 out.append(LayerEdit(layer, request.request_id, tuple(score_probes(lm, probes_of(request))), error))
         on_edits(len(out))
     return out
+
+
+def _each(
+    lm: LanguageModel, part: Sequence[EditRequest], layer: int, method: Editor, artifacts: Artifacts
+) -> list[tuple[EditResult | None, str | None]]:
+    """Return each request's edit, or why there is none; one that cannot be solved does not concern the others."""
+    try:
+        return [(result, None) for result in method.edit_each(lm, part, [layer], artifacts)]
+    except SolveError as error:
+        if len(part) == 1:
+            return [(None, str(error))]
+    return [found for request in part for found in _each(lm, [request], layer, method, artifacts)]
 
 
 def harmonic_score(efficacy: float, paraphrase: float, neighborhood: float) -> float:

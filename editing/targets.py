@@ -158,8 +158,7 @@ def _optimise_batch(
     parts, at = fact_passes(lm, facts, chains, layers[0] if through_norm else layers[0] + 1), layers[0]
     for layer in layers:
         parts, at = [part.above(layer - at) for part in parts], layer
-        # The bare prompt comes first, and begins at its lookup token.
-        block = torch.cat([part.upper.hidden[:, 0] for part in parts])[inverse_order(parts)]
+        block = torch.cat([part.initial for part in parts])[inverse_order(parts)]
         yield _optimise(
             lm, facts, parts, values.get(layer, block), lm.mlp_out(layer) if through_norm else None, hparams
         )

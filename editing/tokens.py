@@ -71,6 +71,21 @@ class PromptFormat:
         """Return the ids of each text, special tokens included."""
         return self._ids([self._wrapped(text)[0] for text in texts])
 
+    def plain(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a text that begins at the start of text, outside of any chat template.
+
+        Raises:
+            TokenizationError: It has none.
+        """
+        ids = tuple(self._tokenizer(text)["input_ids"])
+        begin = next((i for i in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id) if i is not None), None)
+        if not ids and begin is None:
+            raise TokenizationError(
+                "the tokenizer has neither a start-of-text nor an end-of-text token, so nothing can be sampled from an empty "
+                "start; give context_starts"
+            )
+        return ids or (begin,)
+
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids)))
 
@@ -135,6 +150,10 @@ class PromptFormat:
         wrapped = [self._wrapped(prompt)[0] for prompt in prompts]
         space = "" if self.chat else " "
         heads = self._ids(wrapped)
+        if () in heads:
+            raise TokenizationError(
+                f"the prompt {prompts[heads.index(())]!r} has no tokens in this tokenizer; expected at least one"
+            )
         joined = self._ids([f"{prompt}{space}{answer}" for prompt, answer in zip(wrapped, answers, strict=True)])
         out = []
         for head, whole, answer in zip(heads, joined, answers, strict=True):

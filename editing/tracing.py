@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from editing.errors import RequestError
 from editing.families import submodule
 from editing.lm import LanguageModel, Site
+from editing.memory import Part, done_in_parts
+from editing.passes import hooked
 from editing.requests import EditRequest
 from editing.tokens import pad_rows
 
@@ -47,18 +49,18 @@ class TracePlan:
     samples: int = 10
     """Noise draws per fact."""
     window: int = 10
-    """MLP and attention outputs are restored in layers [l - window//2, l + window//2); hidden states one at a time."""
+    """MLP and attention outputs are restored in so many layers around l, from l - window//2 on; hidden states one at a time."""
     noise: float | None = None
     """Standard deviation of the noise; None is 3 sigma of the subjects' token embeddings."""
     seed: int = 1
 
 
 def subject_noise(lm: LanguageModel, requests: Sequence[EditRequest]) -> float:
-    """Return three standard deviations of the token embeddings of all subjects."""
-    weight = submodule(lm.model, lm.family.embeddings).weight
+    """Return three standard deviations of the token embeddings of all subjects, as they enter the model (Gemma scales them)."""
     texts = [request.subject for request in requests]
     ids = [token for text in lm.tokenizer(texts, add_special_tokens=False)["input_ids"] for token in text]
-    return 3.0 * float(weight[torch.tensor(ids, device=weight.device)].std())
+    embedded = submodule(lm.model, lm.family.embeddings)(torch.tensor(ids, device=lm.input_device))
+    return 3.0 * float(embedded.detach().double().std())
 
 
 def causal_trace(
@@ -103,11 +105,10 @@ def _trace(lm: LanguageModel, request: EditRequest, plan: TracePlan, noise: floa
     for kind in plan.kinds:
         grid = torch.empty(n_tokens, lm.n_layers, dtype=torch.float64)
         for layer in layers:
-            low_layer = max(0, layer - plan.window // 2) if kind != "hidden" else layer
-            high_layer = min(lm.n_layers, layer + plan.window // 2) if kind != "hidden" else layer + 1
-            restored = {
-                Site(_SITES[kind], each): clean[Site(_SITES[kind], each)][0] for each in range(low_layer, high_layer)
-            }
+            first_layer = layer - plan.window // 2 if kind != "hidden" else layer
+            n_restored = plan.window if kind != "hidden" else 1
+            within = range(max(0, first_layer), min(lm.n_layers, first_layer + n_restored))
+            restored = {Site(_SITES[kind], each): clean[Site(_SITES[kind], each)][0] for each in within}
             grid[:, layer] = _corrupted(lm, prompt.ids, subject, shift, answer, restored, n_tokens)
         scores[kind] = grid
     tokens = tuple(lm.format.decode([token]) for token in prompt.ids)
@@ -132,19 +133,23 @@ def _corrupted(
     Rows are (position, draw); in the rows of position t the sites' states at t are the clean ones.
     """
     n_draws = shift.shape[0]
-    per_forward = max(1, lm.tokens_per_forward // (len(ids) * n_draws))
-    out = []
-    for begin in range(0, n_positions, per_forward):
-        positions = torch.arange(begin, min(begin + per_forward, n_positions)).repeat_interleave(n_draws)
-        rows = torch.arange(len(positions))
-        added = shift.repeat(len(positions) // n_draws, 1, 1)
 
-        def corrupt(_module: nn.Module, _args: Any, output: Tensor, added: Tensor = added) -> Tensor:
+    def split(numbers: Sequence[int]) -> list[Part[Sequence[int]]]:
+        size = max(1, lm.tokens_per_forward // len(ids))
+        chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        return [Part(chunk, chunk) for chunk in chunks]
+
+    def work(numbers: Sequence[int]) -> Tensor:
+        rows = torch.arange(len(numbers))
+        positions, draws = torch.tensor(numbers) // n_draws, torch.tensor(numbers) % n_draws
+        added = shift[draws]
+
+        def corrupt(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
             noisy = output.clone()
             noisy[:, subject[0] : subject[1] + 1] += added.to(output)
             return noisy
 
-        def restore(state: Tensor, rows: Tensor = rows, positions: Tensor = positions) -> Callable[..., Any]:
+        def restore(state: Tensor) -> Callable[..., Any]:
             def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
                 whole = output[0] if isinstance(output, tuple) else output
                 whole = whole.clone()
@@ -155,12 +160,16 @@ def _corrupted(
 
         with ExitStack() as stack:
             embeddings = submodule(lm.model, lm.family.embeddings)
-            stack.callback(embeddings.register_forward_hook(corrupt).remove)
+            stack.enter_context(hooked(embeddings.register_forward_hook(corrupt)))
             for site, state in restored.items():
-                stack.callback(lm.module_at(site).register_forward_hook(restore(state)).remove)
-            found = _probability(lm, [ids] * len(positions), answer)
-        out.append(found.unflatten(0, (-1, n_draws)).mean(1))
-    return torch.cat(out)
+                stack.enter_context(hooked(lm.module_at(site).register_forward_hook(restore(state))))
+            return _probability(lm, [ids] * len(numbers), answer)
+
+    found = done_in_parts(
+        lm, range(n_positions * n_draws), split, work
+    )  # in their order: parts are taken from the front
+    probability = torch.cat([part for _, part in found])
+    return probability.reshape(n_positions, n_draws).mean(1)
 
 
 def _probability(lm: LanguageModel, sequences: list[tuple[int, ...]], answer: int) -> Tensor:

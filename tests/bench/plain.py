@@ -147,10 +147,14 @@ def plain_spread(
 
 
 def plain_solve(moment: Tensor, keys: Tensor, residual: Tensor, ridge: float) -> Tensor:
-    """Return ``R Kᵀ (λC + KKᵀ)⁻¹`` [d_out, d_in] by one dense solve in float64 (MEMIT's code)."""
+    """Return ``R Kᵀ (λC + KKᵀ)⁻¹`` [d_out, d_in] in float64 (MEMIT's code)."""
+    return residual.double().T @ plain_right_factor(moment, keys, ridge)
+
+
+def plain_right_factor(moment: Tensor, keys: Tensor, ridge: float) -> Tensor:
+    """Return what the residuals are multiplied with, ``Kᵀ (λC + KKᵀ)⁻¹`` [edit, d_in], by one dense solve in float64."""
     k = keys.double().T
-    system = ridge * moment.double() + k @ k.T
-    return residual.double().T @ torch.linalg.solve(system, k).T
+    return torch.linalg.solve(ridge * moment.double() + k @ k.T, k).T
 
 
 def plain_emmet_solve(moment: Tensor, keys: Tensor, residual: Tensor, ridge: float) -> Tensor:

@@ -1,6 +1,7 @@
 """What has no official vectors: an obvious slow version of each editor, a theorem, or a trace worked by hand."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from editing.hypernetwork import RunningMoments, normal_equation
 from editing.lm import LanguageModel, Site
 from editing.loading import load
 from editing.locate import read_keys
+from editing.moments import collect_moments
 from editing.requests import EditRequest
 from editing.search import search_layer
 from editing.targets import TargetHparams, optimise_targets
@@ -486,3 +488,20 @@ def test_a_layer_search_sees_edits_beside_the_weights() -> None:
     rewrite = next(score for score in found.scores if score.probe.kind == "rewrite")
     assert rewrite.new.nll_sum < before.nll_sum - 0.1
     assert not lm.patches
+
+
+def test_an_impossible_edit_does_not_concern_the_others_of_a_layer_search() -> None:
+    lm, facts = random_lm("gpt2"), requests(4)
+    moments = collect_moments(lm, texts(), [1])
+    given = Artifacts(geometry={1: KeyGeometry.of(moments[1].matrix, jitter=1e-6)}, contexts=("",))
+    rome = make_editor("rome", resolve_hparams("rome", model="", overrides={"steps": 3}))
+    found = rome.targets(lm, facts, [1], given)
+    targets = {fact.request_id: found.select([i]) for i, fact in enumerate(facts)}
+    expected = search_layer(lm, facts, 1, rome, replace(given, targets=targets))
+    bad = targets[facts[2].request_id]
+    targets[facts[2].request_id] = bad._replace(delta=bad.delta * math.nan)
+    edits = search_layer(lm, facts, 1, rome, replace(given, targets=targets))
+    assert [edit.error is None for edit in edits] == [True, True, False, True]
+    for i in (0, 1, 3):
+        for score, other in zip(edits[i].scores, expected[i].scores, strict=True):
+            assert score.new.nll_sum == pytest.approx(other.new.nll_sum, rel=1e-9)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from editing import edit
 from editing.generation import generate
 from tests.bench.plain import plain_continuations
 from tests.editing.tiny import DECODERS, random_lm, requests
@@ -56,3 +57,12 @@ def test_a_patch_reads_the_whole_text_again_for_each_token() -> None:
     lm.__class__ = Watching
     assert generate(lm, lm.format.prompts(PROMPTS), 3, choose) == plain_continuations(lm, PROMPTS, 3)
     assert seen and torch.tensor(seen).sum() == 3 * len(PROMPTS)
+
+
+def test_behind_a_codebook_the_prompt_ends_where_it_ended() -> None:
+    """GRACE asks its codebook at the prompt's last token, not at the last one that was generated."""
+    lm, facts = random_lm("gpt2"), requests(6)
+    edit(lm, facts[:3], editor="grace", layers=[1], steps=4)
+    heads = lm.format.prompts([fact.prompt for fact in facts])
+    tails = generate(lm, heads, 4)
+    assert all(score.n_correct == score.n_tokens for score in lm.score_ids(heads, tails))

@@ -139,6 +139,20 @@ def test_one_item_that_does_not_fit_says_what_to_do() -> None:
         done_in_parts(_Sized(), [0], lambda numbers: [Part(numbers, numbers)], work)
 
 
+def test_one_item_may_fit_in_smaller_passes() -> None:
+    class Large:
+        tokens_per_forward = 4096
+
+    sized = Large()
+
+    def work(_: Sequence[int]) -> int:
+        if sized.tokens_per_forward > 512:
+            torch.empty(10**15)
+        return sized.tokens_per_forward
+
+    assert done_in_parts(sized, [0], lambda numbers: [Part(numbers, numbers)], work) == [([0], 512)]
+
+
 def test_other_errors_are_not_taken_for_it() -> None:
     def work(_: Sequence[int]) -> None:
         torch.ones(2, 3) @ torch.ones(2, 3)

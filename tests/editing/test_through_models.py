@@ -1,7 +1,7 @@
 """Invariances that must hold through every family's real forward pass."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,16 +11,18 @@ from editing import edit, load
 from editing.api import apply
 from editing.editor import Artifacts, make_editor
 from editing.errors import ModelError
+from editing.fact_rows import fact_rows
 from editing.factworld.world import World
 from editing.families import FAMILIES
 from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
 from editing.lm import LanguageModel, Site
 from editing.moments import MomentAccumulator, collect_moments
-from editing.packing import common_front, side_by_side
+from editing.packing import Packed, common_front, side_by_side
 from editing.passes import live_columns
 from editing.targets import TargetHparams, optimise_targets, targets_of_layers
 from editing.tokens import Rows, pad_rows
+from tests.bench.plain import plain_target
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
 
 HPARAMS = TargetHparams(steps=6, lr=0.1, weight_decay=0.1, clamp=4.0, kl_weight=0.0625)
@@ -283,3 +285,40 @@ def test_targets_of_several_layers_are_those_of_each(family: str, site: Literal[
         assert relative(found[layer].initial, expected.initial) < TOLERANCE[family]
         assert found[layer].n_steps == expected.n_steps
     assert relative(found[0].value, found[2].value) > 1e-2
+
+
+@families
+@pytest.mark.parametrize("site", ["block", "value"])
+def test_sequences_in_rows_of_their_own_change_nothing(
+    family: str, site: Literal["value", "block"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, batch = random_lm(family), requests(5)
+    expected = targets_of_layers(lm, batch, CONTEXTS, [0, 2], HPARAMS, site=site)
+    lengths = sorted(sum(map(len, fact.ids)) for fact in fact_rows(lm, batch, CONTEXTS))
+    assert lengths[1] < lengths[-2]
+    for wide in (0, lengths[2]):  # all of them, or the longer ones
+        monkeypatch.setattr("editing.fact_passes.WIDE", wide)
+        found = targets_of_layers(lm, batch, CONTEXTS, [0, 2], HPARAMS, site=site)
+        for layer in (0, 2):
+            assert relative(found[layer].value, expected[layer].value) < TOLERANCE[family]
+            assert found[layer].n_steps == expected[layer].n_steps
+
+
+def test_a_long_prompt_keeps_to_the_tokens_of_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = random_lm("gpt2", n_positions=512)
+    passage = " ".join(texts(12))
+    batch = [replace(request, template=f"{passage} {request.template}") for request in requests(2)] + requests(4)[2:]
+    sizes, run = [], type(lm).forward_packed
+
+    def watched(self: LanguageModel, packed: Packed, *given: Any) -> Tensor:
+        sizes.append(packed.ids.numel())
+        return run(self, packed, *given)
+
+    monkeypatch.setattr(type(lm), "forward_packed", watched)
+    longest = max(len(ids) for fact in fact_rows(lm, batch, CONTEXTS) for ids in fact.ids)
+    lm.tokens_per_forward = longest + 60
+    found = optimise_targets(lm, batch, CONTEXTS, 1, HPARAMS, site="block")
+    assert longest > 100 and max(sizes) <= lm.tokens_per_forward < 2 * longest
+    for index, request in enumerate(batch):
+        initial, delta, _ = plain_target(lm, request, CONTEXTS, 1, HPARAMS, site="block")
+        assert relative(found.value[index], initial + delta) < TOLERANCE["gpt2"]

@@ -47,6 +47,8 @@ assert set(SHAPES) == set(FAMILIES), "every row of the family table is tested"
 DECODERS = sorted(name for name, family in FAMILIES.items() if family.head == "causal")
 # In a float64 model, HF still computes Llama's norms and rotary embeddings and GPT-J's attention in float32.
 TOLERANCE = dict.fromkeys(FAMILIES, 2e-6) | {"gpt2": 1e-10}
+WITHOUT_START = ("qwen2", "qwen3")
+"""Families whose tokenizers have no start-of-text token at all."""
 WITHOUT_BOS = ("gpt2", "gptj", "gpt_neox", "qwen2", "qwen3")
 
 
@@ -56,6 +58,8 @@ def random_lm(
     """Return a small random model of a family, built from its real configuration class."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(bos=family not in WITHOUT_BOS)
+    if family in WITHOUT_START:
+        tokenizer.bos_token = None
     config = AutoConfig.for_model(
         family,
         vocab_size=len(tokenizer),
