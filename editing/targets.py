@@ -17,6 +17,8 @@ from editing.lm import LanguageModel, Site, log_softmax
 from editing.memory import Part, done_in_parts
 from editing.requests import EditRequest
 
+TARGETS_VERSION = 1
+"""Raised when the same search finds other targets than before."""
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
 
 

@@ -7,14 +7,16 @@ from flows.second_moments import moment_problems, moments_recipe
 from flows.spec import Experiment
 from storage.store import Store
 from tasks.benchmarks import BENCHMARKS
+from tasks.catalog import editor_needs
 from tasks.datasets import (
+    check_sample,
     facts_digest,
     load_requests,
     publish_facts,
     sample_order,
 )
 from tasks.errors import InputError
-from tasks.identity import ModelRef, Recipe
+from tasks.identity import ModelRef, Recipe, RunSpec
 from tasks.models import resolve_model
 
 
@@ -31,7 +33,7 @@ class Inputs:
         return f"facts-{self.digest}"
 
     def tail(self, count: int) -> tuple[int, ...]:
-        """Positions of facts that no run of sample 0 edits, for tracing and search."""
+        """Positions of facts for tracing and search: those that runs of sample 0 edit last, if at all."""
         order = sample_order(len(self.requests), sample=0, seed=self.experiment.facts.seed)
         return tuple(order[-count:])
 
@@ -72,3 +74,27 @@ def read_inputs(experiment: Experiment, problems: list[str]) -> Inputs | None:
         problems += unreadable
         return None
     return Inputs(experiment, model, requests, digest, moments_recipe(experiment, model, f"facts-{digest}"))
+
+
+def check_facts(inputs: Inputs, problems: list[str]) -> None:
+    """Add what keeps the samples from being edited."""
+    experiment = inputs.experiment
+    for sample in range(experiment.facts.samples):
+        order = sample_order(len(inputs.requests), sample=sample, seed=experiment.facts.seed)
+        try:
+            check_sample([inputs.requests[i] for i in order], size=experiment.facts.size, mode=experiment.mode)
+        except (InputError, ValueError) as error:
+            problems.append(f"facts: {error}")
+
+
+def check_subjects(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> None:
+    """Add which tracing and editors look for subjects that the facts do not have."""
+    without = [request.request_id for request in inputs.requests if not request.subject]
+    if without and inputs.experiment.locate.trace is not None:
+        problems.append(f"locate.trace: it corrupts each fact's subject; {len(without)} facts have none; leave it out")
+    for run in runs if without else ():
+        if "subject" in editor_needs(run.editor):
+            problems.append(
+                f"editors: {run.editor} looks for each fact's subject; found {len(without)} facts without one (the first is "
+                f"{without[0]!r}); give subjects, or an editor that needs none"
+            )

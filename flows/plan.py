@@ -4,16 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from flows.inputs import Inputs, read_inputs
-from flows.second_moments import check_files, moment_files
+from flows.inputs import Inputs, check_facts, check_subjects, read_inputs
+from flows.second_moments import check_files, check_texts, moment_files, moment_layers
 from flows.spec import EditorSpec, Experiment, Layers, SpecError
 from flows.trainings import network_recipe, training_jobs
-from tasks.catalog import EditorCard, editor_card, editor_needs
-from tasks.datasets import (
-    check_sample,
-    sample_order,
-)
-from tasks.errors import InputError
+from tasks.catalog import EditorCard, editor_card
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob
 from tasks.placement import Placement
@@ -37,15 +32,17 @@ def plan_experiment(experiment: Experiment) -> Plan:
     runs = list(_runs(inputs, search, trace, problems))
     trainings = training_jobs(inputs, runs, problems)
     if not problems:
-        _check_facts(inputs, problems)
-        _check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
+        check_facts(inputs, problems)
+        check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
     if problems:
         raise SpecError(_listed(experiment, problems))
     wanted = [*runs, *([search.template] if search else [])]
-    check_files(experiment, inputs.model, runs, problems)
+    of_moments = moment_layers(inputs.model, runs, search)
+    if of_moments:
+        check_files(experiment, inputs.model, of_moments, problems)
+        check_texts(inputs.moments, inputs.requests, problems)
     if problems:
         raise SpecError(_listed(experiment, problems))
-    layers = sorted({layer for run in runs for layer in run.layers} | set(search.layers if search else ()))
     compute = experiment.compute
     return Plan(
         name=experiment.name,
@@ -56,7 +53,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
             MomentsJob(
                 model=inputs.model,
                 recipe=recipe,
-                layers=_moment_layers(inputs, layers, runs),
+                layers=of_moments,
                 files=moment_files(experiment),
                 shard_texts=experiment.second_moment.shard_texts,
                 threads=compute.threads,
@@ -281,39 +278,11 @@ def _check_layers(model: ModelRef, layers: Iterable[int], where: str, problems: 
         problems.append(f"{where}: found {listed}; expected ascending layers, each once (the last holds the target)")
 
 
-def _check_facts(inputs: Inputs, problems: list[str]) -> None:
-    experiment = inputs.experiment
-    for sample in range(experiment.facts.samples):
-        order = sample_order(len(inputs.requests), sample=sample, seed=experiment.facts.seed)
-        try:
-            check_sample([inputs.requests[i] for i in order], size=experiment.facts.size, mode=experiment.mode)
-        except (InputError, ValueError) as error:
-            problems.append(f"facts: {error}")
-
-
-def _check_subjects(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> None:
-    without = [request.request_id for request in inputs.requests if not request.subject]
-    if without and inputs.experiment.locate.trace is not None:
-        problems.append(f"locate.trace: it corrupts each fact's subject; {len(without)} facts have none; leave it out")
-    for run in runs if without else ():
-        if "subject" in editor_needs(run.editor):
-            problems.append(
-                f"editors: {run.editor} looks for each fact's subject; found {len(without)} facts without one (the first is "
-                f"{without[0]!r}); give subjects, or an editor that needs none"
-            )
-
-
-def _moment_layers(inputs: Inputs, layers: list[int], runs: list[RunSpec]) -> tuple[int, ...]:
-    # A layer that tracing will choose is not known yet; then all of them are collected, in the same one pass.
-    if any(run.layers_recipe and run.layers_recipe["by"] == "trace" for run in runs):
-        return tuple(range(inputs.model.n_layers))
-    return tuple(layers)
-
-
 def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
+    """Return the runs, each once; those whose layers are not known yet differ by what will choose them."""
     found: dict[Any, RunSpec] = {}
     for run in runs:
-        found.setdefault(run.run_id, replace(run))
+        found.setdefault((run.run_id, (run.layers_recipe or {}).get("run_id")), replace(run))
     return list(found.values())
 
 

@@ -1,5 +1,6 @@
 """Where an experiment's second moments come from: its part of the plan."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from flows.spec import Experiment
 from storage.identity import digest_of_file
 from tasks.errors import InputError
 from tasks.identity import ModelRef, Recipe, RunSpec
+from tasks.jobs import SearchPlan
 from tasks.models import edited_shape
 from tasks.moments import published_problem
 from tasks.texts import file_texts
@@ -76,10 +78,20 @@ def moment_problems(experiment: Experiment) -> list[str]:
     return problems
 
 
-def check_files(experiment: Experiment, model: ModelRef, runs: list[RunSpec], problems: list[str]) -> None:
-    """Add what is wrong with published files: missing layers, layers that do not exist, other shapes."""
-    files = experiment.second_moment.files
-    needed = {layer for run in runs if run.moments_recipe for layer in run.layers}
+def moment_layers(model: ModelRef, runs: list[RunSpec], search: SearchPlan | None) -> tuple[int, ...]:
+    """Return the layers whose second moments somebody needs."""
+    need = [run for run in runs if run.moments_recipe]
+    # A layer that tracing will choose is not known yet; then all of them are collected, in the same one pass.
+    if any(run.layers_recipe and run.layers_recipe["by"] == "trace" for run in need):
+        return tuple(range(model.n_layers))
+    searched = any(run.layers_recipe and run.layers_recipe["by"] == "search" for run in need)
+    candidates = search.layers if search and (searched or search.template.moments_recipe) else ()
+    return tuple(sorted({layer for run in need for layer in run.layers} | set(candidates)))
+
+
+def check_files(experiment: Experiment, model: ModelRef, layers: Iterable[int], problems: list[str]) -> None:
+    """Add what is wrong with published files: ``layers`` that are missing or do not exist, other shapes."""
+    files, needed = experiment.second_moment.files, set(layers)
     if files is None:
         return
     if missing := sorted(needed - set(files)):
@@ -91,3 +103,11 @@ def check_files(experiment: Experiment, model: ModelRef, runs: list[RunSpec], pr
     for layer in sorted(needed & set(files)):
         if (problem := published_problem(Path(files[layer]), d_in=d_in)) is not None:
             problems.append(f"second_moment.files.{layer}: {problem}")
+
+
+def check_texts(recipe: Recipe, requests: Sequence[Any], problems: list[str]) -> None:
+    """Add that there are no texts, where second moments are to come from the facts' own."""
+    if recipe["texts"]["name"] == "facts" and not any(request.neighborhood_prompts for request in requests):
+        problems.append(
+            "second_moment: the data set has no neighborhood prompts to take texts from; give second_moment.path, files or hub"
+        )

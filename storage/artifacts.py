@@ -89,6 +89,8 @@ def put_artifact(store: Store, kind: str, recipe: Mapping[str, Any], files: Mapp
         digests = {name: digest_of_file(temporary / name) for name in files}
         (temporary / "artifact.json").write_text(json.dumps({"recipe": dict(recipe), "files": digests}, indent=1))
         final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists() and not (final / "artifact.json").exists():
+            _remove(store, final)  # what is left of one that was deleted or copied in part
         try:
             temporary.rename(final)
         except OSError:
@@ -104,8 +106,11 @@ def put_artifact(store: Store, kind: str, recipe: Mapping[str, Any], files: Mapp
 def drop_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> None:
     """Delete an artifact that nothing needs any more; one that is not there is no error."""
     final = store.root / "artifacts" / kind / digest_of(recipe)
-    if not final.exists():
-        return
+    if final.exists():
+        _remove(store, final)
+
+
+def _remove(store: Store, final: Path) -> None:
     temporary = store.root / "_tmp" / uuid.uuid4().hex
     temporary.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):  # out of sight in one rename, so that nobody reads half of it

@@ -71,6 +71,11 @@ class CommitInfo:
     seconds: float | None = None
 
 
+def failure_id(unit_id: str, number: int | str) -> str:
+    """Return the name of the commit that says that a unit was given up, once more each time."""
+    return f"failed-{unit_id}-{number}"
+
+
 class Store:
     """A results directory.
 
@@ -156,6 +161,10 @@ class Store:
 
     def is_committed(self, run_id: str, unit_id: str) -> bool:
         return self._commit_path(run_id, unit_id).exists()
+
+    def gave_up(self, run_id: str, unit_id: str) -> bool:
+        """Return whether a unit has failed every attempt that some command gave it."""
+        return any((self.root / "commits" / f"run_id={run_id}").glob(f"{failure_id(unit_id, '*')}.parquet"))
 
     def run_ids(self) -> list[str]:
         """Return the ids of all runs and preparation units with a commit."""

@@ -23,7 +23,7 @@ def with_companions(store: Store | None, runs: Sequence[RunSpec], size: int) -> 
     """Return the runs, each with the ids of those (at most ``size``) with which it goes in step.
 
     Runs that have begun go on with those of their first commits if all of these are here and stand at the same round;
-    else alone.
+    else alone.  So does whatever was given up in its next segment: what one of a group cannot do must not stop the others.
     """
     by_id = {run.run_id: run for run in runs}
     edited = [run for run in runs if run.editor != "none"]
@@ -43,7 +43,8 @@ def with_companions(store: Store | None, runs: Sequence[RunSpec], size: int) -> 
     free: dict[str, list[str]] = {}
     for run in runs:
         alike = _what_is_alike(run)
-        if alike is not None and run.run_id not in settled and not begun[run.run_id]:
+        failed = store is not None and _given_up(store, run, begun)
+        if alike is not None and run.run_id not in settled and not begun[run.run_id] and not failed:
             free.setdefault(alike, []).append(run.run_id)
     for ids in free.values():
         groups += [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]
@@ -59,14 +60,21 @@ def _can_go_on(store: Store, group: Sequence[RunSpec], begun: Mapping[str, Seque
     """
     if any(begun[run.run_id] and set(_begun_with(store, run)) != {run.run_id for run in group} for run in group):
         return False  # one of them has begun in another group
-    if len({_what_is_alike(run) for run in group}) > 1:
+    if len({_what_is_alike(run) for run in group}) > 1 or any(_given_up(store, run, begun) for run in group):
         return False
     first = group[0]
     rounds = [_end(begun[run.run_id]) for run in group]
     if rounds[0] >= first.n_rounds:
         return len(set(rounds)) == 1
     again = segment_unit(first, rounds[0]).payload["last_round"]
-    return all(found in (rounds[0], again) for found in rounds)
+    return all(
+        end == rounds[0] or (end == again and rounds[0] in {0, *(commit.last_round for commit in begun[run.run_id])})
+        for run, end in zip(group, rounds, strict=True)
+    )
+
+
+def _given_up(store: Store, run: RunSpec, begun: Mapping[str, Sequence[Commit]]) -> bool:
+    return store.gave_up(run.run_id, segment_unit(run, _end(begun.get(run.run_id, ()))).unit_id)
 
 
 def _end(commits: Sequence[Commit]) -> int:

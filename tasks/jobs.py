@@ -13,7 +13,7 @@ from tasks.identity import Compute, ModelRef, Recipe, RunSpec, Unit, UnitKind
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """A layer search: independent edits of each layer with facts that the runs do not edit."""
+    """A layer search: independent edits of each layer with some facts."""
 
     template: RunSpec
     """The editing of one layer; its ``layers`` are replaced by each candidate."""
@@ -191,8 +191,8 @@ class TrainingJob:
     def run_id(self) -> str:
         return f"train-{digest_of(self.recipe, length=10)}"
 
-    def unit(self, first: int) -> Unit:
-        last = min((first // self.steps_per_segment + 1) * self.steps_per_segment, self.steps)
+    def unit(self, first: int, last: int | None = None) -> Unit:
+        last = last or min((first // self.steps_per_segment + 1) * self.steps_per_segment, self.steps)
         payload = {
             "recipe": self.recipe,
             "compute": asdict(self.compute),
@@ -206,10 +206,17 @@ class TrainingJob:
 
     def next_units(self, store: Store) -> list[Unit]:
         """Return the first segment that is not committed, nothing when the training is done."""
-        at = 0  # segments follow one another as they were committed, whatever length they have now
-        while (commit := store.read_commit(self.run_id, training_unit_id(at))) is not None and commit.status == "done":
-            at = commit.last_round or self.steps
+        chain = self.done(store)
+        at = chain[-1].payload["last_round"] if chain else 0
         return [self.unit(at)] if at < self.steps else []
+
+    def done(self, store: Store) -> list[Unit]:
+        """Return the segments that are committed, as they were cut then: each starts where the one before ended."""
+        found, at = [], 0
+        while (commit := store.read_commit(self.run_id, training_unit_id(at))) is not None and commit.status == "done":
+            found.append(self.unit(at, last=commit.last_round))
+            at = commit.last_round or self.steps
+        return found
 
     def units(self) -> list[Unit]:
         return [self.unit(first) for first in range(0, self.steps, self.steps_per_segment)]

@@ -76,7 +76,12 @@ def state_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 def segments(store: Store, run_id: str) -> list[Commit]:
     """Return a run's committed segments as a chain: each starts where the one before ended."""
-    found = {c.first_round: c for c in store.commits(run_id).values() if c.kind == "segment" and c.status == "done"}
+    return chain_of(store.commits(run_id).values())
+
+
+def chain_of(commits: Iterable[Commit]) -> list[Commit]:
+    """Return the segments among a run's commits as a chain."""
+    found = {commit.first_round: commit for commit in commits if commit.kind == "segment" and commit.status == "done"}
     chain, at = [], 0
     while at in found:
         chain.append(found[at])

@@ -19,7 +19,7 @@ _PATTERNS = (
         "vocab.txt",
         "merges.txt",
     ),
-    *("special_tokens_map.json", "added_tokens.json", "*.model", "chat_template.*"),
+    *("special_tokens_map.json", "added_tokens.json", "*.model", "chat_template.*", "additional_chat_templates/*"),
 )
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
 
@@ -32,7 +32,7 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
     """
     folder = bundled_folder(name) or (Path(name) if Path(name).is_dir() else _download(name, revision))
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
-    present = {path.name for path in files}
+    present = {path.relative_to(folder).as_posix() for path in files}
     if "config.json" not in present or not any(path.suffix == ".safetensors" for path in files):
         raise InputError(
             f"model folder {folder}: found {sorted(present) or 'no model files'}; expected config.json, *.safetensors and "
@@ -72,7 +72,7 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
         folder=str(folder.resolve()),
         revision=revision,
         dtype=stored if dtype == "auto" else dtype,
-        digest=digest_of({path.name: digest_of_file(path) for path in files}),
+        digest=digest_of({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}),
         n_layers=n_layers,
         family=str(config["model_type"]),
         chat=chat,

@@ -16,6 +16,7 @@ from editing.locate import read_keys
 from editing.memory import free_bytes
 from editing.moments import MomentAccumulator, SecondMoment, accumulate_moments, layers_that_fit
 from storage.artifacts import Artifact, artifact_recipes, drop_artifact, find_artifact, has_artifact, put_artifact
+from storage.catalog import query
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.datasets import read_facts
@@ -94,26 +95,74 @@ def merge_shards(
         MomentError: The corpus holds no token.
         ArtifactMismatch: A stored shard has been damaged.
     """
-    stop, shards = recipe.get("stop"), [shard for wave in waves for shard in wave]
+    shards = [shard for wave in waves for shard in wave]
     missing = [layer for layer in layers if not has_artifact(store, MOMENTS, layer_recipe(recipe, layer))]
     for shard in shards:  # one that nobody shares, or that was dropped with another job's
         collect_shard(store, lm, recipe, missing, shard, files)
-    rows = []
-    for layer in missing:
-        before, moment = _two_last(store, recipe, layer, waves)
-        change, artifact = None, None
+    rows = [_merge_layer(store, lm, recipe, layer, waves, last=last) for layer in missing]
+    there = [layer for layer in layers if has_artifact(store, MOMENTS, layer_recipe(recipe, layer))]
+    for layer in there:
+        for shard in shards:
+            drop_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
+    found = [row for row in rows if row is not None]
+    if len(there) < len(layers):
+        return Merged({}, found)
+    named = _recorded(store) | {row["recipe"] for row in found if row["digest"]}
+    found += [row for layer in layers if (row := _row_of(recipe, _stored(store, recipe, layer)))["recipe"] not in named]
+    return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, found)
+
+
+def _merge_layer(
+    store: Store,
+    lm: LanguageModel,
+    recipe: Recipe,
+    layer: int,
+    waves: Sequence[Sequence[tuple[int, int]]],
+    *,
+    last: bool,
+) -> dict[str, Any] | None:
+    """Add up a layer's shards until they are enough for it, and store its second moment then; return its row.
+
+    One that is made again ends where it ended before, whatever the other layers have read since.  None if somebody else
+    has stored it meanwhile, and dropped its shards.
+    """
+    stop, known = recipe.get("stop"), _known_changes(store, recipe, layer)
+    total, before, row = MomentAccumulator([layer]), None, None
+    for number, wave in enumerate(waves):
+        for shard in wave:
+            sums = find_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
+            if sums is None and has_artifact(store, MOMENTS, layer_recipe(recipe, layer)):
+                return None
+            total.merge(_sums_of(store, sums, layer, shard))
+        at_end = last and number == len(waves) - 1
+        if not total.n_tokens and not at_end:
+            continue
+        moment, n_texts, change = total.result()[layer], wave[-1][1], None
         if stop and before is not None:
-            keys = _probe_keys(store, lm, stop, layer)
-            old, new = before.matrix.to(keys.device), moment.matrix.to(keys.device)
-            change = update_change(old, new, keys, jitter=recipe["jitter"])
-        if last or (stop and change is not None and change <= stop["change"]):
-            artifact = put_moment(store, recipe, layer, moment, change=change)
-            for shard in shards:
-                drop_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
-        rows.append(_row(recipe, layer, moment, shards[-1][1], artifact, change))
-    if not all(has_artifact(store, MOMENTS, layer_recipe(recipe, layer)) for layer in layers):
-        return Merged({}, rows)
-    return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, rows)
+            change = known.get(n_texts)
+            change = _change(store, lm, recipe, layer, before, moment) if change is None else change
+        enough = stop and change is not None and change <= stop["change"]
+        if enough or at_end:
+            return _row_of(recipe, put_moment(store, recipe, layer, moment, n_texts=n_texts, change=change))
+        row, before = _row(recipe, layer, n_texts=n_texts, n_tokens=moment.n_tokens, change=change), moment
+    return row
+
+
+def _known_changes(store: Store, recipe: Recipe, layer: int) -> dict[int, float]:
+    """Return by number of texts how far a layer's updates were found to move: merges before this one measured it."""
+    if recipe.get("stop") is None:
+        return {}
+    key = digest_of(layer_recipe(recipe, layer))
+    rows = query(store.root, f"SELECT n_texts, change FROM moment_curve WHERE recipe = '{key}'").to_pylist()
+    return {row["n_texts"]: row["change"] for row in rows}
+
+
+def _change(
+    store: Store, lm: LanguageModel, recipe: Recipe, layer: int, before: SecondMoment, after: SecondMoment
+) -> float:
+    keys = _probe_keys(store, lm, recipe["stop"], layer)
+    old, new = before.matrix.to(keys.device), after.matrix.to(keys.device)
+    return update_change(old, new, keys, jitter=recipe["jitter"])
 
 
 def read_published(
@@ -130,15 +179,22 @@ def read_published(
         if find_artifact(store, MOMENTS, layer_recipe(recipe, layer)) is None:
             path = unchanged(recipe["texts"]["files"][str(layer)], files)
             moment = SecondMoment.read_npz(path, d_in=lm.weight(layer).shape[1])
-            rows.append(_row(recipe, layer, moment, None, put_moment(store, recipe, layer, moment), None))
+            rows.append(_row_of(recipe, put_moment(store, recipe, layer, moment)))
     return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, rows)
 
 
 def put_moment(
-    store: Store, recipe: Recipe, layer: int, moment: SecondMoment, *, change: float | None = None
+    store: Store,
+    recipe: Recipe,
+    layer: int,
+    moment: SecondMoment,
+    *,
+    n_texts: int | None = None,
+    change: float | None = None,
 ) -> Artifact:
-    """Store a layer's second moment, with its tokens and the last change of the updates."""
-    card = {"n_tokens": moment.n_tokens} | ({} if change is None else {"change": change})
+    """Store a layer's second moment, with its texts and tokens and the last change of the updates, if these are known."""
+    known = {"n_tokens": moment.n_tokens, "n_texts": n_texts, "change": change if _is_finite(change) else None}
+    card = {key: value for key, value in known.items() if value is not None}
     content = {
         "moment.safetensors": save({"moment": moment.matrix.cpu()}),
         "moment.json": json.dumps(card).encode(),
@@ -147,21 +203,39 @@ def put_moment(
 
 
 def _row(
-    recipe: Recipe,
-    layer: int,
-    moment: SecondMoment,
-    n_texts: int | None,
-    artifact: Artifact | None,
-    change: float | None,
+    recipe: Recipe, layer: int, *, n_texts: int | None, n_tokens: int, change: float | None, digest: str | None = None
 ) -> dict[str, Any]:
     return {
         "recipe": digest_of(layer_recipe(recipe, layer)),
         "layer": layer,
         "n_texts": n_texts,
-        "n_tokens": moment.n_tokens,
-        "change": change if change is not None and math.isfinite(change) else None,
-        "digest": artifact.digest if artifact else None,
+        "n_tokens": n_tokens,
+        "change": change if _is_finite(change) else None,
+        "digest": digest,
     }
+
+
+def _row_of(recipe: Recipe, artifact: Artifact) -> dict[str, Any]:
+    """Return the row of a stored second moment."""
+    card = json.loads(artifact.path("moment.json").read_text())
+    return _row(
+        recipe,
+        artifact.recipe["layer"],
+        n_texts=card.get("n_texts"),
+        n_tokens=card["n_tokens"],
+        change=card.get("change"),
+        digest=artifact.digest,
+    )
+
+
+def _recorded(store: Store) -> set[str]:
+    """Return the recipes of the second moments that the table says are stored."""
+    found = query(store.root, "SELECT DISTINCT recipe FROM second_moments WHERE digest IS NOT NULL").to_pylist()
+    return {row["recipe"] for row in found}
+
+
+def _is_finite(change: float | None) -> bool:
+    return change is not None and math.isfinite(change)
 
 
 def layer_recipe(recipe: Recipe, layer: int) -> Recipe:
@@ -175,26 +249,12 @@ def _shard_recipe(recipe: Recipe, layer: int, shard: tuple[int, int]) -> Recipe:
     return {**kept, "layer": layer, "shard": list(shard)}
 
 
-def _sums(store: Store, recipe: Recipe, layer: int, shard: tuple[int, int]) -> MomentAccumulator:
-    found = find_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
-    if found is None:
+def _sums_of(store: Store, sums: Artifact | None, layer: int, shard: tuple[int, int]) -> MomentAccumulator:
+    if sums is None:
         raise InputError(
             f"the store {store.root} lacks the texts {shard} of layer {layer}'s second moment; run it again"
         )
-    return MomentAccumulator.of_state(layer, load_file(found.path("sums.safetensors")))
-
-
-def _two_last(
-    store: Store, recipe: Recipe, layer: int, waves: Sequence[Sequence[tuple[int, int]]]
-) -> tuple[SecondMoment | None, SecondMoment]:
-    """Return a layer's second moment before the last wave, if that has tokens, and after it."""
-    total, before = MomentAccumulator([layer]), None
-    for number, wave in enumerate(waves):
-        if number == len(waves) - 1 and total.n_tokens:
-            before = total.result()[layer]
-        for shard in wave:
-            total.merge(_sums(store, recipe, layer, shard))
-    return before, total.result()[layer]
+    return MomentAccumulator.of_state(layer, load_file(sums.path("sums.safetensors")))
 
 
 def _probe_keys(store: Store, lm: LanguageModel, stop: Mapping[str, Any], layer: int) -> Tensor:

@@ -146,10 +146,9 @@ def is_lost(store: Store, unit: Unit) -> bool:
         return not has_artifact(store, NETWORK, recipe)
     if unit.kind == "moments":
         recipe, commit = unit.payload["recipe"], store.read_commit(*unit.key)
-        merged = bool(commit and commit.spec.get("digests"))
-        return merged and not all(
-            has_artifact(store, MOMENTS, layer_recipe(recipe, layer)) for layer in unit.payload["layers"]
-        )
+        made = {int(row["layer"]) for row in (store.rows(commit, "second_moments") if commit else ()) if row["digest"]}
+        made |= {int(layer) for layer in (commit.spec["digests"] if commit else ())}
+        return not all(has_artifact(store, MOMENTS, layer_recipe(recipe, layer)) for layer in made)
     return False
 
 

@@ -29,7 +29,7 @@ SUMMARY_COLUMNS = (
     "collapsed_at",
 )
 
-MOMENTS = """SELECT model, layer, n_texts AS texts, n_tokens AS tokens, change, digest
+MOMENTS = """SELECT DISTINCT model, layer, n_texts AS texts, n_tokens AS tokens, change, digest
 FROM second_moments WHERE digest IS NOT NULL ORDER BY ALL"""
 
 

@@ -44,9 +44,9 @@ def probe_rows(
     ]
 
 
-def answer_rows(lm: LanguageModel, benchmark: str, count: int, run: RunSpec, rounds: int) -> list[dict[str, Any]]:
-    """Answer a benchmark's questions on the model as it is."""
-    questions, n_shots = load_questions(benchmark, count)
+def answer_rows(lm: LanguageModel, benchmark: str, examples: range, run: RunSpec, rounds: int) -> list[dict[str, Any]]:
+    """Answer some of a benchmark's questions on the model as it is."""
+    questions, n_shots = load_questions(benchmark, examples.stop)
     return [
         {
             "benchmark": benchmark,
@@ -59,7 +59,7 @@ def answer_rows(lm: LanguageModel, benchmark: str, count: int, run: RunSpec, rou
             "label_nlls": list(answer.label_nlls),
             "n_shots": n_shots,
         }
-        for answer in answer_questions(lm, questions)
+        for answer in answer_questions(lm, questions[examples.start :])
     ]
 
 

@@ -18,7 +18,7 @@ from editing.families import FAMILIES
 from editing.lm import LanguageModel
 from editing.locate import LocatingEditor
 from editing.requests import EditRequest
-from editing.targets import Targets, targets_of_layers
+from editing.targets import TARGETS_VERSION, Targets, targets_of_layers
 from storage.artifacts import find_artifact, put_artifact
 from storage.identity import digest_of
 from storage.store import Store
@@ -62,6 +62,7 @@ def with_search_targets(search: SearchPlan) -> SearchPlan:
         "contexts": template.contexts_recipe,
         "layers": list(search.layers),
         "definition": definition,
+        "version": TARGETS_VERSION,
     }
     shared = SharedTargets(recipe=recipe, n_facts=len(search.positions), per_unit=PER_SEARCH_UNIT)
     return replace(search, template=replace(template, shared_targets=shared))
@@ -163,6 +164,7 @@ def _recipe(run: RunSpec) -> Recipe | None:
         "contexts": run.contexts_recipe,
         "layers": [run.layers[-1]],
         "definition": definition,
+        "version": TARGETS_VERSION,
     }
 
 

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from prefect import task
@@ -12,12 +14,13 @@ from prefect.cache_policies import NO_CACHE
 
 from storage.catalog import query
 from storage.identity import digest_of
-from storage.store import CommitInfo, Store
+from storage.store import CommitInfo, Store, failure_id
 from tasks.chain import all_units, ready_units
 from tasks.errors import InputError
 from tasks.identity import Compute, ModelRef, Recipe, RunSpec, SharedTargets, Unit
 from tasks.in_step import companions, with_companions
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
+from tasks.ledger import segments
 from tasks.placement import Placement, cluster, start_worker, worker_shape
 from tasks.pool import Pool
 from tasks.prepared import is_lost
@@ -78,6 +81,11 @@ class Session:
                 _log.warning("what %s made is gone from the store; it is made again", unit.unit_id)
                 self.store.withdraw(*unit.key)
 
+    def reopen_trainings(self) -> None:
+        """Do the same for trainings, which go on from their last state, so that earlier ones may be gone."""
+        for job in self.plan.trainings:
+            self.reopen(takewhile(partial(is_lost, self.store), reversed(job.done(self.store))))
+
 
 @contextmanager
 def session(plan: Plan) -> Iterator[Session]:
@@ -108,8 +116,8 @@ def record_failure(store: Store, unit: Unit, message: str) -> None:
     """Write why a unit was given up; the unit itself stays undone, so the next run tries it again."""
     info = CommitInfo(kind="failure", status="quarantined", message=message, spec={"unit": unit.unit_id})
     for run_id in (unit.run_id, *(other.run_id for other in unit.others)):
-        number = sum(name.startswith(f"failed-{unit.unit_id}-") for name in store.commits(run_id))
-        store.commit(run_id, f"failed-{unit.unit_id}-{number}", {}, info)
+        number = sum(name.startswith(failure_id(unit.unit_id, "")) for name in store.commits(run_id))
+        store.commit(run_id, failure_id(unit.unit_id, number), {}, info)
     _log.error("unit %s of %s is given up: %s", unit.unit_id, unit.run_id, message)
 
 
@@ -127,7 +135,8 @@ def prepare(session: Session) -> None:
         return [new for job in jobs for new in job.next_units(session.store)] if unit.kind != "contexts" else []
 
     expected = [*units, *(unit for job in jobs for unit in job.units())]
-    session.reopen(expected)
+    session.reopen([*units, *(unit for job in plan.moments for unit in job.units())])
+    session.reopen_trainings()
     units += [unit for job in jobs for unit in job.next_units(session.store)]
     session.run("prepare", units, follow=follow, expected=expected)
     _stop_if_failed(session)
@@ -156,12 +165,7 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     store = session.store
     planned = with_companions(store, with_shared_targets(runs), session.plan.chains_in_step)
     by_id = {run.run_id: as_begun(store, run) for run in planned}
-    begins = [
-        run
-        for run in by_id.values()
-        if run.mode == "independent" or not store.is_committed(run.run_id, "segment-000000")
-    ]
-    shared = target_units(begins)
+    shared = target_units([run for run in by_id.values() if _starts_pristine(store, run)])
     session.reopen(shared)
     session.run("share targets", shared)
     _stop_if_failed(session)
@@ -176,6 +180,20 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
 
     units = [unit for run in order for unit in ready(run)]
     session.run("edit and score", units, follow=follow, expected=[unit for run in order for unit in all_units(run)])
+    left = [] if session.failed else [unit for run in order for unit in ready(run)]
+    if left:
+        raise InputError(
+            f"{len(left)} units are neither done nor given up (the first is {left[0].unit_id} of {left[0].run_id}); another "
+            "process may be doing them; run the same command again"
+        )
+
+
+def _starts_pristine(store: Store, run: RunSpec) -> bool:
+    """Return whether a round that is still to be done starts from pristine weights: the first of a chain, or of its group."""
+    ends = [
+        chain[-1].last_round or 0 if (chain := segments(store, each)) else 0 for each in run.in_step or (run.run_id,)
+    ]
+    return min(ends) < run.n_rounds if run.mode == "independent" else min(ends) == 0 < run.n_rounds
 
 
 @task(name="analyse", cache_policy=NO_CACHE)
@@ -190,13 +208,21 @@ def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
     jobs: tuple[SearchPlan | TraceJob, ...] = (*plan.searches, *plan.traces)
     finished = {job.run_id for job in jobs if all(store.is_committed(*unit.key) for unit in job.units())}
     sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
-    chosen = {run_id: _chosen_layers(plan.store, run_id, by) for run_id, by in sources.items() if run_id in finished}
-    return tuple(
+    among = {search.run_id: search.layers for search in plan.searches}
+    chosen = {
+        run_id: _chosen_layers(plan.store, run_id, by, among.get(run_id))
+        for run_id, by in sources.items()
+        if run_id in finished
+    }
+    runs = [
         replace(run, layers=chosen[run.layers_recipe["run_id"]])
         if run.layers_recipe and run.layers_recipe["run_id"] in chosen
         else run
         for run in plan.runs
-    )
+    ]
+    # A layer that was found may be one that was also given.
+    unique = {(run.run_id, run.layers or (run.layers_recipe or {}).get("run_id")): run for run in reversed(runs)}
+    return tuple(reversed(unique.values()))
 
 
 def as_begun(store: Store, run: RunSpec) -> RunSpec:
@@ -219,10 +245,18 @@ def _stop_if_failed(session: Session) -> None:
         )
 
 
-def _chosen_layers(store: str, run_id: str, by: str) -> tuple[int, ...]:
-    """Return the layer with the best search score, or the largest effect of its MLP; the lower one of equals."""
+def _chosen_layers(store: str, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the layer with the best search score, or the largest effect of its MLP; the lower one of equals.
+
+    Args:
+        among: The candidates of this search; the store may hold others of an earlier one.
+    """
     if by == "search":
-        sql = f"SELECT layer FROM layer_summary WHERE run_id = '{run_id}' ORDER BY score DESC, layer LIMIT 1"
+        candidates = ", ".join(str(layer) for layer in among or ())
+        sql = (
+            f"SELECT layer FROM layer_summary WHERE run_id = '{run_id}' AND layer IN ({candidates}) "
+            "ORDER BY score DESC, layer LIMIT 1"
+        )
     else:
         sql = (
             f"SELECT layer FROM trace_summary WHERE run_id = '{run_id}' AND kind = 'mlp' AND role = 'last subject token' "

@@ -10,6 +10,7 @@ from editing.loading import load
 from editing.memory import tokens_that_fit
 from storage.identity import digest_of
 from storage.store import Store
+from tasks.errors import LedgerMismatch
 from tasks.identity import ModelRef, RunSpec
 from tasks.ledger import replay, segments, state_of
 
@@ -106,9 +107,20 @@ class Models:
         return replace(run, compute=replace(run.compute, tokens_per_forward=self._sizes[run.run_id]))
 
     def state_before(self, run: RunSpec, first: int) -> dict[str, Tensor]:
-        for commit in segments(self._store, run.run_id):
+        """Return the editor's state with which a segment that starts at round ``first`` begins.
+
+        Raises:
+            LedgerMismatch: No segment ends there, so that none can start there.
+        """
+        chain = segments(self._store, run.run_id)
+        for commit in chain:
             if commit.last_round == first:
                 return state_of(self._store.rows(commit, "ledger"))
+        if first:
+            raise LedgerMismatch(
+                f"run {run.run_id}: no segment ends before round {first}, found {[c.last_round for c in chain]}; another "
+                "process has cut it otherwise; run the same command again"
+            )
         return {}
 
     def _parameters(self, lm: LanguageModel, run: RunSpec) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ class Worker:
         lm.tokens_per_forward = run.compute.tokens_per_forward or TOKENS_PER_FORWARD
         first, last = int(unit.payload["first"]), int(unit.payload["last"])
         artifacts = self._prepared_for(run)[1]
-        facts = self._chosen(unit) if "positions" in unit.payload else self._order(run)[first:last]
+        facts = self._chosen(unit) if "positions" in unit.payload else self._whole_order(run)[first:last]
         digest = find_targets(self._store, lm, run, (first, last), facts, artifacts)
         return {}, CommitInfo(kind="targets", digest=digest)
 
@@ -170,6 +170,7 @@ class Worker:
         members = (_run_of(unit), *unit.others)
         begun = [run for run in members if self._store.is_committed(run.run_id, "segment-000000")]
         compute = self._models.sized((begun or members)[0]).compute
+        torch.set_num_threads(compute.threads)
         runs = [replace(run, compute=compute) for run in members]
         chains = [self._chain(one, first, alone=not unit.others) for one in runs]
         loaded = self._models.loaded(unit.model)
@@ -262,12 +263,14 @@ class Worker:
             run=run,
             rounds=rounds,
         )
-        return {"fact_scores": rows}, CommitInfo(kind="retention", first_round=rounds - 1, last_round=rounds)
+        spec = {"rounds": rounds, "positions": chosen}
+        return {"fact_scores": rows}, CommitInfo(kind="retention", first_round=rounds - 1, last_round=rounds, spec=spec)
 
     def _benchmark(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         run, rounds = _run_of(unit), int(unit.payload["rounds"])
         lm = self._models.at(run, rounds)[0].lm
-        rows = answer_rows(lm, unit.payload["benchmark"], int(unit.payload["n_examples"]), run, rounds)
+        examples = range(int(unit.payload["first"]), int(unit.payload["n_examples"]))
+        rows = answer_rows(lm, unit.payload["benchmark"], examples, run, rounds)
         return {"benchmark_answers": rows}, CommitInfo(kind="benchmark", spec=_public(unit.payload))
 
     def _baseline(self, unit: Unit) -> tuple[Tables, CommitInfo]:
@@ -281,14 +284,18 @@ class Worker:
         if first == 0:
             fixed = replace(run, compute=replace(run.compute, tokens_per_forward=TOKENS_PER_FORWARD))
             tables["runs"] = [run_row(fixed, {}, self._device)]
-        return tables, CommitInfo(kind="baseline")
+        return tables, CommitInfo(kind="baseline", spec={"first": first, "last": last})
 
     # --- inputs
 
     def _order(self, run: RunSpec) -> list[EditRequest]:
+        return self._whole_order(run)[: run.facts.size]
+
+    def _whole_order(self, run: RunSpec) -> list[EditRequest]:
+        """Return all facts as the run's sample takes them; its size may be less than what others, or an earlier one, took."""
         requests = self._facts(run.facts.run_id)
         order = sample_order(len(requests), sample=run.facts.sample, seed=run.facts.sample_seed)
-        return [requests[i] for i in order[: run.facts.size]]
+        return [requests[i] for i in order]
 
     def _chosen(self, unit: Unit) -> list[EditRequest]:
         requests = self._facts(unit.payload["facts_run_id"])

@@ -54,11 +54,14 @@ class Task:
     write: Callable[[random.Random, bool], str]
 
     def examples(self, count: int, *, split: str, seed: int = 0) -> list[Example]:
-        """Return ``count`` seeded examples with as many of one label as of the other (one more of the first if odd)."""
-        rng = random.Random(f"{self.name}-{split}-{seed}")
-        labels = [index % 2 == 0 for index in range(count)]
-        rng.shuffle(labels)
-        return [Example(question=self.write(rng, label), label=self.labels[0 if label else 1]) for label in labels]
+        """Return the first ``count`` seeded examples, which begin alike for every count; each pair has both labels."""
+        found = []
+        for index in range(count):
+            first = random.Random(f"{self.name}-{split}-{seed}-pair-{index // 2}").random() < 0.5
+            label = first == (index % 2 == 0)
+            rng = random.Random(f"{self.name}-{split}-{seed}-{index}")
+            found.append(Example(question=self.write(rng, label), label=self.labels[0 if label else 1]))
+        return found
 
     def questions(self, count: int, *, seed: int = 0) -> list[Question]:
         """Return ``count`` questions of the test split, with the same shots from the training split in each prompt."""

@@ -1,18 +1,22 @@
 """Plans run in this process: the same worker that Ray runs, without Ray."""
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from editing.errors import EditingError
 from flows.inputs import publish_inputs
 from flows.plan import plan_experiment
 from flows.spec import load_experiment
+from storage.errors import StorageError
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.chain import ready_units
+from tasks.errors import TaskError
 from tasks.identity import RunSpec, Unit
-from tasks.stages import Plan
+from tasks.stages import Plan, Session, edit_and_score, record_failure, with_known_layers
 from tasks.worker import Worker
 
 BASE: dict[str, Any] = {
@@ -65,3 +69,41 @@ def run_all(tmp_path: Path, **changes: Any) -> tuple[Store, Plan]:
 def edited(planned: Plan) -> RunSpec:
     (run,) = (run for run in planned.runs if run.editor != "none")
     return run
+
+
+class InProcess:
+    """In the place of a pool of Ray actors: one worker in this process."""
+
+    def __init__(self, store: Store, worker: Worker) -> None:
+        self._store, self._worker = store, worker
+
+    def run(
+        self,
+        units: Iterable[Unit],
+        *,
+        follow: Callable[[Unit], Iterable[Unit]] = lambda unit: (),
+        on_done: Callable[[Unit], None] = lambda unit: None,
+    ) -> dict[tuple[str, str], str]:
+        todo, failed = list(units), {}
+        seen = {unit.key for unit in todo}
+        while todo:
+            unit = todo.pop(0)
+            try:
+                self._worker.do(unit)
+            except (EditingError, StorageError, TaskError) as error:
+                failed[unit.key] = str(error)
+                record_failure(self._store, unit, str(error))
+                continue
+            on_done(unit)
+            todo += [new for new in follow(unit) if new.key not in seen]
+            seen |= {new.key for new in todo}
+        return failed
+
+
+def command(planned: Plan, runs: Sequence[RunSpec] | None = None, worker: Worker | None = None) -> Session:
+    """Edit and score as one command does; return its session, which says what failed."""
+    store = Store(planned.store)
+    pool = InProcess(store, worker or Worker(planned.store))
+    session = Session(planned, store, pool)  # type: ignore[arg-type]
+    edit_and_score.fn(session, tuple(runs or with_known_layers(planned, store)))
+    return session

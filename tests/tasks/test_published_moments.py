@@ -49,6 +49,31 @@ def test_published_moments_need_provenance_and_every_layer(tmp_path: Path) -> No
         plan(tmp_path, second_moment={"files": {0: "one.npz"}, "provenance": "x"})
 
 
+@pytest.mark.parametrize(("by", "needed"), [("search", [1, 3]), ("trace", [0, 1, 3])])
+def test_published_moments_of_layers_that_are_still_to_be_found(by: str, needed: list[int], tmp_path: Path) -> None:
+    """Any of the candidates may be chosen; an editor that needs no second moment adds none."""
+    (tmp_path / "two.npz").write_bytes(b"")
+    locate = {"search": {"editor": "ft_c", "edits": 2, "layers": [1, 3]}, "trace": {"facts": 2}}
+    editors = [{"name": "rome", "layers": by, "batch_sizes": [1]}, {"name": "ft_c", "layers": [0]}]
+    moments = {"files": {2: "two.npz"}, "provenance": "x"}
+    with pytest.raises(SpecError) as caught:
+        plan(tmp_path, editors=editors, locate=locate, second_moment=moments)
+    found = str(caught.value)
+    assert f"the editors also need [{', '.join(map(str, needed))}" in found, found
+
+
+def test_facts_without_texts_are_refused_where_texts_are_needed(tmp_path: Path) -> None:
+    record = {"prompt": "{} works as a", "target_new": {"str": "doctor"}, "target_true": {"str": "baker"}}
+    records = [
+        {"case_id": i, "requested_rewrite": record | {"subject": f"Person {i}", "relation_id": "P1"}} for i in range(4)
+    ]
+    (tmp_path / "facts.json").write_text(json.dumps(records))
+    facts = {"name": "counterfact", "path": str(tmp_path / "facts.json"), "size": 4}
+    with pytest.raises(SpecError, match="no neighborhood prompts to take texts from"):
+        plan(tmp_path, facts=facts)
+    assert plan(tmp_path, facts=facts, editors=["ft_c"]).moments == ()
+
+
 def test_a_file_is_known_by_its_content_not_by_its_path(tmp_path: Path) -> None:
     texts = "\n".join(f"Somebody lives in a house of number {i}." for i in range(40))
     for name in ("here", "there"):
