@@ -146,8 +146,16 @@ class MomentAccumulator:
         """
         if not self.n_tokens:
             raise MomentError("second moments of no tokens at all; expected texts with at least one token")
-        lower = {layer: self._sums[layer].tril() / self.n_tokens for layer in self.layers}
-        return {layer: SecondMoment(half + half.tril(-1).T, self.n_tokens) for layer, half in lower.items()}
+        return {layer: SecondMoment(_mirrored(self._sums[layer] / self.n_tokens), self.n_tokens) for layer in self.layers}
+
+
+def _mirrored(matrix: Tensor) -> Tensor:
+    """Write what lies below the diagonal above it, and return the matrix."""
+    for start, stop in _lower_blocks(len(matrix)):
+        matrix[:start, start:stop] = matrix[start:stop, :start].T
+        square = matrix[start:stop, start:stop]
+        square.copy_(square.tril() + square.tril(-1).T)
+    return matrix
 
 
 def _lower_blocks(size: int) -> list[tuple[int, int]]:
