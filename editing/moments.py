@@ -146,7 +146,9 @@ class MomentAccumulator:
         """
         if not self.n_tokens:
             raise MomentError("second moments of no tokens at all; expected texts with at least one token")
-        return {layer: SecondMoment(_mirrored(self._sums[layer] / self.n_tokens), self.n_tokens) for layer in self.layers}
+        return {
+            layer: SecondMoment(_mirrored(self._sums[layer] / self.n_tokens), self.n_tokens) for layer in self.layers
+        }
 
 
 def _mirrored(matrix: Tensor) -> Tensor:
