@@ -87,10 +87,10 @@ def run(file: Path, set_: SetOption = None) -> None:
     planned = plan_experiment(experiment)
     publish_inputs(experiment)
     from flows.experiment import run_experiment
-    from tasks.reaper import watched
+    from tasks.reaper import watch_descendants
 
-    with watched():
-        report_path = run_experiment(planned)
+    watch_descendants()
+    report_path = run_experiment(planned)
     _print_summary(Path(experiment.store))
     typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
     typer.echo(f"report: {report_path}")

@@ -12,6 +12,14 @@ import ray
 from tasks.errors import ClusterError, InputError
 from tasks.worker import Worker
 
+_PROMPT_HEALTH_CHECKS = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+"""An embedded node that is gone refuses its checks at once; by Ray's defaults a driver waits 15 s and more to hear of it.
+One that is only slow still has 10 s to answer each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -38,6 +46,7 @@ def cluster(placement: Placement) -> Iterator[None]:
     if placement.ray == "local":
         n_cpus = max(os.cpu_count() or 1, placement.threads)
         options |= {"address": "local", "num_cpus": n_cpus, "object_store_memory": 200 * 2**20}
+        options["_system_config"] = _PROMPT_HEALTH_CHECKS
     else:
         options["address"] = placement.ray
     try:

@@ -49,7 +49,7 @@ class Pool:
         Segments go first, and a worker prefers the run whose model state it holds.
 
         Raises:
-            ClusterError: No worker starts in time.
+            ClusterError: No worker starts in time, or no node is left to start one on.
         """
         todo = [(unit, 1) for unit in units]
         seen = {unit.key for unit, _ in todo}
@@ -103,12 +103,17 @@ class Pool:
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except RayActorError as error:
+            _refuse_without_nodes()
             raise ClusterError(
                 f"a worker died while starting: {error}; `palimpsest doctor` checks this machine"
             ) from error
         self._idle.append((worker, None))
 
     def _check_starts(self, others: bool) -> None:
+        if self._starting and not others and not any(node["Alive"] for node in ray.nodes()):
+            raise ClusterError(
+                "the last Ray node of this run is gone; what was committed is kept: run the same command again"
+            )
         for reference, (worker, since) in list(self._starting.items()):
             if time.monotonic() - since < self.start_timeout_s:
                 continue
@@ -134,6 +139,12 @@ class Pool:
             return f"worker lost: {str(error).splitlines()[0]}"
         self._idle.append((worker, unit.run_id if unit.run is not None else None))
         return None
+
+
+def _refuse_without_nodes() -> None:
+    # An actor that waits for a node looks like one that starts slowly.
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise ClusterError("the last Ray node of this run is gone; what was committed is kept: run the same command again")
 
 
 def _choose(units: list[Unit], run_id: str | None) -> int:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 
 import psutil
 
@@ -20,27 +19,24 @@ MARK = "PALIMPSEST_DRIVER"
 _INTERVAL_S = 0.5
 
 
-@contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """Inside, a watcher looks after this process's descendants."""
+def watch_descendants() -> None:
+    """Start a watcher that ends what this process has started once this process is gone, however it goes.
+
+    The pipe is never closed by hand: Prefect still sends its last log lines, and stops its own server, while the interpreter
+    shuts down; a server that is ended before that keeps the driver waiting for minutes.
+    """
     mark = uuid.uuid4().hex
-    os.environ[MARK] = mark
-    reading, writing = os.pipe()
-    watcher = subprocess.Popen(
+    reading, _ = os.pipe()
+    subprocess.Popen(
         [sys.executable, "-m", "tasks.reaper", str(os.getpid()), mark],
         stdin=reading,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={key: value for key, value in os.environ.items() if key != MARK},
     )
     os.close(reading)
-    try:
-        yield
-    finally:
-        del os.environ[MARK]
-        os.close(writing)
-        watcher.wait(timeout=30)
+    # Only now, so that the watcher does not carry the mark itself.
+    os.environ[MARK] = mark
 
 
 def descendants_of(pid: int) -> set[psutil.Process]:
@@ -88,7 +84,7 @@ def _is_zombie(process: psutil.Process) -> bool:
 
 
 def main() -> None:
-    """Note the driver's descendants until it is gone or says good-bye; then end what is left of them."""
+    """Note the driver's descendants until it is gone; then end what is left of them."""
     driver, mark = int(sys.argv[1]), sys.argv[2]
     noted: set[psutil.Process] = set()
     while True:

@@ -4,8 +4,7 @@ import pytest
 
 from editing.contexts import sample_contexts
 from editing.errors import TokenizationError
-from editing.lm import LanguageModel
-from tests.editing.tiny import DECODERS, random_lm, requests
+from tests.editing.tiny import DECODERS, chat_lm, random_lm, requests
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -25,12 +24,7 @@ def test_a_tokenizer_without_any_start_says_so() -> None:
 
 
 def test_prefixes_of_a_chat_model_hold_nothing_of_its_template() -> None:
-    plain = random_lm("llama")
-    plain.tokenizer.chat_template = (
-        "{{ bos_token }}{% for m in messages %}user : {{ m.content }} . {% endfor %}"
-        "{% if add_generation_prompt %}assistant :{% endif %}"
-    )
-    chat = LanguageModel(plain.model, plain.tokenizer, chat=True)
+    plain, chat = chat_lm()
     for starts in (["The", "In"], [""]):
         given = sample_contexts(plain, 2, n_tokens=[4], seed=0, starts=starts)
         assert sample_contexts(chat, 2, n_tokens=[4], seed=0, starts=starts) == given

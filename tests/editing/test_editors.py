@@ -1,7 +1,6 @@
 """What has no official vectors: an obvious slow version of each editor, a theorem, or a trace worked by hand."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,22 +13,15 @@ from editing.errors import MomentError, SolveError
 from editing.factworld.world import World
 from editing.fine_tuning import FineTuning
 from editing.geometry import KeyGeometry
-from editing.hparams import editor_names, preset_names, resolve_hparams
+from editing.hparams import resolve_hparams
 from editing.hypernetwork import RunningMoments, normal_equation
 from editing.lm import LanguageModel, Site
 from editing.loading import load
 from editing.locate import read_keys
-from editing.moments import collect_moments
 from editing.requests import EditRequest
-from editing.search import search_layer
 from editing.targets import TargetHparams, optimise_targets
-from editing.tokens import pad_rows
-from tests.conformance.cases import CONTEXTS, SMALL, artifacts, batch_size, edits_of, layers_for, method
-from tests.editing.tiny import random_lm, requests, texts
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+from tests.conformance.cases import CONTEXTS, SMALL, artifacts, batch_size, edits_of, method
+from tests.editing.tiny import random_lm, relative, requests
 
 
 def geometry(d: int = 12, seed: int = 0) -> KeyGeometry:
@@ -283,18 +275,6 @@ def test_keys_read_again_after_a_batch_are_those_that_it_was_solved_with() -> No
         assert relative(state[f"keys.{layer}"], again) < 1e-12
 
 
-def test_an_ablation_changes_one_number_and_leaves_the_models_others() -> None:
-    plain = resolve_hparams("malmen", model="factworld-gpt2")
-    ablated = resolve_hparams("malmen", model="factworld-gpt2", preset="sum-of-shifts")
-    assert {key for key in plain if plain[key] != ablated[key]} == {"aggregate"}
-    other = resolve_hparams("malmen", model="factworld-gpt2", preset="t5-xl-config")
-    assert other["rank"] == 1920, "a preset is one source's numbers, not this model's"
-    memit, control = (
-        resolve_hparams(name, model="gpt-j-6b", preset="llama3-alphaedit") for name in ("memit", "random_direction")
-    )
-    assert control == memit | {"direction_seed": 0}
-
-
 def test_malmens_ablations_are_settings() -> None:
     lm, layers, edits = random_lm("gpt2", std=0.1, dtype=torch.float32), [1, 2], edits_of("gpt2", 3)
     inputs = artifacts("malmen", "gpt2", torch.float32, layers)
@@ -404,104 +384,9 @@ def test_small_updates_add_up_in_a_bfloat16_model() -> None:
 # --- heads and logits
 
 
-def test_answers_of_an_encoder_decoder_and_a_classifier_are_hugging_faces() -> None:
-    for family in ("t5", "bert"):
-        lm, edits = random_lm(family, std=0.2), edits_of(family, 4)
-        scores = lm.answer_logprobs([r.prompt for r in edits], [r.target_new for r in edits])
-        for fact, score in zip(edits, scores, strict=True):
-            (head,) = lm.format.prompts([fact.prompt])
-            (tail,) = lm.format.answers([fact.prompt], [fact.target_new])
-            labels = torch.tensor([tail]) if family == "t5" else torch.tensor(tail)
-            loss = lm.model(torch.tensor([head]), labels=labels).loss
-            assert score.nll_mean == pytest.approx(float(loss), rel=1e-6)
-            assert score.n_tokens == len(tail)
-
-
-@pytest.mark.parametrize(("changes", "effect"), [({"final_logit_softcapping": 2.0}, 2.0), ({}, None)])
-def test_soft_caps_are_honoured(changes: dict[str, Any], effect: float | None) -> None:
-    lm = random_lm("gemma2", **({"final_logit_softcapping": None} | changes))
-    rows = pad_rows(lm.format.prompts(texts(3)))
-    with torch.no_grad():
-        expected = lm.model(rows.ids, attention_mask=rows.mask).logits
-        found = lm.logits(lm.forward(rows))
-    assert relative(found[rows.mask.bool()], expected[rows.mask.bool()]) < 1e-6
-    assert (float(found.abs().max()) <= 2.0) == (effect is not None)
-
-
-def test_prompts_go_through_the_chat_template() -> None:
-    plain = random_lm("llama")
-    plain.tokenizer.chat_template = (
-        "{% for m in messages %}<|endoftext|>{{ m['role'] }}: {{ m['content'] | trim }}\n{% endfor %}"
-        "{% if add_generation_prompt %}assistant: {% endif %}"
-    )
-    lm = LanguageModel(plain.model, plain.tokenizer, chat=True)
-    (fact,) = requests(1)
-    full = f"<|endoftext|>user: {fact.prompt}\nassistant: "
-    expected = tuple(plain.tokenizer(full, add_special_tokens=False)["input_ids"])
-    assert lm.format.prompts([fact.prompt]) == [expected], "special tokens once, as the template writes them"
-    (looked,) = lm.format.lookups([fact.prompt], [fact.subject_end])
-    head = lm.format.decode(looked.ids[: looked.lookup + 1])
-    assert head.endswith(fact.subject), head
-    (tail,) = lm.format.answers([fact.prompt], [fact.target_new])
-    assert lm.format.decode(expected + tail).split("assistant:")[1].strip() == fact.target_new
-    chat, bare = lm.answer_logprobs([fact.prompt], ["Rome"]), plain.answer_logprobs([fact.prompt], ["Rome"])
-    assert chat != bare
-
-
-def test_every_preset_can_be_made() -> None:
-    for name in editor_names():
-        for preset in preset_names(name):
-            protocol = "corrected"
-            make_editor(name, resolve_hparams(name, model="x", protocol=protocol, preset=preset))
-
-
-def test_layers_of_an_encoder_decoder_are_counted_through_both_stacks() -> None:
-    lm = random_lm("t5")
-    assert lm.n_layers == 4
-    assert lm.module_name(1, "mlp_out") == "encoder.block.1.layer.1.DenseReluDense.wo"
-    assert lm.module_name(2, "mlp_out") == "decoder.block.0.layer.2.DenseReluDense.wo"
-    assert layers_for("ft", "t5") == [1, 2], "the conformance tests edit both stacks"
-
-
 def test_targets_of_a_float16_model_are_finite() -> None:
     lm = random_lm("gpt2", dtype=torch.float16, std=0.1)
     hparams = TargetHparams(steps=6, lr=0.1, weight_decay=0.1, clamp=4.0, kl_weight=0.0625)
     targets = optimise_targets(lm, requests(3), CONTEXTS, 1, hparams, site="block")
     assert bool(torch.isfinite(targets.delta).all()) and targets.delta.dtype == torch.float32
     assert bool((targets.delta.norm(dim=1) > 0).all())
-
-
-def test_a_model_is_known_by_its_last_part_and_a_preset_takes_its_place() -> None:
-    for model in ("EleutherAI/gpt-j-6b", "EleutherAI/gpt-j-6B", "gpt-j-6b"):
-        assert resolve_hparams("memit", model=model)["preservation_weight"] == 15000.0, model
-    chosen = resolve_hparams("memit", model="meta-llama/Meta-Llama-3-8B", preset="llama3-encore")
-    assert chosen["lr"] == 0.5 and resolve_hparams("memit", model="Meta-Llama-3-8B")["lr"] == 0.1
-    code = resolve_hparams("emmet", model="x", protocol="code", preset="llama2-unified-23d72b5")
-    assert make_editor("emmet", code).ridge_for(16) == pytest.approx(0.1)
-
-
-def test_a_layer_search_sees_edits_beside_the_weights() -> None:
-    lm = random_lm("gpt2", std=0.1, dtype=torch.float64)
-    fact = requests(1)
-    (found,) = search_layer(lm, fact, 2, grace(lm, steps=40), Artifacts())
-    before = lm.answer_logprobs([fact[0].prompt], [fact[0].target_new])[0]
-    rewrite = next(score for score in found.scores if score.probe.kind == "rewrite")
-    assert rewrite.new.nll_sum < before.nll_sum - 0.1
-    assert not lm.patches
-
-
-def test_an_impossible_edit_does_not_concern_the_others_of_a_layer_search() -> None:
-    lm, facts = random_lm("gpt2"), requests(4)
-    moments = collect_moments(lm, texts(), [1])
-    given = Artifacts(geometry={1: KeyGeometry.of(moments[1].matrix, jitter=1e-6)}, contexts=("",))
-    rome = make_editor("rome", resolve_hparams("rome", model="", overrides={"steps": 3}))
-    found = rome.targets(lm, facts, [1], given)
-    targets = {fact.request_id: found.select([i]) for i, fact in enumerate(facts)}
-    expected = search_layer(lm, facts, 1, rome, replace(given, targets=targets))
-    bad = targets[facts[2].request_id]
-    targets[facts[2].request_id] = bad._replace(delta=bad.delta * math.nan)
-    edits = search_layer(lm, facts, 1, rome, replace(given, targets=targets))
-    assert [edit.error is None for edit in edits] == [True, True, False, True]
-    for i in (0, 1, 3):
-        for score, other in zip(edits[i].scores, expected[i].scores, strict=True):
-            assert score.new.nll_sum == pytest.approx(other.new.nll_sum, rel=1e-9)

@@ -82,3 +82,18 @@ def requests(count: int) -> list[EditRequest]:
 
 def texts(count: int = 60) -> list[str]:
     return World().corpus(count)
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the distance of two tensors in norms of the expected one."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+def chat_lm() -> tuple[LanguageModel, LanguageModel]:
+    """Return a model without and with its chat template, whose special tokens and roles are words of the vocabulary."""
+    plain = random_lm("llama")
+    plain.tokenizer.chat_template = (
+        "{% for m in messages %}<|endoftext|>{{ m['role'] }}: {{ m['content'] | trim }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    return plain, LanguageModel(plain.model, plain.tokenizer, chat=True)

@@ -16,6 +16,7 @@ from storage.store import Store
 from tasks.chain import ready_units
 from tasks.errors import TaskError
 from tasks.identity import RunSpec, Unit
+from tasks.pool import Pool
 from tasks.stages import Plan, Session, edit_and_score, record_failure, with_known_layers
 from tasks.worker import Worker
 
@@ -71,10 +72,11 @@ def edited(planned: Plan) -> RunSpec:
     return run
 
 
-class InProcess:
+class InProcess(Pool):
     """In the place of a pool of Ray actors: one worker in this process."""
 
     def __init__(self, store: Store, worker: Worker) -> None:
+        super().__init__(start=lambda: worker, n_workers=1)
         self._store, self._worker = store, worker
 
     def run(
@@ -104,6 +106,6 @@ def command(planned: Plan, runs: Sequence[RunSpec] | None = None, worker: Worker
     """Edit and score as one command does; return its session, which says what failed."""
     store = Store(planned.store)
     pool = InProcess(store, worker or Worker(planned.store))
-    session = Session(planned, store, pool)  # type: ignore[arg-type]
+    session = Session(planned, store, pool)
     edit_and_score.fn(session, tuple(runs or with_known_layers(planned, store)))
     return session

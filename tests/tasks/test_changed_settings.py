@@ -14,6 +14,7 @@ from storage.store import Store
 from tasks.errors import LedgerMismatch
 from tasks.models import resolve_model
 from tasks.moments import MOMENTS, SUMS, layer_recipe
+from tasks.pool import Pool
 from tasks.shared import TARGETS
 from tasks.stages import Session, with_known_layers
 from tasks.worker import Worker
@@ -138,7 +139,7 @@ def test_a_finished_training_is_not_begun_again_with_other_segments(tmp_path: Pa
     assert not twice(store, "training", "run_id, split, step")
     recipe = job.recipe
     drop_artifact(store, "networks", {**recipe, "step": 4})  # nobody needs it any more
-    opened = Session(planned, store, None)  # type: ignore[arg-type]
+    opened = Session(planned, store, Pool(start=lambda: None, n_workers=0))
     opened.reopen_trainings()
     assert job.next_units(store) == []
     drop_artifact(store, "networks", {**recipe, "step": 6})
@@ -161,7 +162,7 @@ def test_a_second_moment_made_again_ends_where_it_ended(lost: int, tmp_path: Pat
     before = rows(store, sql)
     assert len({row["n_tokens"] for row in before}) == 2
     drop_artifact(store, MOMENTS, layer_recipe(job.recipe, lost))
-    Session(planned, store, None).reopen(job.units())  # type: ignore[arg-type]
+    Session(planned, store, Pool(start=lambda: None, n_workers=0)).reopen(job.units())
     while units := job.next_units(store):
         worker.do(units[0])
     assert rows(store, sql) == before and not artifact_recipes(store, SUMS)
@@ -195,7 +196,7 @@ def test_what_is_left_of_an_artifact_does_not_hold_up_a_new_one(tmp_path: Path) 
     for card in (store.root / "artifacts" / MOMENTS).glob("*/artifact.json"):
         card.unlink()
     (job,) = planned.moments
-    Session(planned, store, None).reopen(job.units())  # type: ignore[arg-type]
+    Session(planned, store, Pool(start=lambda: None, n_workers=0)).reopen(job.units())
     assert Worker(planned.store).do(job.next_units(store)[0]) == "done"
 
 

@@ -15,6 +15,7 @@ from storage.identity import digest_of
 from storage.store import Store
 from tasks.identity import RunSpec, Unit
 from tasks.ledger import changes_of, segments
+from tasks.pool import Pool
 from tasks.prepared import is_lost
 from tasks.shared import TARGETS, search_target_units, target_units, with_search_targets, with_shared_targets
 from tasks.stages import Plan, Session, as_begun
@@ -106,7 +107,7 @@ def test_what_is_gone_from_the_store_is_made_again(tmp_path: Path) -> None:
         for recipe in artifact_recipes(store, kind)[:1]:
             drop_artifact(store, kind, recipe)
     assert all(is_lost(store, new) for new in made)
-    opened = Session(planned, store, None)  # type: ignore[arg-type]
+    opened = Session(planned, store, Pool(start=lambda: None, n_workers=0))
     opened.reopen(made)
     for new in made[1:] + made[:1]:
         assert worker.do(new) == "done" and not is_lost(store, new)
