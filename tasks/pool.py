@@ -144,7 +144,9 @@ class Pool:
 def _refuse_without_nodes() -> None:
     # An actor that waits for a node looks like one that starts slowly.
     if not any(node["Alive"] for node in ray.nodes()):
-        raise ClusterError("the last Ray node of this run is gone; what was committed is kept: run the same command again")
+        raise ClusterError(
+            "the last Ray node of this run is gone; what was committed is kept: run the same command again"
+        )
 
 
 def _choose(units: list[Unit], run_id: str | None) -> int:
