@@ -110,10 +110,8 @@ class Pool:
         self._idle.append((worker, None))
 
     def _check_starts(self, others: bool) -> None:
-        if self._starting and not others and not any(node["Alive"] for node in ray.nodes()):
-            raise ClusterError(
-                "the last Ray node of this run is gone; what was committed is kept: run the same command again"
-            )
+        if self._starting and not others:
+            _refuse_without_nodes()
         for reference, (worker, since) in list(self._starting.items()):
             if time.monotonic() - since < self.start_timeout_s:
                 continue

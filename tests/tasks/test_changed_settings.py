@@ -19,7 +19,7 @@ from tasks.shared import TARGETS
 from tasks.stages import Session, with_known_layers
 from tasks.worker import Worker
 from tests.tasks.support import command, plan, prepare
-from tests.tasks.test_in_step import GRID, Killed, KilledAfter, sample, session, whole
+from tests.tasks.test_in_step import GRID, Killed, kill_after, sample, session, whole
 from tests.tasks.test_shared import edited_runs
 
 FT: dict[str, Any] = {"editors": ["ft_c"], "layers": [[1]]}
@@ -222,7 +222,7 @@ def test_shared_targets_that_are_lost_are_found_again_for_a_group_that_begins_an
     planned = plan(tmp_path, **GRID | SMALL | {"facts": facts, "compute": {"chains_in_step": 4}})
     store, worker = Store(planned.store), Worker(planned.store)
     prepare(planned, worker)
-    worker._store.commit = KilledAfter(5, worker._store.commit)  # type: ignore[method-assign]
+    kill_after(worker, 5)
     with pytest.raises(Killed):
         command(planned, edited_runs(planned), worker)
     begun = [store.is_committed(run.run_id, "segment-000000") for run in edited_runs(planned)]

@@ -50,6 +50,11 @@ class KilledAfter:
         return self._commit(*given)
 
 
+def kill_after(worker: Worker, n_commits: int) -> None:
+    """Let a worker commit so many units, and die at the next."""
+    worker._store.commit = KilledAfter(n_commits, worker._store.commit)  # type: ignore[method-assign]
+
+
 def drive(store: Store, worker: Worker, runs: list[RunSpec]) -> list[Unit]:
     """Do everything that is ready until nothing is; return the units done."""
     by_id, done = {run.run_id: run for run in runs}, []
@@ -105,7 +110,7 @@ def test_killed_between_the_commits_of_a_group_it_ends_with_the_same_rows(tmp_pa
 
     for n_commits in (1, 3, 2):
         worker = Worker(planned.store)
-        worker._store.commit = KilledAfter(n_commits, worker._store.commit)  # type: ignore[method-assign]
+        kill_after(worker, n_commits)
         with pytest.raises(Killed):
             drive(store, worker, with_companions(store, edited_runs(planned), 3))
     runs = with_companions(store, edited_runs(planned), 3)
@@ -171,7 +176,7 @@ def killed(tmp_path: Path, size: int, changes: dict[str, Any], *, after: int) ->
     planned = plan(tmp_path, **changes)
     store, worker = Store(planned.store), Worker(planned.store)
     prepare(planned, worker)
-    worker._store.commit = KilledAfter(after, worker._store.commit)  # type: ignore[method-assign]
+    kill_after(worker, after)
     with pytest.raises(Killed):
         drive(store, worker, with_companions(store, edited_runs(planned), size))
     return store
