@@ -19,8 +19,9 @@ from editing.locate import read_keys
 from editing.moments import MomentAccumulator
 from editing.targets import TargetHparams, optimise_targets
 from tests.bench import plain
-from tests.bench.measure import Contest, Part, flops, relative
+from tests.bench.measure import Contest, Part, flops
 from tests.bench.shape import contexts, corpus, random_moment, requests
+from tests.editing.tiny import relative
 
 STEPS, RUN_STEPS = 20, 5
 PLAIN_FACTS = (0, 3)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 REPEATS = 3
@@ -148,7 +147,3 @@ def measure(contest: Contest, device: str = "cpu") -> Measured:
         peak_gb=peak,
         ok=ratio >= contest.target and contest.error <= contest.tolerance and reached,
     )
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())

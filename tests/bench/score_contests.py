@@ -10,8 +10,9 @@ from editing.lm import LanguageModel
 from editing.scores import probes_of, score_probes
 from tests.bench import plain
 from tests.bench.contests import edits
-from tests.bench.measure import Contest, Part, relative
+from tests.bench.measure import Contest, Part
 from tests.bench.shape import corpus, requests
+from tests.editing.tiny import relative
 
 
 def scores(lm: LanguageModel, *, target: float) -> Contest:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from editing.errors import MomentError, SolveError
 from editing.geometry import KeyGeometry
+from tests.editing.tiny import relative
 
 D_IN, D_OUT = 24, 10
 
@@ -18,10 +19,6 @@ def make(n_edits: int, *, cond: float = 100.0, seed: int = 0) -> tuple[Tensor, T
     keys = torch.randn(n_edits, D_IN, generator=generator, dtype=torch.float64)
     residuals = torch.randn(n_edits, D_OUT, generator=generator, dtype=torch.float64)
     return (c + c.T) / 2, keys, residuals
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 def memit_normal_equation(c: Tensor, keys: Tensor, residuals: Tensor, weight: float) -> Tensor:

@@ -4,20 +4,15 @@ import random
 
 import pytest
 import torch
-from torch import Tensor
 
 from editing.lm import KEPT_PREFIX, Site
 from editing.packing import common_front, pack, shared_prefix, side_by_side
 from editing.passes import live_columns
 from editing.tokens import pad_rows
 from tests.bench.plain import plain_scores
-from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
+from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, relative, requests, texts
 
 families = pytest.mark.parametrize("family", DECODERS)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 def random_sequences(count: int, seed: int = 0) -> list[tuple[int, ...]]:

@@ -23,15 +23,11 @@ from editing.passes import live_columns
 from editing.targets import TargetHparams, optimise_targets, targets_of_layers
 from editing.tokens import Rows, pad_rows
 from tests.bench.plain import plain_target
-from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, requests, texts
+from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, relative, requests, texts
 
 HPARAMS = TargetHparams(steps=6, lr=0.1, weight_decay=0.1, clamp=4.0, kl_weight=0.0625)
 CONTEXTS = ("", "It rained all day. ", "They closed the shop early. ")
 families = pytest.mark.parametrize("family", DECODERS)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 def artifacts(lm: LanguageModel, layers: list[int]) -> Artifacts:

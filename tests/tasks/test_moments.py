@@ -29,6 +29,7 @@ from tasks.jobs import MomentsJob
 from tasks.moments import MOMENTS, SUMS, layer_recipe
 from tasks.report import write_report
 from tasks.worker import Worker
+from tests.editing.tiny import relative
 from tests.tasks.support import plan, prepare
 
 LAYERS = (0, 1)
@@ -52,10 +53,6 @@ def collected(folder: Path, **second_moment: Any) -> tuple[Store, MomentsJob, di
 def moments(store: Store, wanted: MomentsJob) -> dict[int, Tensor]:
     found = {layer: find_artifact(store, MOMENTS, layer_recipe(wanted.recipe, layer)) for layer in wanted.layers}
     return {layer: load_file(a.path("moment.safetensors"))["moment"] for layer, a in found.items() if a is not None}
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.fixture(scope="module")
