@@ -2,39 +2,82 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from editing.forward import ForwardPasses, log_softmax
+from editing.forward import log_softmax
 from editing.heads import Ids
 from editing.memory import done_in_parts
 from editing.passes import causal_sight
 from editing.tokens import pad_rows
 
-Choose = Callable[[Tensor], Tensor]
-"""Of log-probabilities [row, vocab], the next token of each row, int64 [row]."""
+if TYPE_CHECKING:
+    from editing.lm import LanguageModel
+
+Choose = Callable[[Tensor, Sequence[int]], Tensor]
+"""Of log-probabilities [row, vocab] and the numbers of the heads that the rows continue, the next tokens, int64 [row]."""
+Stop = Callable[[Sequence[int]], bool]
+"""Whether a continuation is complete: nothing is to follow these tokens."""
 
 
-def likeliest(logprobs: Tensor) -> Tensor:
+def likeliest(logprobs: Tensor, _numbers: Sequence[int]) -> Tensor:
     """Return the likeliest token of each row."""
     return logprobs.argmax(1)
 
 
-@torch.no_grad()
-def generate(lm: ForwardPasses, heads: Sequence[Ids], n_tokens: int, choose: Choose = likeliest) -> list[Ids]:
-    """Return ``n_tokens`` further tokens of each head, chosen one after another.
+class Draw:
+    """Draws from the ``top_k`` likeliest tokens; what a head draws depends on the seed and its number only.
 
-    Every token is computed once.  Patches look at whole rows: behind them the whole text is read again for each token.
+    Args:
+        without: Tokens that are never drawn.
+    """
+
+    def __init__(self, top_k: int, seed: int, without: Sequence[int]) -> None:
+        self._top_k, self._seed, self._without = top_k, seed, torch.tensor(without, dtype=torch.int64)
+        self._generators: dict[int, torch.Generator] = {}
+
+    def __call__(self, logprobs: Tensor, numbers: Sequence[int]) -> Tensor:
+        allowed = logprobs.double().cpu().index_fill(1, self._without, -torch.inf)
+        best = allowed.topk(min(self._top_k, allowed.shape[1]))
+        drawn = [
+            torch.multinomial(chances, 1, generator=self._generator(number))
+            for chances, number in zip(best.values.softmax(1), numbers, strict=True)
+        ]
+        return best.indices.gather(1, torch.stack(drawn))[:, 0].to(logprobs.device)
+
+    def _generator(self, number: int) -> torch.Generator:
+        if number not in self._generators:
+            self._generators[number] = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
+        return self._generators[number]
+
+
+def never(_tail: Sequence[int]) -> bool:
+    return False
+
+
+@torch.no_grad()
+def generate(
+    lm: "LanguageModel", heads: Sequence[Ids], n_tokens: int, choose: Choose = likeliest, stop: Stop = never
+) -> list[Ids]:
+    """Return at most ``n_tokens`` further tokens of each head, chosen one after another.
+
+    Every token is computed once.  Patches look at whole rows, and an encoder-decoder's decoder keeps nothing: there the
+    whole text is read again for each token.
 
     Args:
         heads: Token ids, at least one each.
+        stop: Where a continuation ends early; its last token is part of it.
     """
     work = _kept if lm.packs else _whole
 
     def grow(group: Sequence[int]) -> list[list[int]]:
-        return work(lm, [tuple(heads[i]) for i in group], n_tokens, choose)
+        def choose_for(logprobs: Tensor, going: Sequence[int]) -> Tensor:
+            return choose(logprobs, [group[i] for i in going])
+
+        return work(lm, [tuple(heads[i]) for i in group], n_tokens, choose_for, stop)
 
     rooms = [[*head, *[0] * n_tokens] for head in heads]
     out: list[Ids] = [()] * len(heads)
@@ -44,28 +87,47 @@ def generate(lm: ForwardPasses, heads: Sequence[Ids], n_tokens: int, choose: Cho
     return out
 
 
-def _kept(lm: ForwardPasses, heads: Sequence[Ids], n_tokens: int, choose: Choose) -> list[list[int]]:
+def _kept(lm: "LanguageModel", heads: Sequence[Ids], n_tokens: int, choose: Choose, stop: Stop) -> list[list[int]]:
     rows = pad_rows(heads)
     mask = rows.mask.to(lm.input_device)
     at = (mask.cumsum(1) - 1).clamp_min(0)
     lengths, every = mask.sum(1), torch.arange(len(heads), device=mask.device)
     cache = DynamicCache()
-    final = lm.forward_seeing(rows.ids, at, causal_sight(mask), at, cache)[every, lengths - 1]
-    tokens: list[Tensor] = []
+    tails: list[list[int]] = [[] for _ in heads]
+    going = list(range(len(heads)))
+    final = lm.forward_seeing(rows.ids, at, causal_sight(mask), at, cache)[every, lengths - 1] if n_tokens else None
     for step in range(n_tokens):
-        tokens.append(choose(log_softmax(lm.logits(final))))
-        if step + 1 < n_tokens:
-            now = (lengths + step)[:, None]
-            mask = torch.cat([mask, torch.ones_like(now)], 1)
-            at = torch.cat([at, now], 1)
-            final = lm.forward_seeing(tokens[-1][:, None], now, mask[:, None].bool(), at, cache)[:, 0]
-    chosen: list[list[int]] = torch.stack(tokens, 1).tolist() if tokens else [[] for _ in heads]
-    return chosen
+        assert final is not None
+        chosen = choose(log_softmax(lm.logits(final)), going)
+        kept = _append(tails, going, chosen, stop)
+        if not kept or step + 1 == n_tokens:
+            break
+        if len(kept) < len(going):
+            left = torch.tensor(kept, device=mask.device)
+            chosen, mask, at, lengths = chosen[left.to(chosen.device)], mask[left], at[left], lengths[left]
+            cache.batch_select_indices(left)
+            going = [going[i] for i in kept]
+        now = (lengths + step)[:, None]
+        mask = torch.cat([mask, torch.ones_like(now)], 1)
+        at = torch.cat([at, now], 1)
+        final = lm.forward_seeing(chosen[:, None], now, mask[:, None].bool(), at, cache)[:, 0]
+    return tails
 
 
-def _whole(lm: ForwardPasses, heads: Sequence[Ids], n_tokens: int, choose: Choose) -> list[list[int]]:
-    grown, ends = [list(head) for head in heads], [len(head) for head in heads]
-    for _ in range(n_tokens):
-        for row, token in zip(grown, choose(lm.next_logprobs(pad_rows(grown), ends)).tolist(), strict=True):
-            row.append(token)
-    return [row[len(head) :] for row, head in zip(grown, heads, strict=True)]
+def _whole(lm: "LanguageModel", heads: Sequence[Ids], n_tokens: int, choose: Choose, stop: Stop) -> list[list[int]]:
+    tails: list[list[int]] = [[] for _ in heads]
+    going = list(range(len(heads)))
+    for _ in range(min(n_tokens, lm.head.longest or n_tokens)):
+        logits = lm.head.next_logits(lm, [heads[i] for i in going], [tuple(tails[i]) for i in going])
+        kept = _append(tails, going, choose(log_softmax(logits), going), stop)
+        going = [going[i] for i in kept]
+        if not going:
+            break
+    return tails
+
+
+def _append(tails: list[list[int]], going: Sequence[int], chosen: Tensor, stop: Stop) -> list[int]:
+    """Give each row that goes on its token; return which of them, by place among these, still go on."""
+    for row, token in zip(going, chosen.tolist(), strict=True):
+        tails[row].append(token)
+    return [place for place, row in enumerate(going) if not stop(tails[row])]

@@ -55,8 +55,15 @@ class Head(Protocol):
         """Return prompts with their answers; ``whole`` puts a decoder's last answer token into its input too."""
         ...
 
+    longest: int | None
+    """Tokens that an answer can have at most; None: any number."""
+
     def logits(self, lm: Any, rows: AnswerRows) -> Tensor:
         """Return the logits [token, vocab] at the answers' tokens; differentiable."""
+        ...
+
+    def next_logits(self, lm: Any, heads: Sequence[Ids], tails: Sequence[Ids]) -> Tensor:
+        """Return the logits [row, vocab] of what follows each prompt and the part of its answer that is there."""
         ...
 
 
@@ -64,6 +71,7 @@ class CausalHead:
     """A decoder: the prompt's last position predicts the answer's first token."""
 
     auto_class = AutoModelForCausalLM
+    longest: int | None = None
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
         where = [
@@ -80,11 +88,17 @@ class CausalHead:
         out: Tensor = lm.logits(final[rows.row.to(final.device), rows.column.to(final.device)])
         return out
 
+    def next_logits(self, lm: Any, heads: Sequence[Ids], tails: Sequence[Ids]) -> Tensor:
+        rows = pad_rows([head + tail for head, tail in zip(heads, tails, strict=True)])
+        out: Tensor = lm.next_logprobs(rows, [len(head) for head in heads])
+        return out
+
 
 class Seq2SeqHead:
     """An encoder-decoder: the encoder reads the prompt, the decoder gives the answer."""
 
     auto_class = AutoModelForSeq2SeqLM
+    longest: int | None = None
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
         start = (int(model.config.decoder_start_token_id),)
@@ -105,11 +119,18 @@ class Seq2SeqHead:
         picked: Tensor = out.logits[rows.row.to(device), rows.column.to(device)]
         return picked
 
+    def next_logits(self, lm: Any, heads: Sequence[Ids], tails: Sequence[Ids]) -> Tensor:
+        # One more token, whatever it is, makes a position that predicts it.
+        rows = self.rows(lm.model, heads, [(*tail, 0) for tail in tails])
+        last = torch.tensor([len(tail) for tail in tails]).cumsum(0) + torch.arange(len(tails))
+        return self.logits(lm, rows)[last.to(lm.input_device)]
+
 
 class ClassifierHead:
     """An encoder with a classification head: one "token", the class, predicted at the first position."""
 
     auto_class = AutoModelForSequenceClassification
+    longest: int | None = 1
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
         where = [(row, 0, tail[0]) for row, tail in enumerate(tails)]
@@ -120,6 +141,9 @@ class ClassifierHead:
         out = lm.model(input_ids=rows.inputs.ids.to(device), attention_mask=rows.inputs.mask.to(device))
         picked: Tensor = out.logits[rows.row.to(device)]
         return picked
+
+    def next_logits(self, lm: Any, heads: Sequence[Ids], tails: Sequence[Ids]) -> Tensor:
+        return self.logits(lm, self.rows(lm.model, heads, [(0,) for _ in tails]))
 
 
 HEADS: dict[HeadKind, Head] = {"causal": CausalHead(), "seq2seq": Seq2SeqHead(), "classifier": ClassifierHead()}

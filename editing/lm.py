@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.families import submodule
 from editing.forward import ForwardPasses, Site, log_softmax
-from editing.generation import generate
+from editing.generation import Draw, generate
 from editing.heads import HEADS, AnswerRows, Ids, TokenChoice
 from editing.memory import done_in_parts
 from editing.packing import Packed, one_row, shared_prefix
@@ -61,10 +61,22 @@ class LanguageModel(ForwardPasses):
     @torch.no_grad()
     def answer_logprobs(self, prompts: Sequence[str], answers: Sequence[str]) -> list[AnswerScore]:
         """Score each answer after its prompt.  The result of a pair does not depend on the others, up to rounding."""
+        return self.score_ids(*self.pair_ids(prompts, answers))
+
+    def prompt_ids(self, prompts: Sequence[str]) -> list[Ids]:
+        """Return the ids of each prompt as the model reads it."""
+        return self.format.prompts([self.patches.rewrite(prompt) for prompt in prompts])
+
+    def pair_ids(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[list[Ids], list[Ids]]:
+        """Return the ids of each prompt, and of its answer as it continues it."""
         rewritten = [self.patches.rewrite(prompt) for prompt in prompts]
-        heads = self.format.prompts(rewritten)
-        tails = self.format.answers(rewritten, answers)
-        return self.score_ids(heads, tails)
+        return self.format.prompts(rewritten), self.format.answers(rewritten, answers)
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens that the model can read at once; None if its positions are relative."""
+        found = getattr(self.model.config, "max_position_embeddings", None)
+        return None if found is None else int(found)
 
     @torch.no_grad()
     def score_ids(self, heads: Sequence[Ids], tails: Sequence[Ids]) -> list[AnswerScore]:
@@ -158,6 +170,43 @@ class LanguageModel(ForwardPasses):
         return -logprobs.gather(1, rows.token[:, None].to(logprobs.device)).mean()
 
     @torch.no_grad()
+    def continue_greedily(self, prompts: Sequence[str], n_tokens: int, *, until: Sequence[str] = ()) -> list[str]:
+        """Return what the model says after each prompt: its likeliest tokens, as text.
+
+        A text ends before the end-of-text token, and before the first of the strings ``until``.  Nothing about the
+        expected answer enters: every prompt gets the same number of tokens.
+        """
+        ends = self._end_tokens()
+
+        def complete(tail: Sequence[int]) -> bool:
+            return tail[-1] in ends or any(mark in self.format.decode_answer(tail) for mark in until)
+
+        heads = self.prompt_ids(prompts)
+        texts = []
+        for tail in generate(self, heads, n_tokens, stop=complete):
+            text = self.format.decode_answer(tail[:-1] if tail and tail[-1] in ends else tail)
+            texts.append(text[: min((at for mark in until if (at := text.find(mark)) >= 0), default=len(text))])
+        return texts
+
+    @torch.no_grad()
+    def write_freely(self, prompts: Sequence[str], n_tokens: int, *, top_k: int, seed: int) -> list[str]:
+        """Return ``n_tokens`` tokens of text after each prompt, drawn from the ``top_k`` likeliest that are no special tokens.
+
+        What a prompt draws depends on its place and the seed, not on the prompts beside it.
+        """
+        draw = Draw(top_k, seed, self.tokenizer.all_special_ids)
+        return [self.format.decode(tail) for tail in generate(self, self.prompt_ids(prompts), n_tokens, draw)]
+
+    def _end_tokens(self) -> frozenset[int]:
+        """Return the ids that end a text: the tokenizer's, and all that the model's generation settings name."""
+        if self.family.head == "classifier":
+            return frozenset()
+        settings = getattr(self.model, "generation_config", None)
+        named = getattr(settings, "eos_token_id", None)
+        every = named if isinstance(named, list) else [named]
+        return frozenset(i for i in (self.tokenizer.eos_token_id, *every) if i is not None)
+
+    @torch.no_grad()
     def sample(self, starts: Sequence[str], n_tokens: int, *, top_k: int, seed: int) -> list[str]:
         """Continue each start by ``n_tokens`` tokens drawn from the ``top_k`` likeliest; the same seed, the same texts.
 
@@ -170,7 +219,7 @@ class LanguageModel(ForwardPasses):
         generator = torch.Generator().manual_seed(seed)
         special = self.tokenizer.all_special_ids
 
-        def draw(logprobs: Tensor) -> Tensor:
+        def draw(logprobs: Tensor, _numbers: Sequence[int]) -> Tensor:
             allowed = logprobs.double().cpu().index_fill(1, torch.tensor(special), -torch.inf)
             best = allowed.topk(min(top_k, allowed.shape[1]))
             drawn = torch.multinomial(best.values.softmax(1), 1, generator=generator)

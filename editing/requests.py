@@ -1,7 +1,7 @@
 """Edit requests: the fact to write, and the prompts on which it is later probed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from editing.errors import RequestError
@@ -31,6 +31,16 @@ class EditRequest:
     relation: str = ""
     paraphrase_prompts: tuple[str, ...] = ()
     neighborhood_prompts: tuple[str, ...] = ()
+    neighborhood_answers: tuple[str, ...] = ()
+    """What each neighborhood prompt expects, where it is not ``target_true`` (zsRE's unrelated questions); else empty."""
+    question_prompts: tuple[str, ...] = ()
+    """The fact asked as a question."""
+    completion_prompts: tuple[str, ...] = ()
+    """The fact as the beginning of a sentence, of a request whose own prompt is a question."""
+    generation_prompts: tuple[str, ...] = ()
+    """Beginnings about the subject from which the model writes freely; they ask for no answer."""
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By kind of probe, where each of its prompts comes from; kinds that are not named come from the record itself."""
 
     def __post_init__(self) -> None:
         slots = self.template.count(SLOT)
@@ -44,9 +54,15 @@ class EditRequest:
                 f"request {self.request_id!r}: the prompt {self.template!r} has {slots} slots '{{}}', expected exactly "
                 f"one where the subject {self.subject!r} stands; write the slot, or use EditRequest.from_prompt"
             )
-        for field in ("target_new", "target_true"):
-            if not getattr(self, field).strip():
-                raise RequestError(f"request {self.request_id!r}: {field} is empty; every request needs one")
+        for name in ("target_new", "target_true"):
+            if not getattr(self, name).strip():
+                raise RequestError(f"request {self.request_id!r}: {name} is empty; every request needs one")
+        answers = self.neighborhood_answers
+        if answers and (len(answers) != len(self.neighborhood_prompts) or not all(a.strip() for a in answers)):
+            raise RequestError(
+                f"request {self.request_id!r}: {len(self.neighborhood_prompts)} neighborhood prompts with the answers "
+                f"{answers!r}; expected one for each, or none"
+            )
 
     @property
     def prompt(self) -> str:
@@ -57,6 +73,12 @@ class EditRequest:
     def subject_end(self) -> int:
         """Index of the character after the subject in :attr:`prompt`."""
         return self.template.index(SLOT) + len(self.subject)
+
+    @property
+    def neighbors(self) -> tuple[tuple[str, str], ...]:
+        """Each neighborhood prompt with the answer that it expects."""
+        answers = self.neighborhood_answers or (self.target_true,) * len(self.neighborhood_prompts)
+        return tuple(zip(self.neighborhood_prompts, answers, strict=True))
 
     @classmethod
     def from_prompt(cls, prompt: str, *, subject: str, **fields: Any) -> "EditRequest":

@@ -1,4 +1,4 @@
-"""Fact scores: every probe of a request under teacher forcing, raw, for both targets."""
+"""Fact scores: every probe of a request, raw: both targets under teacher forcing, and what the model says when let run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 from editing.lm import AnswerScore, LanguageModel
 from editing.requests import EditRequest
 
-ProbeKind = Literal["rewrite", "paraphrase", "neighborhood"]
-PROBE_KINDS: tuple[ProbeKind, ...] = ("rewrite", "paraphrase", "neighborhood")
-SCORING_VERSION = 1
-"""Raised when a probe's score changes meaning or value; part of a score unit's name."""
+ProbeKind = Literal["rewrite", "paraphrase", "neighborhood", "question", "completion"]
+PROBE_KINDS: tuple[ProbeKind, ...] = ("rewrite", "paraphrase", "neighborhood", "question", "completion")
+SCORING_VERSION = 2
+"""Raised when a probe's score changes meaning or value; then all scores of a run are made again."""
 
 
 class Probe(NamedTuple):
@@ -36,6 +36,8 @@ class ProbeScore:
     probe: Probe
     new: AnswerScore
     true: AnswerScore
+    text: str | None = None
+    """The model's likeliest continuation of the prompt; None if none was asked for."""
 
     @property
     def is_nan(self) -> bool:
@@ -50,23 +52,34 @@ class ProbeScore:
 
 
 def probes_of(request: EditRequest, kinds: Sequence[ProbeKind] = PROBE_KINDS) -> list[Probe]:
-    """Return a request's probes, in the order rewrite, paraphrases, neighbors."""
-    prompts: dict[ProbeKind, tuple[str, ...]] = {
-        "rewrite": (request.prompt,),
-        "paraphrase": request.paraphrase_prompts,
-        "neighborhood": request.neighborhood_prompts,
+    """Return a request's probes, kind by kind.
+
+    A neighborhood prompt's ``target_true`` is its own answer, if it has one.
+    """
+    true = request.target_true
+    prompts: dict[ProbeKind, Sequence[tuple[str, str]]] = {
+        "rewrite": [(request.prompt, true)],
+        "paraphrase": [(prompt, true) for prompt in request.paraphrase_prompts],
+        "neighborhood": request.neighbors,
+        "question": [(prompt, true) for prompt in request.question_prompts],
+        "completion": [(prompt, true) for prompt in request.completion_prompts],
     }
     return [
-        Probe(request.request_id, kind, index, prompt, request.target_new, request.target_true)
+        Probe(request.request_id, kind, index, prompt, request.target_new, expected)
         for kind in PROBE_KINDS
         if kind in kinds
-        for index, prompt in enumerate(prompts[kind])
+        for index, (prompt, expected) in enumerate(prompts[kind])
     ]
 
 
-def score_probes(lm: LanguageModel, probes: Sequence[Probe]) -> list[ProbeScore]:
-    """Return the scores of each probe on the model as it is now, in order."""
+def score_probes(lm: LanguageModel, probes: Sequence[Probe], *, text_tokens: int = 0) -> list[ProbeScore]:
+    """Return the scores of each probe on the model as it is now, in order.
+
+    Args:
+        text_tokens: Length of the free-running texts, the same for every probe: an answer's length must not show.
+    """
     prompts = [probe.prompt for probe in probes]
     both = lm.answer_logprobs([*prompts, *prompts], [*(p.target_new for p in probes), *(p.target_true for p in probes)])
     new, true = both[: len(probes)], both[len(probes) :]
-    return [ProbeScore(*row) for row in zip(probes, new, true, strict=True)]
+    texts = lm.continue_greedily(prompts, text_tokens) if text_tokens else [None] * len(probes)
+    return [ProbeScore(*row) for row in zip(probes, new, true, texts, strict=True)]

@@ -89,6 +89,13 @@ class PromptFormat:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids)))
 
+    def decode_answer(self, ids: Sequence[int]) -> str:
+        """Return an answer's ids as text; a classifier's is the name of its class."""
+        if self._head == "classifier":
+            names = {number: name for name, number in self._labels.items()}
+            return "".join(names[i] for i in ids)
+        return self.decode(ids)
+
     def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the ids of each answer as they continue its prompt.
 

@@ -129,11 +129,11 @@ class Trainer:
         """Return the micro-batches of some facts, each with one of its paraphrases and neighborhood prompts."""
         lm, rows = self._lm, self.plan.microbatch
         paraphrases = [rng.choice(fact.paraphrase_prompts) for fact in facts]
-        neighbors = [rng.choice(fact.neighborhood_prompts) for fact in facts]
+        neighbors = [rng.choice(fact.neighbors) for fact in facts]
         return MetaTask(
             edit_batches(lm, facts, rows),
             PairBatches(lm, paraphrases, [fact.target_new for fact in facts], rows),
-            PairBatches(lm, neighbors, [fact.target_true for fact in facts], rows),
+            PairBatches(lm, [prompt for prompt, _ in neighbors], [answer for _, answer in neighbors], rows),
         )
 
     def _batch(self, step: int) -> list[EditRequest]:

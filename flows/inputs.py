@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from flows.second_moments import moment_problems, moments_recipe
+from flows.benchmarks import publish_benchmarks, read_benchmarks
+from flows.second_moments import moment_problems, moments_recipe, perplexity_recipe
 from flows.spec import Experiment
 from storage.store import Store
-from tasks.benchmarks import BENCHMARKS
 from tasks.catalog import editor_needs
 from tasks.datasets import (
     check_sample,
@@ -16,7 +16,7 @@ from tasks.datasets import (
     sample_order,
 )
 from tasks.errors import InputError
-from tasks.identity import ModelRef, Recipe, RunSpec
+from tasks.identity import BenchmarkRef, ModelRef, Recipe, RunSpec
 from tasks.models import resolve_model
 
 
@@ -27,6 +27,8 @@ class Inputs:
     requests: list[Any]
     digest: str
     moments: Recipe
+    benchmarks: tuple[BenchmarkRef, ...]
+    perplexity: Recipe | None
 
     @property
     def facts_run_id(self) -> str:
@@ -42,6 +44,7 @@ def publish_inputs(experiment: Experiment) -> None:
     """Write the facts of an experiment to its store, so that workers can read them."""
     store = Store(experiment.store, create=True)
     publish_facts(store, read_requests(experiment))
+    publish_benchmarks(experiment, store)
 
 
 def read_requests(experiment: Experiment) -> list[Any]:
@@ -62,18 +65,17 @@ def read_inputs(experiment: Experiment, problems: list[str]) -> Inputs | None:
         requests = read_requests(experiment)
     except (InputError, ValueError) as error:
         problems.append(f"facts: {error}")
-    problems += [
-        f"score.benchmarks: no benchmark {name!r}; expected some of {sorted(BENCHMARKS)}"
-        for name in experiment.score.benchmarks
-        if name not in BENCHMARKS
-    ]
+    benchmarks = read_benchmarks(experiment, problems)
     if model is None or requests is None:
         return None
     digest = facts_digest(requests)
     if unreadable := moment_problems(experiment):
         problems += unreadable
         return None
-    return Inputs(experiment, model, requests, digest, moments_recipe(experiment, model, f"facts-{digest}"))
+    facts_run_id = f"facts-{digest}"
+    perplexity = perplexity_recipe(experiment, model, facts_run_id, problems)
+    moments = moments_recipe(experiment, model, facts_run_id)
+    return Inputs(experiment, model, requests, digest, moments, benchmarks, perplexity)
 
 
 def check_facts(inputs: Inputs, problems: list[str]) -> None:

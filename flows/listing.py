@@ -37,9 +37,10 @@ def listing(what: str) -> list[dict[str, Any]]:
 
         return [{"data set": name, "what": text} for name, text in DATASETS.items()]
     if what == "benchmarks":
-        from tasks.benchmarks import BENCHMARKS
+        from tasks.definition import definition_names, read_definition
 
-        return [{"benchmark": name, "what": text} for name, text in BENCHMARKS.items()]
+        found = [read_definition(name) for name in definition_names()]
+        return [{"benchmark": d.name, "what": d.title, "metric": d.metrics[0], "paper": d.paper} for d in found]
     if what == "views":
         from storage.catalog import PUBLIC, VIEWS
 

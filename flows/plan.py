@@ -245,10 +245,13 @@ def _run(
         network_recipe=network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
         preset=card.preset,
         commit_every=experiment.commit_every,
-        every_edits=score.every_edits,
+        every_edits=score.every_edits if isinstance(score.every_edits, int) else tuple(score.every_edits),
         retention=score.retention,
-        benchmarks=tuple(score.benchmarks),
-        n_examples=score.examples,
+        text_tokens=score.text_tokens,
+        texts=score.texts,
+        benchmarks=inputs.benchmarks,
+        generation=None if score.generation is None else score.generation.model_dump(),
+        perplexity=inputs.perplexity,
         compute=Compute(threads=experiment.compute.threads, tokens_per_forward=experiment.compute.tokens_per_forward),
     )
 

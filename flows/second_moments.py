@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.spec import Experiment
+from flows.spec import Experiment, PerplexitySpec, SecondMomentSpec
 from storage.identity import digest_of_file
 from tasks.errors import InputError
 from tasks.identity import ModelRef, Recipe, RunSpec
@@ -25,6 +25,18 @@ def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -
             "max_tokens": None,
             "jitter": wanted.jitter,
         }
+    source = texts_source(experiment, wanted, model, facts_run_id)
+    recipe = {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
+    if wanted.stop_change is None:
+        return recipe
+    stop = {"change": wanted.stop_change, "first_texts": wanted.first_texts, "facts": wanted.stop_facts}
+    return {**recipe, "stop": {**stop, "facts_run_id": facts_run_id}}
+
+
+def texts_source(
+    experiment: Experiment, wanted: SecondMomentSpec | PerplexitySpec, model: ModelRef, facts_run_id: str
+) -> dict[str, Any]:
+    """Return where texts come from: the hub, a file by its content, the facts' own world, or the facts."""
     source: dict[str, Any]
     if wanted.hub is not None:
         source = {"name": "hub", "hub": wanted.hub, "revision": wanted.revision, "config": wanted.config}
@@ -35,12 +47,28 @@ def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -
         source = {"name": "factworld", "model": model.name}
     else:
         source = {"name": "facts", "facts_run_id": facts_run_id}
-    source |= {"n_texts": wanted.n_texts, "seed": wanted.seed}
-    recipe = {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
-    if wanted.stop_change is None:
-        return recipe
-    stop = {"change": wanted.stop_change, "first_texts": wanted.first_texts, "facts": wanted.stop_facts}
-    return {**recipe, "stop": {**stop, "facts_run_id": facts_run_id}}
+    return source | {"n_texts": wanted.n_texts, "seed": wanted.seed}
+
+
+def perplexity_recipe(
+    experiment: Experiment, model: ModelRef, facts_run_id: str, problems: list[str]
+) -> dict[str, Any] | None:
+    """Return what a perplexity is a function of, beside the model; add what is wrong with its texts."""
+    wanted = experiment.score.perplexity
+    if wanted is None:
+        return None
+    if wanted.hub is not None and not wanted.revision:
+        problems.append(f"score.perplexity.revision is missing; expected a commit of the hub data set {wanted.hub!r}")
+        return None
+    try:
+        if wanted.path is not None:
+            file_texts(Path(wanted.path), n_texts=wanted.n_texts, setting="score.perplexity.n_texts")
+        source = texts_source(experiment, wanted, model, facts_run_id)
+    except (InputError, OSError) as error:
+        problems.append(f"score.perplexity: {error}")
+        return None
+    files = {source["digest"]: wanted.path} if wanted.path is not None else {}
+    return {"texts": source, "n_texts": wanted.n_texts, "max_tokens": wanted.max_tokens, "files": files}
 
 
 def moment_files(experiment: Experiment) -> dict[str, str]:

@@ -15,6 +15,10 @@ Layers = (
 )
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 def _auto_is_none(value: Any) -> Any:
     return None if value == "auto" else value
 
@@ -130,13 +134,66 @@ class LocateSpec(_Strict):
     trace: TraceSpec | None = None
 
 
+class BenchmarkSpec(_Strict):
+    """A benchmark, and what of its definition is changed."""
+
+    name: str
+    """One of ``palimpsest list benchmarks``, or the path of a definition file of one's own (``.yaml``)."""
+    path: str | None = None
+    """The folder that holds the benchmark's published files; else it comes from the hub at the definition's revision."""
+    revision: str | None = None
+    """Another commit of the hub's data set than the definition's."""
+    examples: Annotated[int, Field(gt=0)] | Literal["all"] | None = None
+    """How many questions, in a seeded order; ``score.examples`` unless given."""
+    groups: list[str] | None = Field(default=None, min_length=1)
+    """Some of its groups (MMLU's subjects, BBH's tasks); all unless given."""
+    shots: int | None = Field(default=None, ge=0)
+    shots_from: Literal["train", "dev", "file"] | None = None
+    shots_file: str | None = None
+    """A text that stands before every question, letter by letter: a paper's own shots."""
+    run_code: bool = False
+    """Allow a benchmark to run what the model writes, in a sandbox."""
+
+
+class GenerationSpec(_Strict):
+    """Free texts at every checkpoint: stored, with their n-gram entropy and repetition."""
+
+    prompts: int = Field(default=20, gt=0)
+    tokens: int = Field(default=100, gt=0)
+    top_k: int = Field(default=5, gt=0)
+    """1: always the likeliest token."""
+    seed: int = 0
+
+
+class PerplexitySpec(_Strict):
+    """The perplexity of held-out texts at every checkpoint: lines of a file, a hub data set, or the facts' own world."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split: str = "test"
+    column: str = "text"
+    n_texts: int = Field(default=100, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Of each text; the model's context length unless given, which is recorded."""
+    seed: int = 1
+
+
 class ScoreSpec(_Strict):
     """What is scored besides each round's own facts, and how often."""
 
-    every_edits: int = Field(default=50, ge=0)
+    every_edits: Annotated[int, Field(ge=0)] | Annotated[list[Count], Field(min_length=1)] = 50
+    """Checkpoints: every so many edits, or at these numbers of edits; and after the last round."""
     retention: Literal["all", "none"] | Annotated[int, Field(gt=0)] = "all"
-    benchmarks: list[str] = []
-    examples: int = Field(default=100, gt=0)
+    text_tokens: int = Field(default=16, ge=0)
+    """Tokens that the model says freely after each probe; the same for all, so that no answer's length shows."""
+    texts: Literal["own", "all"] = "own"
+    """Free texts of each edit right after its round, or at every later check too."""
+    benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(_named)]] = []
+    examples: Annotated[int, Field(gt=0)] | Literal["all"] = 100
+    generation: GenerationSpec | None = None
+    perplexity: PerplexitySpec | None = None
 
 
 class ComputeSpec(_Strict):
@@ -174,10 +231,6 @@ class Experiment(_Strict):
     commit_every: int = Field(default=50, gt=0)
     compute: ComputeSpec = ComputeSpec()
     store: str = "results"
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
 
 
 def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
@@ -239,8 +292,22 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
     moments = spec.second_moment.model_copy(update={"path": near(spec.second_moment.path), "files": files})
     folder = base / Path(spec.model.name).expanduser()
     name = str(folder.resolve()) if folder.is_dir() else spec.model.name
+    benchmarks = [
+        benchmark.model_copy(
+            update={
+                "path": near(benchmark.path),
+                "shots_file": near(benchmark.shots_file),
+                "name": str(near(benchmark.name)) if benchmark.name.endswith(".yaml") else benchmark.name,
+            }
+        )
+        for benchmark in spec.score.benchmarks
+    ]
+    perplexity = spec.score.perplexity
+    if perplexity is not None:
+        perplexity = perplexity.model_copy(update={"path": near(perplexity.path)})
     return spec.model_copy(
         update={
+            "score": spec.score.model_copy(update={"benchmarks": benchmarks, "perplexity": perplexity}),
             "facts": facts,
             "second_moment": moments,
             "model": spec.model.model_copy(update={"name": name}),

@@ -10,13 +10,28 @@ from storage.errors import QueryError
 from storage.schemas import COMMITS, SCHEMAS
 from storage.store import Store
 
+_CURRENT = """
+    SELECT * FROM commits
+    QUALIFY recipe IS NULL OR recipe = arg_max(recipe, finished_at) OVER (PARTITION BY run_id, kind)
+"""
+"""Without what was scored in another way than last: rows of two recipes never stand side by side."""
 VIEWS = Path(__file__).parent / "views"
 ORDER = (
     "run_latest",
+    "probe_outcomes",
+    "protocol_scores",
+    "ranking_flips",
     "own_scores",
     "editing_curve",
     "forgetting_curve",
+    "retention_by_age",
+    "retention_summary",
+    "question_completion",
+    "benchmark_metrics",
     "benchmark_curve",
+    "benchmark_groups",
+    "generation_curve",
+    "perplexity_curve",
     "drift_curve",
     "collapse",
     "run_summary",
@@ -29,7 +44,7 @@ ORDER = (
     "key_asymmetry",
 )
 """Marts in the order in which they build on each other."""
-PUBLIC = tuple(name for name in ORDER if name not in ("run_latest", "own_scores", "collapse"))
+PUBLIC = tuple(name for name in ORDER if name not in ("run_latest", "own_scores", "collapse", "benchmark_metrics"))
 
 
 def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
@@ -46,10 +61,11 @@ def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
 def _connect(store: Store, marts: Sequence[str]) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     connection.execute(f"CREATE VIEW commits AS {_scan(store.root, 'commits')}")
+    connection.execute(f"CREATE VIEW current_commits AS {_CURRENT}")
     for table in SCHEMAS:
         connection.execute(
             f"CREATE VIEW {table} AS SELECT * FROM ({_scan(store.root, table)}) "
-            "SEMI JOIN (SELECT run_id, unit_id, attempt FROM commits) USING (run_id, unit_id, attempt)"
+            "SEMI JOIN (SELECT run_id, unit_id, attempt FROM current_commits) USING (run_id, unit_id, attempt)"
         )
     for name in marts:
         connection.execute(f"CREATE VIEW {name} AS {(VIEWS / f'{name}.sql').read_text()}")

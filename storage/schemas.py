@@ -6,7 +6,7 @@ Rounds count from 0.  ``scored_at`` is the last round applied when something was
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _STAMP = [pa.field("unit_id", pa.string(), nullable=False), pa.field("attempt", pa.string(), nullable=False)]
 
@@ -61,7 +61,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         target_true=_text,
     ),
     "probes": _schema(
-        fact_id=_text, probe_id=_text, kind=_text, index=_int, prompt=_text, target_new=_text, target_true=_text
+        fact_id=_text,
+        probe_id=_text,
+        kind=_text,
+        index=_int,
+        prompt=_text,
+        target_new=_text,
+        target_true=_text,
+        origin=_text,
     ),
     "rounds": _schema(
         round=_int,
@@ -126,20 +133,62 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_correct_new=_int,
         n_correct_true=_int,
         text=_text,
-        same_as_base=_bool,
         is_nan=_bool,
+    ),
+    "benchmark_questions": _schema(
+        benchmark=_text,
+        position=_int,
+        example_id=_text,
+        group=_text,
+        prompt=_text,
+        choices=_texts,
+        gold=_texts,
+        tests=_texts,
+        n_shots=_int,
+        shots_from=_text,
     ),
     "benchmark_answers": _schema(
         benchmark=_text,
+        questions_run_id=_text,
+        group=_text,
         example_id=_text,
         scored_at=_int,
         edits_so_far=_int,
         labels=_texts,
         gold=_text,
         predicted=_text,
+        correct=_bool,
+        value=_float,
+        outcome=_text,
+        detail=_text,
         label_nlls=_floats,
+        label_tokens=_ints,
+        text=_text,
+        n_prompt_tokens=_int,
         n_shots=_int,
+        shots_from=_text,
     ),
+    "generations": _schema(
+        scored_at=_int,
+        edits_so_far=_int,
+        fact_id=_text,
+        prompt=_text,
+        text=_text,
+        n_tokens=_int,
+        entropy=_float,
+        repetition=_float,
+        top_k=_int,
+        seed=_int,
+    ),
+    "text_nlls": _schema(
+        scored_at=_int,
+        edits_so_far=_int,
+        text_id=_text,
+        nll=_float,
+        n_tokens=_int,
+        max_tokens=_int,
+    ),
+    "lint": _schema(fact_id=_text, probe_id=_text, reason=_text, refused=_bool, detail=_text),
     "traces": _schema(
         fact_id=_text,
         kind=_text,
@@ -200,6 +249,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 COMMITS: pa.Schema = _schema(
     schema_version=_int,
     kind=_text,
+    recipe=_text,
     status=_text,
     first_round=_int,
     last_round=_int,

@@ -42,6 +42,7 @@ class Commit:
     unit_id: str
     attempt: str
     kind: str
+    recipe: str | None
     status: str
     first_round: int | None
     last_round: int | None
@@ -59,6 +60,8 @@ class CommitInfo:
     """What a unit says of itself when it commits."""
 
     kind: str
+    recipe: str | None = None
+    """How something was scored, where that can change: views show what a run's newest recipe gave, never a mixture."""
     status: str = "done"
     """``done``, or ``quarantined`` for a unit that failed every attempt."""
     first_round: int | None = None
@@ -136,6 +139,7 @@ class Store:
             "attempt": attempt,
             "schema_version": SCHEMA_VERSION,
             "kind": info.kind,
+            "recipe": info.recipe,
             "status": info.status,
             "first_round": info.first_round,
             "last_round": info.last_round,
@@ -192,6 +196,7 @@ class Store:
             unit_id=row["unit_id"],
             attempt=row["attempt"],
             kind=row["kind"],
+            recipe=row["recipe"],
             status=row["status"],
             first_round=row["first_round"],
             last_round=row["last_round"],

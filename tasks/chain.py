@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from editing.scores import SCORING_VERSION
 from storage.identity import digest_of
@@ -13,7 +13,7 @@ from tasks.ledger import chain_of
 
 
 class Scored(NamedTuple):
-    """What a run's commits say has been scored; with other settings only the rest is."""
+    """What a run's commits say has been scored, in the way that is wanted now; with other settings only the rest is."""
 
     facts: frozenset[int]
     """Positions of facts, of a run without edits."""
@@ -22,16 +22,21 @@ class Scored(NamedTuple):
     retained: Mapping[int, frozenset[int]]
     """By number of rounds, positions of earlier edits."""
     examples: Mapping[tuple[str, int], int]
-    """By benchmark and number of rounds, how many of its examples."""
+    """By questions and number of rounds, how many of the examples."""
+    texts: frozenset[tuple[str, int]]
+    """Generations and perplexities: the kind of unit and the number of rounds."""
 
     @classmethod
-    def of(cls, commits: Iterable[Commit]) -> "Scored":
+    def of(cls, commits: Iterable[Commit], run: RunSpec) -> "Scored":
         facts: set[int] = set()
         rounds: set[int] = set()
         retained: dict[int, frozenset[int]] = {}
         examples: dict[tuple[str, int], int] = {}
+        texts: set[tuple[str, int]] = set()
         for commit in commits:
             spec = commit.spec or {}
+            if commit.recipe != scoring_recipe(run, commit.kind):
+                continue
             if commit.kind == "baseline":
                 facts.update(range(spec["first"], spec["last"]))
             elif commit.kind == "own":
@@ -40,9 +45,11 @@ class Scored(NamedTuple):
                 at = spec["rounds"]
                 retained[at] = retained.get(at, frozenset()) | frozenset(spec["positions"])
             elif commit.kind == "benchmark":
-                key = (spec["benchmark"], spec["rounds"])
+                key = (spec["questions"], spec["rounds"])
                 examples[key] = max(examples.get(key, 0), spec["n_examples"])
-        return cls(frozenset(facts), frozenset(rounds), retained, examples)
+            elif commit.kind in ("generation", "perplexity"):
+                texts.add((commit.kind, spec["rounds"]))
+        return cls(frozenset(facts), frozenset(rounds), retained, examples, frozenset(texts))
 
 
 def ready_units(store: Store, run: RunSpec, others: Sequence[RunSpec] = ()) -> list[Unit]:
@@ -52,7 +59,7 @@ def ready_units(store: Store, run: RunSpec, others: Sequence[RunSpec] = ()) -> l
         others: Runs that go in step with it.  The segments of all are units of the first of them.
     """
     commits = store.commits(run.run_id)
-    scored = Scored.of(commits.values())
+    scored = Scored.of(commits.values(), run)
     if run.editor == "none":
         return baseline_units(run, scored)
     chain = chain_of(commits.values())
@@ -68,7 +75,7 @@ def ready_units(store: Store, run: RunSpec, others: Sequence[RunSpec] = ()) -> l
 
 def all_units(run: RunSpec) -> list[Unit]:
     """Return every unit of an unfinished run, as if it were cut into segments of the planned length."""
-    nothing = Scored.of(())
+    nothing = Scored.of((), run)
     if run.editor == "none":
         return baseline_units(run, nothing)
     units, first = [], 0
@@ -117,20 +124,52 @@ def score_units(run: RunSpec, first: int, last: int, scored: Scored) -> list[Uni
         if positions:
             payload = {"rounds": rounds, "positions": positions, "n_items": len(positions)}
             units.append(_unit(run, "retention", f"retention-{rounds:06d}", payload, {"p": positions}))
-        units += benchmark_units(run, rounds, scored)
+        units += checkpoint_units(run, rounds, scored)
+    return units
+
+
+def scoring_recipe(run: RunSpec, kind: str) -> str | None:
+    """Return how a run's units of one kind score; None if there is but one way."""
+    if kind in ("own", "baseline"):
+        return f"v{SCORING_VERSION}-t{run.text_tokens}"
+    if kind == "retention":
+        return f"v{SCORING_VERSION}-t{run.text_tokens if run.texts == 'all' else 0}"
+    if kind in ("generation", "perplexity"):
+        recipe = {name: value for name, value in (getattr(run, kind) or {}).items() if name != "files"}
+        return f"v{SCORING_VERSION}-{digest_of(recipe, length=8)}"
+    return None
+
+
+def checkpoint_units(run: RunSpec, rounds: int, scored: Scored) -> list[Unit]:
+    """Return what looks at the whole model after ``rounds`` rounds: benchmarks, free texts, perplexity."""
+    units = benchmark_units(run, rounds, scored)
+    wanted: list[tuple[UnitKind, Mapping[str, Any] | None]] = [
+        ("generation", run.generation),
+        ("perplexity", run.perplexity),
+    ]
+    for kind, recipe in wanted:
+        if recipe is not None and (kind, rounds) not in scored.texts:
+            n_items = recipe["prompts" if kind == "generation" else "n_texts"]
+            units.append(_unit(run, kind, f"{kind}-{rounds:06d}", {"rounds": rounds, "n_items": n_items}, {}))
     return units
 
 
 def benchmark_units(run: RunSpec, rounds: int, scored: Scored) -> list[Unit]:
     """Return one unit per benchmark for the model after ``rounds`` rounds."""
     units = []
-    for name in run.benchmarks:
-        first, last = scored.examples.get((name, rounds), 0), run.n_examples
+    for benchmark in run.benchmarks:
+        first, last = scored.examples.get((benchmark.run_id, rounds), 0), benchmark.n_examples
         if first < last:
-            payload = {"rounds": rounds, "benchmark": name, "first": first, "n_examples": last, "n_items": last - first}
-            units.append(
-                _unit(run, "benchmark", f"benchmark-{name}-{rounds:06d}", payload, {"first": first, "last": last})
-            )
+            payload = {
+                "rounds": rounds,
+                "benchmark": benchmark.name,
+                "questions": benchmark.run_id,
+                "first": first,
+                "n_examples": last,
+                "n_items": last - first,
+            }
+            identity = {"questions": benchmark.run_id, "first": first, "last": last}
+            units.append(_unit(run, "benchmark", f"benchmark-{benchmark.name}-{rounds:06d}", payload, identity))
     return units
 
 
@@ -142,7 +181,7 @@ def baseline_units(run: RunSpec, scored: Scored) -> list[Unit]:
             last = min(first + run.commit_every, stop)
             payload = {"first": first, "last": last, "n_items": last - first}
             units.append(_unit(run, "baseline", f"baseline-{first:06d}-{last:06d}", payload, {}))
-    return units + benchmark_units(run, 0, scored)
+    return units + checkpoint_units(run, 0, scored)
 
 
 def retained_positions(run: RunSpec, rounds: int) -> list[int]:
@@ -170,7 +209,7 @@ def _unit(
 ) -> Unit:
     return Unit(
         run_id=run.run_id,
-        unit_id=f"{name}-{digest_of({**identity, 'scoring': SCORING_VERSION}, length=8)}",
+        unit_id=f"{name}-{digest_of({**identity, 'recipe': scoring_recipe(run, kind)}, length=8)}",
         kind=kind,
         model=run.model,
         payload=payload,

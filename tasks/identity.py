@@ -18,6 +18,8 @@ UnitKind = Literal[
     "own",
     "retention",
     "benchmark",
+    "generation",
+    "perplexity",
     "baseline",
 ]
 Recipe = Mapping[str, Any]
@@ -57,6 +59,16 @@ class FactsRef:
     sample_seed: int
     size: int
     """Facts of this sample that the experiment uses; not part of a run's identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRef:
+    """A benchmark's questions, as they stand in the store, and how many of them are asked."""
+
+    name: str
+    run_id: str
+    """Where ``benchmark_questions`` holds them: ``questions-<digest>``, of their texts and the rule for answers."""
+    n_examples: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +114,16 @@ class RunSpec:
     preset: str | None
     """Where the hyper-parameters came from; the numbers themselves are the identity."""
     commit_every: int
-    every_edits: int
+    every_edits: int | tuple[int, ...]
+    """Scores of the whole at every so many edits, or at these numbers of edits."""
     retention: str | int
-    benchmarks: tuple[str, ...]
-    n_examples: int
+    text_tokens: int
+    """Tokens of the free-running texts of fact scores; 0: none."""
+    texts: str
+    """``own``: of each edit right after its round, and of the baseline; ``all``: of retention too."""
+    benchmarks: tuple[BenchmarkRef, ...]
+    generation: Recipe | None
+    perplexity: Recipe | None
     compute: Compute
     shared_targets: SharedTargets | None = None
     """Changes rounding only; fixed when the run begins and written to its first commit."""
@@ -155,7 +173,8 @@ class RunSpec:
         """Numbers of rounds after which retention and benchmarks are scored: the first boundary at or after each step."""
         if self.editor == "none" or not self.every_edits:
             return ()
-        wanted = range(self.every_edits, self.n_rounds * self.batch_size + 1, self.every_edits)
+        step, n_edits = self.every_edits, self.n_rounds * self.batch_size
+        wanted = range(step, n_edits + 1, step) if isinstance(step, int) else step
         found = {-(-edits // self.batch_size) for edits in wanted} | {self.n_rounds}
         return tuple(sorted(rounds for rounds in found if rounds <= self.n_rounds))
 
@@ -205,6 +224,8 @@ class Unit:
             "own": 0.15,
             "retention": 0.05,
             "benchmark": 0.05,
+            "generation": 0.3,
+            "perplexity": 0.02,
             "search": 1.0,
             "trace": 2.0,
             "train": 0.2,

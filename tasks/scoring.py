@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from editing.downstream import answer_questions
 from editing.editor import Artifacts, Editor
 from editing.lm import LanguageModel
 from editing.meta import MetaLoss
@@ -13,8 +12,12 @@ from editing.scores import ProbeScore, probes_of, score_probes
 from editing.search import search_layer
 from editing.tracing import TracePlan, causal_trace
 from editing.training import Trainer
-from tasks.benchmarks import load_questions
-from tasks.identity import RunSpec
+from storage.store import Store
+from tasks.answering import answer_row, ask, grade
+from tasks.fluency import ngram_entropy, repetition
+from tasks.identity import BenchmarkRef, RunSpec
+from tasks.questions import read_questions
+from tasks.sandbox import run_program
 
 
 def probe_rows(
@@ -28,7 +31,8 @@ def probe_rows(
 ) -> list[dict[str, Any]]:
     """Score all probes of ``requests`` on the model as it is; ``edited_at`` maps an index to its round."""
     probes = [(index, probe) for index, request in enumerate(requests) for probe in probes_of(request)]
-    scores = score_probes(lm, [probe for _, probe in probes])
+    free = purpose != "retention" or run.texts == "all"
+    scores = score_probes(lm, [probe for _, probe in probes], text_tokens=run.text_tokens if free else 0)
     return [
         {
             "purpose": purpose,
@@ -38,28 +42,75 @@ def probe_rows(
             "edits_so_far": rounds * run.batch_size,
             "argmax_new": list(score.new.argmax_ids),
             "argmax_true": list(score.true.argmax_ids),
+            "text": score.text,
             **_score_fields(score),
         }
         for (index, _), score in zip(probes, scores, strict=True)
     ]
 
 
-def answer_rows(lm: LanguageModel, benchmark: str, examples: range, run: RunSpec, rounds: int) -> list[dict[str, Any]]:
+def answer_rows(
+    store: Store, lm: LanguageModel, benchmark: BenchmarkRef, asked: range, run: RunSpec, rounds: int
+) -> list[dict[str, Any]]:
     """Answer some of a benchmark's questions on the model as it is."""
-    questions, n_shots = load_questions(benchmark, examples.stop)
+    questions, rule, recipe = read_questions(store, benchmark.run_id, asked)
+    common = {
+        "benchmark": benchmark.name,
+        "questions_run_id": benchmark.run_id,
+        "scored_at": rounds - 1,
+        "edits_so_far": rounds * run.batch_size,
+        "n_shots": recipe["n_shots"],
+        "shots_from": recipe["shots_from"],
+    }
+    check = run_program if rule.value == "code" else None
+    return [
+        common | answer_row(question, answer, grade(question, answer, rule, check), rule)
+        for question, answer in zip(questions, ask(lm, questions, rule), strict=True)
+    ]
+
+
+def generation_rows(
+    lm: LanguageModel, requests: Sequence[EditRequest], run: RunSpec, rounds: int
+) -> list[dict[str, Any]]:
+    """Let the model write about each fact's subject, with the entropy and repetition of what it writes."""
+    assert run.generation is not None
+    recipe = run.generation
+    prompts = [request.generation_prompts[0] if request.generation_prompts else request.prompt for request in requests]
+    texts = lm.write_freely(prompts, recipe["tokens"], top_k=recipe["top_k"], seed=recipe["seed"])
     return [
         {
-            "benchmark": benchmark,
-            "example_id": answer.question.example_id,
             "scored_at": rounds - 1,
             "edits_so_far": rounds * run.batch_size,
-            "labels": list(answer.question.labels),
-            "gold": answer.question.gold,
-            "predicted": answer.predicted,
-            "label_nlls": list(answer.label_nlls),
-            "n_shots": n_shots,
+            "fact_id": request.request_id,
+            "prompt": prompt,
+            "text": text,
+            "n_tokens": recipe["tokens"],
+            "entropy": ngram_entropy(text),
+            "repetition": repetition(text),
+            "top_k": recipe["top_k"],
+            "seed": recipe["seed"],
         }
-        for answer in answer_questions(lm, questions[examples.start :])
+        for request, prompt, text in zip(requests, prompts, texts, strict=True)
+    ]
+
+
+def text_rows(lm: LanguageModel, texts: Sequence[str], run: RunSpec, rounds: int) -> list[dict[str, Any]]:
+    """Return the NLL of each text, cut to the wanted length, from its second token on."""
+    assert run.perplexity is not None
+    limit = run.perplexity["max_tokens"] or lm.context_tokens
+    ids = [lm.format.plain(text)[:limit] for text in texts]
+    kept = [(number, row) for number, row in enumerate(ids) if len(row) > 1]
+    scores = lm.score_ids([row[:1] for _, row in kept], [row[1:] for _, row in kept])
+    return [
+        {
+            "scored_at": rounds - 1,
+            "edits_so_far": rounds * run.batch_size,
+            "text_id": f"text-{number:06d}",
+            "nll": _finite(score.nll_sum),
+            "n_tokens": score.n_tokens,
+            "max_tokens": limit,
+        }
+        for (number, _), score in zip(kept, scores, strict=True)
     ]
 
 

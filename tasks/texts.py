@@ -65,7 +65,7 @@ def hub_texts(
     return [str(text) for text in found.select(order[:n_texts])[column]]
 
 
-def file_texts(path: Path, *, n_texts: int, seed: int = 0) -> list[str]:
+def file_texts(path: Path, *, n_texts: int, seed: int = 0, setting: str = "second_moment.n_texts") -> list[str]:
     """Return ``n_texts`` texts for second moments: lines of a text file, or of one packed with gzip.
 
     Raises:
@@ -77,7 +77,7 @@ def file_texts(path: Path, *, n_texts: int, seed: int = 0) -> list[str]:
     if len(lines) < n_texts:
         raise InputError(
             f"{path} holds {len(lines)} lines of more than 20 characters, expected {n_texts}; give more, or set "
-            f"second_moment.n_texts to {len(lines)}"
+            f"{setting} to {len(lines)}"
         )
     random.Random(f"texts-{seed}").shuffle(lines)
     return lines[:n_texts]
@@ -91,7 +91,7 @@ def world_texts(model: str, *, n_texts: int, seed: int = 0) -> list[str]:
 def facts_texts(requests: Sequence[EditRequest], *, n_texts: int, seed: int = 0) -> list[str]:
     """Return texts that state facts of a data set: each a few neighborhood prompts with their answers."""
     rng = random.Random(f"facts-texts-{seed}")
-    sentences = [f"{prompt} {r.target_true}." for r in requests for prompt in r.neighborhood_prompts]
+    sentences = [f"{prompt} {answer}." for r in requests for prompt, answer in r.neighbors]
     if not sentences:
         raise InputError("the data set has no neighborhood prompts to take texts from; give second_moment.path instead")
     return [" ".join(rng.choices(sentences, k=4)) for _ in range(n_texts)]

@@ -18,17 +18,18 @@ from editing.requests import EditRequest
 from editing.targets import Targets
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
-from tasks.chain import training_unit_id
+from tasks.chain import scoring_recipe, training_unit_id
 from tasks.datasets import read_facts, sample_order
 from tasks.errors import LedgerMismatch
 from tasks.identity import RunSpec, Unit
 from tasks.moments import collect_shard, merge_shards, read_published
 from tasks.prepared import Factored, artifacts_for, make_contexts, network_state, put_network, trainer_of
 from tasks.rounds import Tables, run_row
-from tasks.scoring import answer_rows, probe_rows, search_rows, trace_rows, train_rows
+from tasks.scoring import answer_rows, generation_rows, probe_rows, search_rows, text_rows, trace_rows, train_rows
 from tasks.segment import Chain, do_rounds
 from tasks.shared import find_targets, shared_targets
 from tasks.standing import TOKENS_PER_FORWARD, Models
+from tasks.texts import corpus_texts
 
 
 class Worker:
@@ -72,6 +73,8 @@ class Worker:
             "own": self._own,
             "retention": self._retention,
             "benchmark": self._benchmark,
+            "generation": self._generation,
+            "perplexity": self._perplexity,
             "baseline": self._baseline,
         }
         try:
@@ -248,7 +251,8 @@ class Worker:
             rows += probe_rows(
                 lm, batch, purpose="own", edited_at=partial(_constant, round_), run=run, rounds=round_ + 1
             )
-        return {"fact_scores": rows}, CommitInfo(kind="own", first_round=first, last_round=last)
+        info = CommitInfo(kind="own", recipe=scoring_recipe(run, "own"), first_round=first, last_round=last)
+        return {"fact_scores": rows}, info
 
     def _retention(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         run, rounds = _run_of(unit), int(unit.payload["rounds"])
@@ -264,14 +268,33 @@ class Worker:
             rounds=rounds,
         )
         spec = {"rounds": rounds, "positions": chosen}
-        return {"fact_scores": rows}, CommitInfo(kind="retention", first_round=rounds - 1, last_round=rounds, spec=spec)
+        recipe = scoring_recipe(run, "retention")
+        info = CommitInfo(kind="retention", recipe=recipe, first_round=rounds - 1, last_round=rounds, spec=spec)
+        return {"fact_scores": rows}, info
 
     def _benchmark(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         run, rounds = _run_of(unit), int(unit.payload["rounds"])
         lm = self._models.at(run, rounds)[0].lm
-        examples = range(int(unit.payload["first"]), int(unit.payload["n_examples"]))
-        rows = answer_rows(lm, unit.payload["benchmark"], examples, run, rounds)
+        asked = range(int(unit.payload["first"]), int(unit.payload["n_examples"]))
+        (benchmark,) = (each for each in run.benchmarks if each.run_id == unit.payload["questions"])
+        rows = answer_rows(self._store, lm, benchmark, asked, run, rounds)
         return {"benchmark_answers": rows}, CommitInfo(kind="benchmark", spec=_public(unit.payload))
+
+    def _generation(self, unit: Unit) -> tuple[Tables, CommitInfo]:
+        run, rounds = _run_of(unit), int(unit.payload["rounds"])
+        assert run.generation is not None
+        lm = self._models.at(run, rounds)[0].lm
+        rows = generation_rows(lm, self._order(run)[: run.generation["prompts"]], run, rounds)
+        info = CommitInfo(kind="generation", recipe=scoring_recipe(run, "generation"), spec=_public(unit.payload))
+        return {"generations": rows}, info
+
+    def _perplexity(self, unit: Unit) -> tuple[Tables, CommitInfo]:
+        run, rounds = _run_of(unit), int(unit.payload["rounds"])
+        assert run.perplexity is not None
+        texts = corpus_texts(self._store, run.perplexity["texts"], run.perplexity["files"])
+        rows = text_rows(self._models.at(run, rounds)[0].lm, texts, run, rounds)
+        info = CommitInfo(kind="perplexity", recipe=scoring_recipe(run, "perplexity"), spec=_public(unit.payload))
+        return {"text_nlls": rows}, info
 
     def _baseline(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         run = _run_of(unit)
@@ -284,7 +307,8 @@ class Worker:
         if first == 0:
             fixed = replace(run, compute=replace(run.compute, tokens_per_forward=TOKENS_PER_FORWARD))
             tables["runs"] = [run_row(fixed, {}, self._device)]
-        return tables, CommitInfo(kind="baseline", spec={"first": first, "last": last})
+        recipe = scoring_recipe(run, "baseline")
+        return tables, CommitInfo(kind="baseline", recipe=recipe, spec={"first": first, "last": last})
 
     # --- inputs
 

@@ -67,7 +67,7 @@ class Task:
         """Return ``count`` questions of the test split, with the same shots from the training split in each prompt."""
         shots = self.examples(self.shots, split="train", seed=seed)
         return [
-            Question(f"{self.name}-{index:04d}", self.prompt(shots, example), self.labels, example.label)
+            Question(f"{self.name}-{index:04d}", self.prompt(shots, example), self.labels, (example.label,))
             for index, example in enumerate(self.examples(count, split="test", seed=seed))
         ]
 

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from editing.contexts import sample_contexts
-from editing.downstream import answer_questions
+from editing.downstream import said_choice, score_choices
 from editing.editor import Artifacts, make_editor
 from editing.factworld.benchmarks import TASKS
 from editing.factworld.tokenizer import build_tokenizer
@@ -80,12 +80,16 @@ def _recall(lm: LanguageModel, pairs: list[tuple[str, str]]) -> float:
 
 
 def _macro_f1(lm: LanguageModel, task: str) -> float:
-    answers = answer_questions(lm, TASKS[task].questions(100))
+    questions = TASKS[task].questions(100)
+    said = [
+        said_choice(question, answer) for question, answer in zip(questions, score_choices(lm, questions), strict=True)
+    ]
+    answers = [(word, question.gold[0]) for word, question in zip(said, questions, strict=True)]
     parts = []
     for label in TASKS[task].labels:
-        hits = sum(a.predicted == label == a.question.gold for a in answers)
-        said = sum(a.predicted == label for a in answers) + sum(a.question.gold == label for a in answers)
-        parts.append(2 * hits / max(said, 1))
+        hits = sum(word == label == gold for word, gold in answers)
+        named = sum((word == label) + (gold == label) for word, gold in answers)
+        parts.append(2 * hits / max(named, 1))
     return sum(parts) / len(parts)
 
 

@@ -1,5 +1,6 @@
 -- Of the edits that were right when applied (every target token argmax, right after their own round), the share that a
--- checkpoint finds wrong: now (`forgotten`), and at this or any earlier checkpoint (`forgotten_ever`).
+-- checkpoint finds wrong: now (`forgotten`), and at this or any earlier checkpoint (`forgotten_ever`); `recovered` is the
+-- share of those once found wrong that are right now.
 WITH applied AS (
     SELECT run_id, fact_id, edited_at, coalesce(n_correct_new = n_new, false) AS was_right
     FROM fact_scores
@@ -41,6 +42,8 @@ final AS (
         count(*) FILTER (WHERE was_right AND wrong_now) AS n_forgotten,
         n_forgotten / nullif(n_right_when_applied, 0) AS forgotten,
         count(*) FILTER (WHERE was_right AND wrong_ever) / nullif(n_right_when_applied, 0) AS forgotten_ever,
+        count(*) FILTER (WHERE was_right AND wrong_ever AND NOT wrong_now)
+            / nullif(count(*) FILTER (WHERE was_right AND wrong_ever), 0) AS recovered,
         avg(preferred::INT) AS retention,
         avg((NOT wrong_now)::INT) AS retention_accuracy
     FROM with_history

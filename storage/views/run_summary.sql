@@ -23,7 +23,7 @@ moved AS (
 downstream AS (
     SELECT run_id, avg(f1) AS benchmark_f1
     FROM (
-        SELECT run_id, benchmark, arg_max(f1, edits) AS f1 FROM benchmark_curve GROUP BY run_id, benchmark
+        SELECT run_id, questions_run_id, arg_max(f1, edits) AS f1 FROM benchmark_curve GROUP BY ALL
     )
     GROUP BY run_id
 ),

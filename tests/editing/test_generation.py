@@ -1,5 +1,7 @@
 """Generation with kept keys and values gives what reading the whole text again for each token gives."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -47,7 +49,7 @@ def test_a_patch_reads_the_whole_text_again_for_each_token() -> None:
     lm = random_lm("gpt2", std=0.2)
     seen: list[int] = []
 
-    def choose(logprobs: Tensor) -> Tensor:
+    def choose(logprobs: Tensor, _numbers: Sequence[int]) -> Tensor:
         seen.append(len(logprobs))
         return logprobs.argmax(1)
 

@@ -89,7 +89,7 @@ def test_a_truncated_file_is_named_with_a_way_out_and_nothing_else_is_lost(store
 
 
 def test_wrong_sql_says_what_there_is(store: Store) -> None:
-    with pytest.raises(QueryError, match=r"(?s)run_sumary.*views: editing_curve.*run_summary"):
+    with pytest.raises(QueryError, match=r"(?s)run_sumary.*views: .*editing_curve.*run_summary"):
         query(store.root, "SELECT * FROM run_sumary")
 
 

@@ -1,0 +1,8 @@
+-- The perplexity of held-out texts against the number of edits: exp of the mean NLL over all tokens that have one before
+-- them. A text whose NLL is not finite makes it NULL, and is counted in `n_lost`.
+SELECT
+    runs.model, runs.editor, runs.batch_size, runs.sample, t.run_id, t.scored_at, t.edits_so_far AS edits,
+    count(*) AS n_texts, sum(t.n_tokens) AS n_scored_tokens, count(*) - count(nll) AS n_lost,
+    CASE WHEN n_lost = 0 AND sum(nll) / n_scored_tokens < 700 THEN exp(sum(nll) / n_scored_tokens) END AS perplexity
+FROM text_nlls AS t JOIN runs USING (run_id)
+GROUP BY ALL ORDER BY t.run_id, edits

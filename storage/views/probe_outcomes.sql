@@ -1,0 +1,50 @@
+-- One row per scored probe: whether it holds under each scoring protocol (1 or 0; `token` and `agreement` are shares of the
+-- answer's tokens). Neighborhood probes expect the true answer, all others the new one. What the model did not give (NaN)
+-- fails; what was not asked for (no free text, no unedited model) is NULL. docs/scores.md defines each column.
+WITH expected AS (
+    SELECT
+        runs.run_id, probes.probe_id,
+        CASE WHEN probes.kind = 'neighborhood' THEN probes.target_true ELSE probes.target_new END AS answer
+    FROM runs JOIN probes ON probes.run_id = runs.facts_run_id
+),
+sides AS (
+    SELECT
+        *,
+        kind = 'neighborhood' AS keeps,
+        CASE WHEN keeps THEN nll_true ELSE nll_new END AS nll_wanted,
+        CASE WHEN keeps THEN nll_new ELSE nll_true END AS nll_other,
+        CASE WHEN keeps THEN n_true ELSE n_new END AS n_wanted,
+        CASE WHEN keeps THEN n_new ELSE n_true END AS n_other,
+        CASE WHEN keeps THEN n_correct_true ELSE n_correct_new END AS n_right,
+        CASE WHEN keeps THEN argmax_true ELSE argmax_new END AS argmax_wanted
+    FROM fact_scores
+),
+unedited AS (
+    SELECT run_id AS baseline_run_id, probe_id, argmax_wanted AS argmax_unedited FROM sides WHERE purpose = 'baseline'
+)
+SELECT
+    sides.run_id, purpose, fact_id, sides.probe_id, kind, edited_at, scored_at, edits_so_far, is_nan,
+    coalesce(nll_wanted / n_wanted < nll_other / n_other, false)::INT AS nll_mean,
+    coalesce(nll_wanted < nll_other, false)::INT AS nll_sum,
+    coalesce(n_right = n_wanted, false)::INT AS argmax,
+    coalesce(n_right / n_wanted, 0) AS token,
+    CASE
+        WHEN text IS NULL THEN NULL
+        WHEN is_nan THEN 0
+        ELSE (
+            starts_with(ltrim(text, E' \t\n'), trim(answer))
+            AND regexp_matches(ltrim(text, E' \t\n')[length(trim(answer)) + 1 :], '^\s*($|[\n.,;:!?)"''])')
+        )::INT
+    END AS exact,
+    CASE WHEN text IS NULL THEN NULL WHEN is_nan THEN 0 ELSE contains(text, trim(answer))::INT END AS contained,
+    CASE
+        WHEN argmax_unedited IS NULL THEN NULL
+        WHEN is_nan THEN 0
+        ELSE list_sum(list_transform(range(1, len(argmax_wanted) + 1), lambda i: (argmax_wanted[i] = argmax_unedited[i])::INT))
+            / len(argmax_wanted)
+    END AS agreement
+FROM sides
+JOIN runs USING (run_id)
+LEFT JOIN expected USING (run_id, probe_id)
+LEFT JOIN unedited ON unedited.probe_id = sides.probe_id
+    AND unedited.baseline_run_id = coalesce(runs.baseline_run_id, runs.run_id)

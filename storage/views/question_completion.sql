@@ -1,0 +1,31 @@
+-- Edits asked in another form than they were written in: of those whose own prompt is answered right (every target token
+-- argmax) right after the round, the share that is also right as a question, and as the beginning of a sentence (the zsRE
+-- finding of arXiv 2401.07453, A.1). NULL where the data set has no such prompts.
+WITH own AS (
+    SELECT run_id, fact_id, edited_at, kind, avg(argmax) AS rate, avg(contained) AS contained
+    FROM probe_outcomes WHERE purpose IN ('own', 'baseline') GROUP BY ALL
+),
+per_fact AS (
+    SELECT
+        run_id, fact_id, edited_at,
+        max(rate) FILTER (WHERE kind = 'rewrite') AS rewrite,
+        max(rate) FILTER (WHERE kind = 'question') AS question,
+        max(rate) FILTER (WHERE kind = 'completion') AS completion,
+        max(contained) FILTER (WHERE kind = 'question') AS question_contained,
+        max(contained) FILTER (WHERE kind = 'completion') AS completion_contained
+    FROM own GROUP BY ALL
+)
+SELECT
+    runs.model, runs.editor, runs.batch_size, runs.sample, run_id,
+    count(*) AS n_facts,
+    avg(rewrite) AS rewrite_accuracy,
+    avg(question) AS question_accuracy,
+    avg(completion) AS completion_accuracy,
+    avg(question) FILTER (WHERE rewrite = 1) AS question_if_rewritten,
+    avg(completion) FILTER (WHERE rewrite = 1) AS completion_if_rewritten,
+    avg(question_contained) AS question_contained,
+    avg(completion_contained) AS completion_contained
+FROM per_fact JOIN runs USING (run_id)
+GROUP BY ALL
+HAVING count(question) + count(completion) > 0
+ORDER BY runs.model, runs.editor, runs.batch_size, run_id

@@ -1,0 +1,18 @@
+-- One row per run: of the edits that were right when applied, what the last checkpoint finds forgotten, what any checkpoint
+-- found forgotten (as the forgetting paper counts, arXiv 2401.07453), what came back, and the half-life: the age in edits
+-- from which on at most half are retained (the beginning of the first such tenth of retention_by_age; NULL if none is).
+WITH last_check AS (
+    SELECT
+        run_id,
+        arg_max(forgotten, edits) AS forgotten,
+        arg_max(forgotten_ever, edits) AS forgotten_ever,
+        arg_max(recovered, edits) AS recovered,
+        max(edits) AS edits
+    FROM forgetting_curve GROUP BY run_id
+),
+half AS (
+    SELECT run_id, min(youngest) FILTER (WHERE retained <= 0.5) AS half_life FROM retention_by_age GROUP BY run_id
+)
+SELECT runs.model, runs.editor, runs.batch_size, runs.sample, last_check.*, half.half_life
+FROM last_check JOIN runs USING (run_id) LEFT JOIN half USING (run_id)
+ORDER BY runs.model, runs.editor, runs.batch_size, run_id

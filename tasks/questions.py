@@ -1,0 +1,313 @@
+"""Questions from definitions: examples in a seeded order, with their shots, as the model will read them; kept in the store."""
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import SandboxedEnvironment
+
+from editing.downstream import Question
+from storage.identity import digest_of
+from storage.store import CommitInfo, Store
+from tasks.datasets import open_text
+from tasks.definition import AnswerRule, Definition, ShotSource, read_definition
+from tasks.errors import InputError
+from tasks.examples import Row, has_split, read_examples, unfolded
+from tasks.grading import math_answer
+
+ANSWERING_VERSION = 1
+"""Raised when an answer changes meaning or value; part of the questions' digest, so that answers never mix."""
+_ENVIRONMENT = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+_ENVIRONMENT.filters |= {
+    "final_answer": math_answer,
+    "letters_in_brackets": lambda text: re.findall(r"^\([A-Z]\)", text, flags=re.MULTILINE),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A benchmark as an experiment asks for it."""
+
+    name: str
+    path: str | None = None
+    revision: str | None = None
+    groups: tuple[str, ...] | None = None
+    shots: int | None = None
+    shots_from: ShotSource | None = None
+    shots_file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """A benchmark's questions in the order in which they are asked."""
+
+    definition: Definition
+    asked: tuple[Question, ...]
+    n_shots: int
+    shots_from: str
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What determines the answers, beside the questions' own texts."""
+        return {
+            "rule": self.definition.answer.model_dump(mode="json"),
+            "version": ANSWERING_VERSION,
+            "n_shots": self.n_shots,
+            "shots_from": self.shots_from,
+        }
+
+    @property
+    def run_id(self) -> str:
+        return f"questions-{digest_of({**self.recipe, 'asked': [asdict(question) for question in self.asked]})}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Example:
+    example_id: str
+    group: str
+    values: Mapping[str, Any]
+    gold: tuple[str, ...]
+
+
+def make_questions(wanted: Wanted) -> Questions:
+    """Read a benchmark and write out its questions.
+
+    Raises:
+        InputError: Its definition, its data or a record cannot be used; says which.
+    """
+    definition = _as_wanted(read_definition(wanted.name), wanted)
+    shots = definition.shots
+    of_groups = _by_group(definition, wanted.path, "test")
+    questions: list[list[Question]] = []
+    for group, examples in of_groups.items():
+        ordered = _ordered(definition, examples, f"order-{definition.order.seed}-{group}")
+        given, held_out = _shots(definition, group, ordered, wanted.path)
+        asked = [example for example in ordered if example.example_id not in held_out]
+        front = _front(definition, group, given)
+        questions.append([_question(definition, front, example) for example in asked])
+    n_shots = shots.count if shots.source != "file" else 0
+    source = "none" if not shots.count and shots.source != "file" else shots.source
+    return Questions(definition=definition, asked=tuple(_in_turn(questions)), n_shots=n_shots, shots_from=source)
+
+
+def _as_wanted(definition: Definition, wanted: Wanted) -> Definition:
+    unknown = sorted(set(wanted.groups or ()) - set(definition.groups))
+    if unknown:
+        raise InputError(
+            f"benchmark {definition.name}: no groups {unknown}; expected some of {list(definition.groups)}"
+        )
+    changes: dict[str, Any] = {}
+    if wanted.shots is not None:
+        changes["count"] = wanted.shots
+    if wanted.shots_file is not None:
+        changes |= {"source": "file", "file": wanted.shots_file}
+    if wanted.shots_from is not None:
+        changes["source"] = wanted.shots_from
+    shots = definition.shots.model_copy(update=changes)
+    if shots.source == "file" and shots.file is None:
+        raise InputError(f"benchmark {definition.name}: shots_from: file without shots_file; give the text's path")
+    groups = {name: definition.groups[name] for name in wanted.groups} if wanted.groups else definition.groups
+    source = definition.source.model_copy(update={"revision": wanted.revision} if wanted.revision else {})
+    return definition.model_copy(update={"shots": shots, "groups": groups, "source": source})
+
+
+def _by_group(definition: Definition, folder: str | None, split: str) -> dict[str, list[_Example]]:
+    """Return the examples of a split by group, numbered as they are published."""
+    source = definition.source
+    patterns = [source.config or "", *(p for some in source.files.values() for p in some)]
+    apart = any("{group}" in pattern for pattern in patterns)
+    found: dict[str, list[_Example]] = {}
+    for name in definition.groups if apart else [None]:
+        rows = read_examples(definition, split, name, folder)
+        for example in _examples(definition, rows, name, split, local=folder is not None):
+            found.setdefault(example.group, []).append(example)
+    if definition.groups:
+        missing = [name for name in definition.groups if name not in found]
+        if missing:
+            raise InputError(f"benchmark {definition.name}: no {split} examples of {missing}; found {sorted(found)}")
+        return {name: found[name] for name in definition.groups}
+    if not any(found.values()):
+        raise InputError(f"benchmark {definition.name}: its {split} examples are empty")
+    return found
+
+
+def _examples(
+    definition: Definition, rows: Sequence[Row], group: str | None, split: str, *, local: bool
+) -> Iterator[_Example]:
+    fields = definition.fields | (definition.file_fields if local else {})
+    levels = definition.source.levels if local else {}
+    numbers: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        try:
+            for item in unfolded(levels, row, _evaluate):
+                values: dict[str, Any] = {"group": group or "", **item}
+                values |= definition.groups.get(values["group"], {})
+                for name, expression in fields.items():
+                    values[name] = _evaluate(expression, values)
+                mine = str(values["group"])
+                if definition.groups and mine not in definition.groups:
+                    continue
+                if split in definition.keep and not _evaluate(definition.keep[split], values):
+                    continue
+                gold = _evaluate(definition.gold, values)
+                number = numbers[mine] = numbers.get(mine, -1) + 1
+                golds = tuple(map(str, gold)) if isinstance(gold, (list, tuple)) else (str(gold),)
+                values["gold"] = golds[0] if golds else ""
+                ident = "-".join(
+                    part for part in (definition.name, mine, split, f"{number:05d}") if part and part != "test"
+                )
+                yield _Example(example_id=ident, group=mine, values=values, gold=golds)
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"benchmark {definition.name}, {split} record {place}: {error}; found {str(row)[:200]}; check that the file is "
+                "the published one, or mend the definition"
+            ) from error
+
+
+def _ordered(definition: Definition, examples: Sequence[_Example], seed: str) -> list[_Example]:
+    order = list(examples)
+    if definition.order.seed is not None:
+        random.Random(f"{definition.name}-{seed}").shuffle(order)
+    return _balanced(order) if definition.order.balanced else order
+
+
+def _balanced(examples: Sequence[_Example]) -> list[_Example]:
+    """Return as many examples of each label as the rarest has, one of each in turn."""
+    labels: dict[str, list[_Example]] = {}
+    for example in examples:
+        labels.setdefault(example.gold[0], []).append(example)
+    return [example for turn in zip(*(labels[name] for name in sorted(labels)), strict=False) for example in turn]
+
+
+def _shots(
+    definition: Definition, group: str, ordered: Sequence[_Example], folder: str | None
+) -> tuple[list[_Example], set[str]]:
+    """Return a group's shots, and the ids of examples that are not asked because they are shots."""
+    shots = definition.shots
+    if shots.source == "file" or not shots.count:
+        return [], set()
+    if shots.source == "dev" and not has_split(definition.source, "dev", local=folder is not None):
+        if len(ordered) <= shots.count:
+            raise InputError(f"benchmark {definition.name}: {len(ordered)} examples do not give {shots.count} shots")
+        # The end of the order: the same questions are asked with any number of shots, as far as they reach.
+        pool = list(reversed(ordered))
+    else:
+        mine = {group: definition.groups[group]} if group in definition.groups else {}
+        pool = _by_group(definition.model_copy(update={"groups": mine}), folder, shots.source)[group]
+        if shots.order == "seeded":
+            random.Random(f"{definition.name}-shots-{group}-{definition.order.seed}").shuffle(pool)
+    chosen = (_balanced(pool) if shots.balanced else pool)[: shots.count]
+    if len(chosen) < shots.count:
+        raise InputError(
+            f"benchmark {definition.name}: {len(chosen)} of its {shots.source} examples can be shots; asked for {shots.count}"
+        )
+    return chosen, {example.example_id for example in chosen}
+
+
+def _front(definition: Definition, group: str, given: Sequence[_Example]) -> str:
+    """Return what stands in front of each question of a group: the description and the shots."""
+    shots = definition.shots
+    description = _render(definition.description, {"group": group, **definition.groups.get(group, {})})
+    if shots.source == "file":
+        assert shots.file is not None
+        return description + open_text(Path(shots.file))
+    texts = [
+        _render(definition.shot, {**example.values, "prompt": _render(definition.prompt, example.values)})
+        for example in given
+    ]
+    return description + "".join(text + shots.separator for text in texts)
+
+
+def _question(definition: Definition, front: str, example: _Example) -> Question:
+    choices, values = definition.choices, example.values
+    named = _evaluate(choices, values) if isinstance(choices, str) else [_render(choice, values) for choice in choices]
+    tests = _evaluate(definition.tests, values) if definition.tests else ()
+    found = tuple(map(str, named))
+    if definition.answer.kind != "text" and example.gold[0] not in found:
+        raise InputError(
+            f"benchmark {definition.name}, {example.example_id}: the answer {example.gold[0]!r} is none of {found}"
+        )
+    return Question(
+        example_id=example.example_id,
+        prompt=front + _render(definition.prompt, values),
+        choices=found,
+        gold=example.gold,
+        group=example.group,
+        tests=tuple(map(str, tests)),
+    )
+
+
+def _in_turn(groups: Sequence[Sequence[Question]]) -> Iterator[Question]:
+    """Yield one question of each group in turn, so that the first so many are of all groups."""
+    for place in range(max(map(len, groups), default=0)):
+        yield from (group[place] for group in groups if place < len(group))
+
+
+def _evaluate(expression: str, values: Mapping[str, Any]) -> Any:
+    found = _expression(expression)(**values)
+    if isinstance(found, jinja2.Undefined):
+        raise ValueError(f"{expression!r} names nothing that is there")
+    return found
+
+
+def _render(template: str, values: Mapping[str, Any]) -> str:
+    return _template(template).render(**values)
+
+
+@cache
+def _expression(text: str) -> Any:
+    return _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+
+
+@cache
+def _template(text: str) -> jinja2.Template:
+    return _ENVIRONMENT.from_string(text)
+
+
+def publish_questions(store: Store, questions: Questions) -> None:
+    """Write the table ``benchmark_questions`` of a benchmark, once."""
+    if store.is_committed(questions.run_id, "questions"):
+        return
+    rows = [
+        {
+            "benchmark": questions.definition.name,
+            "position": position,
+            "example_id": question.example_id,
+            "group": question.group,
+            "prompt": question.prompt,
+            "choices": list(question.choices),
+            "gold": list(question.gold),
+            "tests": list(question.tests),
+            "n_shots": questions.n_shots,
+            "shots_from": questions.shots_from,
+        }
+        for position, question in enumerate(questions.asked)
+    ]
+    definition = questions.definition.model_dump(mode="json")
+    info = CommitInfo(kind="questions", spec={**questions.recipe, "definition": definition})
+    store.commit(questions.run_id, "questions", {"benchmark_questions": rows}, info)
+
+
+def read_questions(store: Store, run_id: str, asked: range) -> tuple[list[Question], AnswerRule, dict[str, Any]]:
+    """Return some of the questions that :func:`publish_questions` wrote, the rule for their answers, and the recipe."""
+    commit = store.read_commit(run_id, "questions")
+    if commit is None:
+        raise InputError(f"the store {store.root} has no questions {run_id}; run the experiment again to write them")
+    rows = sorted(store.rows(commit, "benchmark_questions"), key=lambda row: int(row["position"]))
+    questions = [
+        Question(
+            example_id=row["example_id"],
+            prompt=row["prompt"],
+            choices=tuple(row["choices"]),
+            gold=tuple(row["gold"]),
+            group=row["group"],
+            tests=tuple(row["tests"]),
+        )
+        for row in rows[asked.start : asked.stop]
+    ]
+    return questions, AnswerRule.model_validate(commit.spec["rule"]), commit.spec
