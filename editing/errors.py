@@ -17,7 +17,15 @@ class EditingError(Exception):
 
 
 class RequestError(EditingError, ValueError):
-    """A request that cannot be edited."""
+    """A request that cannot be edited.
+
+    Args:
+        reason: In a few words, to count by.
+    """
+
+    def __init__(self, message: str, *, reason: str = "malformed record") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ModelError(EditingError, ValueError):

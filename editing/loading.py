@@ -7,6 +7,7 @@ from editing.errors import ModelError
 from editing.families import family_of
 from editing.heads import HEADS
 from editing.lm import LanguageModel
+from editing.tokens import PromptFormat
 
 
 def load(
@@ -50,3 +51,14 @@ def load(
             "Face's layout (config.json, model.safetensors, tokenizer.json), or a hub id that this machine can reach"
         ) from error
     return LanguageModel(model.to(device), tokenizer, name=str(name_or_path), chat=chat)
+
+
+def load_format(folder: str, *, chat: bool = False) -> PromptFormat:
+    """Return how a model in a local folder writes prompts and answers, without its weights.
+
+    Raises:
+        TokenizationError: ``chat`` is asked for and the tokenizer has no chat template.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return PromptFormat(tokenizer, head=family_of(config).head, labels=config.label2id, chat=chat)

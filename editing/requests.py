@@ -47,16 +47,20 @@ class EditRequest:
         if not self.subject and SLOT in self.template:
             raise RequestError(
                 f"request {self.request_id!r}: the prompt {self.template!r} has a slot and no subject; expected a subject "
-                "for it, or a prompt without a slot"
+                "for it, or a prompt without a slot",
+                reason="slot without subject",
             )
         if self.subject and slots != 1:
             raise RequestError(
                 f"request {self.request_id!r}: the prompt {self.template!r} has {slots} slots '{{}}', expected exactly "
-                f"one where the subject {self.subject!r} stands; write the slot, or use EditRequest.from_prompt"
+                f"one where the subject {self.subject!r} stands; write the slot, or use EditRequest.from_prompt",
+                reason="not exactly one slot",
             )
         for name in ("target_new", "target_true"):
             if not getattr(self, name).strip():
-                raise RequestError(f"request {self.request_id!r}: {name} is empty; every request needs one")
+                raise RequestError(
+                    f"request {self.request_id!r}: {name} is empty; every request needs one", reason="empty target"
+                )
         answers = self.neighborhood_answers
         if answers and (len(answers) != len(self.neighborhood_prompts) or not all(a.strip() for a in answers)):
             raise RequestError(
@@ -91,7 +95,8 @@ class EditRequest:
         if start < 0:
             raise RequestError(
                 f"request {fields.get('request_id', '')!r}: the subject {subject!r} is not in its prompt {prompt!r}; "
-                "expected the prompt to contain it letter by letter (check case, accents and spaces)"
+                "expected the prompt to contain it letter by letter (check case, accents and spaces)",
+                reason="subject not in prompt",
             )
         return cls(template=prompt[:start] + SLOT + prompt[start + len(subject) :], subject=subject, **fields)
 

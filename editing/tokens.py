@@ -115,6 +115,16 @@ class PromptFormat:
             self._check_known(answer, ids)
         return found
 
+    def joins(self, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
+        """Return whether each answer leaves its prompt's own ids as they are when both are tokenised together."""
+        if self._head != "causal":
+            return [True] * len(prompts)
+        wrapped = [self._wrapped(prompt)[0] for prompt in prompts]
+        space = "" if self.chat else " "
+        joined = self._ids([f"{prompt}{space}{answer}" for prompt, answer in zip(wrapped, answers, strict=True)])
+        heads = self._ids(wrapped)
+        return [_goes_on(head, whole) for head, whole in zip(heads, joined, strict=True)]
+
     def lookups(self, texts: Sequence[str], ends: Sequence[int]) -> list[Prompt]:
         """Return each text's ids and the position of the token that holds the character before ``ends``.
 
@@ -162,12 +172,13 @@ class PromptFormat:
                 f"the prompt {prompts[heads.index(())]!r} has no tokens in this tokenizer; expected at least one"
             )
         joined = self._ids([f"{prompt}{space}{answer}" for prompt, answer in zip(wrapped, answers, strict=True)])
-        out = []
-        for head, whole, answer in zip(heads, joined, answers, strict=True):
-            stable = len(whole) > len(head) and whole[: len(head)] == head
-            alone = self._tokenizer(f"{space}{answer}", add_special_tokens=False)["input_ids"]
-            out.append(whole[len(head) :] if stable else tuple(alone))
-        return out
+        return [
+            whole[len(head) :] if _goes_on(head, whole) else self._alone(f"{space}{answer}")
+            for head, whole, answer in zip(heads, joined, answers, strict=True)
+        ]
+
+    def _alone(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _class_of(self, answer: str) -> int:
         if answer not in self._labels:
@@ -198,3 +209,8 @@ class PromptFormat:
                 f"the tokenizer does not know the answer {answer!r}: its ids {list(ids)} hold the unknown token "
                 f"{self._tokenizer.unk_token!r} ({unknown}); expected known tokens only; use another answer or model"
             )
+
+
+def _goes_on(head: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Return whether the ids of a prompt with its answer begin with the prompt's own."""
+    return len(whole) > len(head) and whole[: len(head)] == head

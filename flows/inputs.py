@@ -1,32 +1,33 @@
 """What every part of a plan looks at: the model, the facts, and where second moments come from."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from editing.loading import load_format
 from flows.benchmarks import publish_benchmarks, read_benchmarks
 from flows.second_moments import moment_problems, moments_recipe, perplexity_recipe
 from flows.spec import Experiment
 from storage.store import Store
 from tasks.catalog import editor_needs
-from tasks.datasets import (
-    check_sample,
-    facts_digest,
-    load_requests,
-    publish_facts,
-    sample_order,
-)
+from tasks.datasets import facts_digest, load_facts, publish_facts, without_refused
 from tasks.errors import InputError
 from tasks.identity import BenchmarkRef, ModelRef, Recipe, RunSpec
+from tasks.lint import lint_tokens
 from tasks.models import resolve_model
+from tasks.orders import Order, listed_order, publish_order, seeded_order
+from tasks.records import Facts
 
 
 @dataclass(frozen=True)
 class Inputs:
     experiment: Experiment
     model: ModelRef
-    requests: list[Any]
+    facts: Facts
     digest: str
     moments: Recipe
+    orders: tuple[Order, ...]
+    """Of each sample."""
     benchmarks: tuple[BenchmarkRef, ...]
     perplexity: Recipe | None
 
@@ -34,59 +35,98 @@ class Inputs:
     def facts_run_id(self) -> str:
         return f"facts-{self.digest}"
 
+    @property
+    def requests(self) -> list[Any]:
+        return self.facts.requests
+
     def tail(self, count: int) -> tuple[int, ...]:
         """Positions of facts for tracing and search: those that runs of sample 0 edit last, if at all."""
-        order = sample_order(len(self.requests), sample=0, seed=self.experiment.facts.seed)
-        return tuple(order[-count:])
+        return self.orders[0].positions[-count:]
 
 
 def publish_inputs(experiment: Experiment) -> None:
     """Write the facts of an experiment to its store, so that workers can read them."""
     store = Store(experiment.store, create=True)
-    publish_facts(store, read_requests(experiment))
+    facts = read_facts(experiment, read_model(experiment))
+    facts_run_id = publish_facts(store, facts)
+    for order in orders_of(experiment, facts.requests):
+        publish_order(store, facts_run_id, facts.requests, order)
     publish_benchmarks(experiment, store)
 
 
-def read_requests(experiment: Experiment) -> list[Any]:
-    facts = experiment.facts
-    return load_requests(
-        facts.name, path=facts.path, hub=facts.hub, revision=facts.revision, model=experiment.model.name
+def read_model(experiment: Experiment) -> ModelRef:
+    spec = experiment.model
+    return resolve_model(spec.name, revision=spec.revision, dtype=spec.dtype, chat=spec.chat)
+
+
+def read_facts(experiment: Experiment, model: ModelRef) -> Facts:
+    """Return the facts that the texts themselves and the model's tokenizer allow."""
+    spec = experiment.facts
+    facts = load_facts(
+        spec.name,
+        path=spec.path,
+        hub=spec.hub,
+        revision=spec.revision,
+        split=spec.split,
+        completions=spec.completions,
+        model=experiment.model.name,
     )
+    if spec.name == "factworld":
+        return facts
+    return without_refused(facts, lint_tokens(load_format(model.folder, chat=model.chat), facts.requests))
+
+
+def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[Order, ...]:
+    """Return the order in which each sample takes the facts; in a sequential run no subject comes twice."""
+    spec, distinct = experiment.facts, experiment.mode == "sequential"
+    samples = range(spec.samples)
+    if spec.order is not None:
+        return tuple(listed_order(requests, Path(spec.order), sample=i, distinct=distinct) for i in samples)
+    return tuple(seeded_order(requests, sample=i, seed=spec.seed, distinct=distinct) for i in samples)
 
 
 def read_inputs(experiment: Experiment, problems: list[str]) -> Inputs | None:
-    model, requests = None, None
+    model, facts = None, None
     try:
-        spec = experiment.model
-        model = resolve_model(spec.name, revision=spec.revision, dtype=spec.dtype, chat=spec.chat)
+        model = read_model(experiment)
     except InputError as error:
         problems.append(f"model: {error}")
     try:
-        requests = read_requests(experiment)
+        facts = None if model is None else read_facts(experiment, model)
     except (InputError, ValueError) as error:
         problems.append(f"facts: {error}")
     benchmarks = read_benchmarks(experiment, problems)
-    if model is None or requests is None:
+    if model is None or facts is None:
         return None
-    digest = facts_digest(requests)
+    try:
+        orders = orders_of(experiment, facts.requests)
+    except InputError as error:
+        problems.append(f"facts.order: {error}")
+        return None
+    digest = facts_digest(facts.requests)
     if unreadable := moment_problems(experiment):
         problems += unreadable
         return None
     facts_run_id = f"facts-{digest}"
     perplexity = perplexity_recipe(experiment, model, facts_run_id, problems)
     moments = moments_recipe(experiment, model, facts_run_id)
-    return Inputs(experiment, model, requests, digest, moments, benchmarks, perplexity)
+    return Inputs(experiment, model, facts, digest, moments, orders, benchmarks, perplexity)
 
 
 def check_facts(inputs: Inputs, problems: list[str]) -> None:
     """Add what keeps the samples from being edited."""
     experiment = inputs.experiment
-    for sample in range(experiment.facts.samples):
-        order = sample_order(len(inputs.requests), sample=sample, seed=experiment.facts.seed)
-        try:
-            check_sample([inputs.requests[i] for i in order], size=experiment.facts.size, mode=experiment.mode)
-        except (InputError, ValueError) as error:
-            problems.append(f"facts: {error}")
+    size, count = experiment.facts.size, len(inputs.requests)
+    for sample, order in enumerate(inputs.orders):
+        if (found := len(order.positions)) < size:
+            what = (
+                "facts"
+                if found == count
+                else f"facts, {found} of them in the order of sample {sample}, no subject twice"
+            )
+            refused = next((f for f in inputs.facts.findings if f.refused), None)
+            lint = f"; others are refused (`palimpsest lint` lists them): {refused.detail}" if refused else ""
+            problems.append(f"facts: facts.size is {size}, the data set has {count} {what}; give a smaller size{lint}")
 
 
 def check_subjects(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> None:

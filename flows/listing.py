@@ -33,9 +33,9 @@ def listing(what: str) -> list[dict[str, Any]]:
         rows = [{"model": name, "where": str(bundled_folder(name))} for name in bundled_names()]
         return [*rows, *({"model": f"any {name} model", "where": "local folder or hub id"} for name in FAMILIES)]
     if what == "datasets":
-        from tasks.datasets import DATASETS
+        from tasks.datasets import dataset_titles
 
-        return [{"data set": name, "what": text} for name, text in DATASETS.items()]
+        return [{"data set": name, "what": text} for name, text in dataset_titles().items()]
     if what == "benchmarks":
         from tasks.definition import definition_names, read_definition
 

@@ -219,6 +219,7 @@ def _run(
         **{key: card.hparams[key] for key in ("contexts", "context_tokens", "context_starts") if key in card.hparams},
         "seed": seed,
     }
+    order = inputs.orders[sample]
     facts = FactsRef(
         name=experiment.facts.name,
         run_id=inputs.facts_run_id,
@@ -226,6 +227,8 @@ def _run(
         sample=sample,
         sample_seed=experiment.facts.seed,
         size=experiment.facts.size,
+        order=order.name,
+        order_digest=order.digest,
     )
     return RunSpec(
         experiment=experiment.name,

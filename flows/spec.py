@@ -45,9 +45,15 @@ class FactsSpec(_Strict):
     """A data set and how much of it: each sample is a seeded order of all facts, of which ``size`` are edited."""
 
     name: str
+    """``factworld``, one of ``palimpsest list datasets``, or the path of a layout of one's own (``.yaml``)."""
     path: str | None = None
     hub: str | None = None
     revision: str | None = None
+    split: str | None = None
+    completions: str | None = None
+    """Facts asked by questions, as beginnings of sentences: a JSON list of {question, text_completion_prompt}."""
+    order: str | None = None
+    """A JSON list of fact ids to edit, or one such list per sample, in place of seeded orders."""
     size: int = Field(default=200, gt=0)
     samples: int = Field(default=1, gt=0)
     seed: int = 0
@@ -287,7 +293,12 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
     def near(path: str | None) -> str | None:
         return None if path is None else str((base / Path(path).expanduser()).resolve())
 
-    facts = spec.facts.model_copy(update={"path": near(spec.facts.path)})
+    facts = spec.facts.model_copy(
+        update={
+            **{key: near(getattr(spec.facts, key)) for key in ("path", "completions", "order")},
+            "name": str(near(spec.facts.name)) if spec.facts.name.endswith(".yaml") else spec.facts.name,
+        }
+    )
     files = {layer: str(near(path)) for layer, path in (spec.second_moment.files or {}).items()} or None
     moments = spec.second_moment.model_copy(update={"path": near(spec.second_moment.path), "files": files})
     folder = base / Path(spec.model.name).expanduser()

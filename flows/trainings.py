@@ -6,7 +6,6 @@ from flows.inputs import Inputs
 from tasks.catalog import EditorCard
 from tasks.datasets import (
     n_world_training_facts,
-    sample_order,
     world_training_digest,
 )
 from tasks.identity import Recipe, RunSpec
@@ -40,7 +39,7 @@ def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> t
     for run in runs:
         if run.network_recipe is None:
             continue
-        edited = sample_order(len(inputs.requests), sample=run.facts.sample, seed=run.facts.sample_seed)
+        edited = inputs.orders[run.facts.sample].positions
         shared = set(edited[: run.facts.size]) & set(run.network_recipe["facts"].get("positions", ()))
         if shared:
             problems.append(

@@ -188,6 +188,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_tokens=_int,
         max_tokens=_int,
     ),
+    "fact_orders": _schema(order=_text, place=_int, position=_int, fact_id=_text),
     "lint": _schema(fact_id=_text, probe_id=_text, reason=_text, refused=_bool, detail=_text),
     "traces": _schema(
         fact_id=_text,

@@ -1,44 +1,100 @@
-"""Data sets of facts and texts: bundled, from a local file, or from the hub at a pinned revision."""
+"""Data sets of facts: generated, from a local file, or from the hub at a commit; read, checked, kept in the store."""
 
-import gzip
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from editing.errors import RequestError
 from editing.factworld.world import World
-from editing.requests import EditRequest, refuse_repeated_subjects
-from editing.scores import probes_of
+from editing.requests import EditRequest
+from editing.scores import PROBE_KINDS, probes_of
 from editing.training import facts_with_variants
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
 from tasks.errors import InputError
+from tasks.files import open_text
+from tasks.lint import Finding, lint_requests
+from tasks.records import Facts, Hub, hub_records, layout_names, read_layout, read_records, requests_of
 
-DATASETS: dict[str, str] = {
-    "factworld": "generated facts that the bundled models know (options: world, a table of World's parameters)",
-    "counterfact": "CounterFact in ROME's JSON layout (path: .json, .jsonl, either .gz; or hub id + revision)",
-}
+_ADDED = ("neighborhood_answers", "question_prompts", "completion_prompts", "generation_prompts", "origins")
+"""Fields that stand in a digest only where a request has them."""
 
 
-def load_requests(
-    name: str, *, path: str | None = None, hub: str | None = None, revision: str | None = None, model: str = ""
-) -> list[EditRequest]:
-    """Return all requests of a data set, in its own order.
+def dataset_titles() -> dict[str, str]:
+    """Return what data sets there are."""
+    own = {"factworld": "generated facts that the bundled models know"}
+    return own | {name: read_layout(name).title for name in layout_names()}
+
+
+def load_facts(
+    name: str,
+    *,
+    path: str | None = None,
+    hub: str | None = None,
+    revision: str | None = None,
+    split: str | None = None,
+    completions: str | None = None,
+    model: str = "",
+) -> Facts:
+    """Return a data set's facts in its own order, without those that its lint refuses.
+
+    Args:
+        name: ``factworld``, a layout of this package, or the path of a layout of one's own.
+        completions: A JSON list of ``{question, text_completion_prompt}``: facts asked by questions, as beginnings of
+            sentences.
 
     Raises:
-        InputError: Unknown name, missing or unreadable file, or a hub that does not answer.
-        RequestError: A record that cannot be edited; names the record.
+        InputError: Unknown name, missing or unreadable file, no record that can be edited, or a hub that does not answer.
     """
     if name == "factworld":
-        return world_for(model).requests()
-    if name != "counterfact":
-        raise InputError(f"no data set {name!r}; expected one of {sorted(DATASETS)}")
-    records = _read_records(Path(path)) if path else _from_hub(hub, revision)
-    return [EditRequest.from_counterfact(record) for record in records]
+        requests = world_for(model).requests()
+        return Facts(requests, [], len(requests))
+    layout = read_layout(name)
+    records = read_records(Path(path)) if path else hub_records(_hub(name, layout.hub, hub, revision, split))
+    found = requests_of(layout, records, _completions(completions) if completions else None)
+    return without_refused(found, lint_requests(found.requests))
+
+
+def without_refused(facts: Facts, findings: Sequence[Finding]) -> Facts:
+    """Return the facts with what was found, and without the requests that it refuses.
+
+    Raises:
+        InputError: Nothing is left.
+    """
+    # Of two facts with one id the first stays.
+    twice = {finding.fact_id for finding in findings if finding.reason == "duplicate id"}
+    refused = {finding.fact_id for finding in findings if finding.refused} - twice
+    kept, seen = [], set[str]()
+    for request in facts.requests:
+        if request.request_id not in refused and not (request.request_id in twice and request.request_id in seen):
+            kept.append(request)
+        seen.add(request.request_id)
+    if not kept:
+        raise InputError(f"all {len(facts.requests)} facts are refused; the first: {findings[0].detail}")
+    return Facts(kept, [*facts.findings, *findings], facts.n_records)
+
+
+def _hub(name: str, pinned: Hub | None, hub: str | None, revision: str | None, split: str | None) -> Hub:
+    if hub is None and pinned is not None:
+        changes = {key: value for key, value in {"revision": revision, "split": split}.items() if value is not None}
+        return pinned.model_copy(update=changes)
+    if not hub or not revision:
+        raise InputError(
+            f"facts of {name} need path: (a local file), or hub: and revision: (a commit of the hub data set); found "
+            f"hub {hub!r}, revision {revision!r}"
+        )
+    return Hub(id=hub, revision=revision, split=split or "train")
+
+
+def _completions(path: str) -> dict[str, str]:
+    try:
+        return {row["question"]: row["text_completion_prompt"] for row in json.loads(open_text(Path(path)))}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"file {path}: {error!r}; expected a JSON list of records with question and text_completion_prompt"
+        ) from error
 
 
 def world_for(model: str) -> World:
@@ -46,16 +102,14 @@ def world_for(model: str) -> World:
     return World(n_known=300) if Path(model).name == "factworld-tiny" else World()
 
 
-def sample_order(n_facts: int, *, sample: int, seed: int) -> list[int]:
-    """Return the seeded permutation of all facts of which a run takes a prefix."""
-    order = list(range(n_facts))
-    random.Random(f"sample-{seed}-{sample}").shuffle(order)
-    return order
-
-
 def facts_digest(requests: Sequence[EditRequest]) -> str:
     """Return the digest of a data set's content."""
-    return digest_of([asdict(request) for request in requests])
+    return digest_of([_content(request) for request in requests])
+
+
+def _content(request: EditRequest) -> dict[str, Any]:
+    found = asdict(request)
+    return {name: value for name, value in found.items() if value or name not in _ADDED}
 
 
 @cache
@@ -70,25 +124,16 @@ def n_world_training_facts(model: str, *, unknown: bool) -> int:
     return len(facts_with_variants(world_for(model).training_requests(unknown=unknown)))
 
 
-def publish_facts(store: Store, requests: Sequence[EditRequest]) -> str:
-    """Write the tables ``facts`` and ``probes`` of a data set, once; return their run id."""
-    run_id = f"facts-{facts_digest(requests)}"
+def publish_facts(store: Store, facts: Facts) -> str:
+    """Write the tables ``facts``, ``probes`` and ``lint`` of a data set, once; return their run id."""
+    run_id = f"facts-{facts_digest(facts.requests)}"
     if not store.is_committed(run_id, "facts"):
-        facts = [_fact_row(position, request) for position, request in enumerate(requests)]
-        probes = [
-            {
-                "fact_id": probe.request_id,
-                "probe_id": probe.probe_id,
-                "kind": probe.kind,
-                "index": probe.number,
-                "prompt": probe.prompt,
-                "target_new": probe.target_new,
-                "target_true": probe.target_true,
-            }
-            for request in requests
-            for probe in probes_of(request)
-        ]
-        store.commit(run_id, "facts", {"facts": facts, "probes": probes}, CommitInfo(kind="facts"))
+        tables: dict[str, list[dict[str, Any]]] = {
+            "facts": [_fact_row(position, request) for position, request in enumerate(facts.requests)],
+            "probes": [row for request in facts.requests for row in _prompt_rows(request)],
+            "lint": [finding._asdict() for finding in facts.findings],
+        }
+        store.commit(run_id, "facts", tables, CommitInfo(kind="facts", spec={"n_records": facts.n_records}))
     return run_id
 
 
@@ -97,42 +142,58 @@ def read_facts(store: Store, run_id: str) -> list[EditRequest]:
     commit = store.read_commit(run_id, "facts")
     if commit is None:
         raise InputError(f"the store {store.root} has no facts {run_id}; run the experiment again to write them")
-    prompts: dict[tuple[str, str], list[str]] = {}
+    prompts: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in store.rows(commit, "probes"):
-        prompts.setdefault((row["fact_id"], row["kind"]), []).append(row["prompt"])
-    return [
-        EditRequest(
-            request_id=row["fact_id"],
-            template=row["template"],
-            subject=row["subject"],
-            target_new=row["target_new"],
-            target_true=row["target_true"],
-            relation=row["relation"],
-            paraphrase_prompts=tuple(prompts.get((row["fact_id"], "paraphrase"), ())),
-            neighborhood_prompts=tuple(prompts.get((row["fact_id"], "neighborhood"), ())),
-        )
-        for row in sorted(store.rows(commit, "facts"), key=lambda row: int(row["position"]))
+        prompts.setdefault((row["fact_id"], row["kind"]), []).append(row)
+    rows = sorted(store.rows(commit, "facts"), key=lambda row: int(row["position"]))
+    return [_request(row, {kind: prompts.get((row["fact_id"], kind), []) for kind in _KINDS}) for row in rows]
+
+
+_KINDS = (*PROBE_KINDS, "generation")
+"""Of a fact's prompts; those for generation are no probes."""
+
+
+def _request(row: Mapping[str, Any], prompts: Mapping[str, Sequence[Mapping[str, Any]]]) -> EditRequest:
+    texts = {f"{kind}_prompts": tuple(p["prompt"] for p in mine) for kind, mine in prompts.items() if kind != "rewrite"}
+    answers = tuple(p["target_true"] for p in prompts["neighborhood"])
+    origins = {
+        kind: tuple(p["origin"] for p in mine) for kind, mine in prompts.items() if any(p["origin"] for p in mine)
+    }
+    return EditRequest(
+        request_id=row["fact_id"],
+        template=row["template"],
+        subject=row["subject"],
+        target_new=row["target_new"],
+        target_true=row["target_true"],
+        relation=row["relation"],
+        neighborhood_answers=answers if any(answer != row["target_true"] for answer in answers) else (),
+        origins=origins,
+        **texts,
+    )
+
+
+def _prompt_rows(request: EditRequest) -> list[dict[str, Any]]:
+    """Return a fact's prompts as rows: its probes, and the beginnings for free texts."""
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": probe.kind,
+            "index": probe.number,
+            "prompt": probe.prompt,
+            "target_new": probe.target_new,
+            "target_true": probe.target_true,
+            "probe_id": probe.probe_id,
+        }
+        for probe in probes_of(request)
     ]
+    rows += [
+        {"kind": "generation", "index": i, "prompt": prompt, "probe_id": f"{request.request_id}/generation/{i}"}
+        for i, prompt in enumerate(request.generation_prompts)
+    ]
+    origins = {(kind, i): origin for kind, mine in request.origins.items() for i, origin in enumerate(mine)}
+    return [{"fact_id": request.request_id, "origin": origins.get((row["kind"], row["index"])), **row} for row in rows]
 
 
-def check_sample(requests: Sequence[EditRequest], *, size: int, mode: str) -> None:
-    """Raise if a sample cannot be drawn, or a sequential run would edit one subject twice.
-
-    Raises:
-        InputError: The data set has fewer facts than the sample.
-        RequestError: Two requests of a sequential run have one subject.
-    """
-    if size > len(requests):
-        raise InputError(f"facts.size is {size}, the data set has {len(requests)} facts; give a smaller size")
-    ids = [request.request_id for request in requests]
-    if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise RequestError(f"two facts have the id {twice!r}; expected every case_id once; drop one of them")
-    if mode == "sequential":
-        refuse_repeated_subjects(requests[:size])
-
-
-def _fact_row(position: int, request: EditRequest) -> Mapping[str, Any]:
+def _fact_row(position: int, request: EditRequest) -> dict[str, Any]:
     return {
         "fact_id": request.request_id,
         "position": position,
@@ -143,44 +204,3 @@ def _fact_row(position: int, request: EditRequest) -> Mapping[str, Any]:
         "target_new": request.target_new,
         "target_true": request.target_true,
     }
-
-
-def open_text(path: Path) -> str:
-    if not path.exists():
-        raise InputError(
-            f"file {path} does not exist; expected a local file; check the path (relative to the YAML file)"
-        )
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
-            return stream.read()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"file {path} cannot be read ({error}); expected UTF-8 text, or the same gzipped") from error
-
-
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    text = open_text(path)
-    lines = ".jsonl" in path.suffixes
-    try:
-        found = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
-    except ValueError as error:
-        kind = "one JSON record per line" if lines else "a JSON list of records"
-        raise InputError(f"file {path} is not {kind} ({error}); expected ROME's CounterFact layout") from error
-    if not isinstance(found, list) or not found:
-        raise InputError(f"file {path} holds no records; expected a non-empty list in ROME's CounterFact layout")
-    return found
-
-
-def _from_hub(hub: str | None, revision: str | None) -> list[dict[str, Any]]:
-    if not hub or not revision:
-        raise InputError(
-            "facts of counterfact need path: (a local file), or hub: and revision: (a commit of the hub data set); found "
-            f"hub {hub!r}, revision {revision!r}"
-        )
-    import datasets
-
-    try:
-        return [dict(row) for row in datasets.load_dataset(hub, revision=revision, split="train")]
-    except Exception as error:
-        raise InputError(
-            f"the hub did not give {hub!r} at {revision!r} ({error}); give a local file with path: instead"
-        ) from error

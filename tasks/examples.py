@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from editing.factworld.benchmarks import TASKS
-from tasks.datasets import open_text
 from tasks.definition import Definition, Source
 from tasks.errors import InputError
+from tasks.files import open_text
 
 Row = Mapping[str, Any]
 GENERATED = 1000

@@ -59,6 +59,10 @@ class FactsRef:
     sample_seed: int
     size: int
     """Facts of this sample that the experiment uses; not part of a run's identity."""
+    order: str
+    """The unit that holds the sample's order in the store."""
+    order_digest: str | None
+    """Of an order that sample and seed alone do not determine: a list of one's own, or facts left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +142,7 @@ class RunSpec:
             "facts": self.facts.digest,
             "sample": self.facts.sample,
             "sample_seed": self.facts.sample_seed,
+            **({"order": self.facts.order_digest} if self.facts.order_digest else {}),
             "editor": self.editor,
             "version": self.version,
             "hparams": dict(self.hparams),

@@ -1,32 +1,23 @@
 """Questions from definitions: examples in a seeded order, with their shots, as the model will read them; kept in the store."""
 
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from jinja2.sandbox import SandboxedEnvironment
 
 from editing.downstream import Question
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
-from tasks.datasets import open_text
 from tasks.definition import AnswerRule, Definition, ShotSource, read_definition
 from tasks.errors import InputError
 from tasks.examples import Row, has_split, read_examples, unfolded
-from tasks.grading import math_answer
+from tasks.expressions import ERRORS as EXPRESSION_ERRORS
+from tasks.expressions import evaluate, render
+from tasks.files import open_text
 
 ANSWERING_VERSION = 1
 """Raised when an answer changes meaning or value; part of the questions' digest, so that answers never mix."""
-_ENVIRONMENT = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-_ENVIRONMENT.filters |= {
-    "final_answer": math_answer,
-    "letters_in_brackets": lambda text: re.findall(r"^\([A-Z]\)", text, flags=re.MULTILINE),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,17 +135,17 @@ def _examples(
     numbers: dict[str, int] = {}
     for place, row in enumerate(rows):
         try:
-            for item in unfolded(levels, row, _evaluate):
+            for item in unfolded(levels, row, evaluate):
                 values: dict[str, Any] = {"group": group or "", **item}
                 values |= definition.groups.get(values["group"], {})
                 for name, expression in fields.items():
-                    values[name] = _evaluate(expression, values)
+                    values[name] = evaluate(expression, values)
                 mine = str(values["group"])
                 if definition.groups and mine not in definition.groups:
                     continue
-                if split in definition.keep and not _evaluate(definition.keep[split], values):
+                if split in definition.keep and not evaluate(definition.keep[split], values):
                     continue
-                gold = _evaluate(definition.gold, values)
+                gold = evaluate(definition.gold, values)
                 number = numbers[mine] = numbers.get(mine, -1) + 1
                 golds = tuple(map(str, gold)) if isinstance(gold, (list, tuple)) else (str(gold),)
                 values["gold"] = golds[0] if golds else ""
@@ -162,7 +153,7 @@ def _examples(
                     part for part in (definition.name, mine, split, f"{number:05d}") if part and part != "test"
                 )
                 yield _Example(example_id=ident, group=mine, values=values, gold=golds)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        except EXPRESSION_ERRORS as error:
             raise InputError(
                 f"benchmark {definition.name}, {split} record {place}: {error}; found {str(row)[:200]}; check that the file is "
                 "the published one, or mend the definition"
@@ -212,12 +203,12 @@ def _shots(
 def _front(definition: Definition, group: str, given: Sequence[_Example]) -> str:
     """Return what stands in front of each question of a group: the description and the shots."""
     shots = definition.shots
-    description = _render(definition.description, {"group": group, **definition.groups.get(group, {})})
+    description = render(definition.description, {"group": group, **definition.groups.get(group, {})})
     if shots.source == "file":
         assert shots.file is not None
         return description + open_text(Path(shots.file))
     texts = [
-        _render(definition.shot, {**example.values, "prompt": _render(definition.prompt, example.values)})
+        render(definition.shot, {**example.values, "prompt": render(definition.prompt, example.values)})
         for example in given
     ]
     return description + "".join(text + shots.separator for text in texts)
@@ -225,8 +216,8 @@ def _front(definition: Definition, group: str, given: Sequence[_Example]) -> str
 
 def _question(definition: Definition, front: str, example: _Example) -> Question:
     choices, values = definition.choices, example.values
-    named = _evaluate(choices, values) if isinstance(choices, str) else [_render(choice, values) for choice in choices]
-    tests = _evaluate(definition.tests, values) if definition.tests else ()
+    named = evaluate(choices, values) if isinstance(choices, str) else [render(choice, values) for choice in choices]
+    tests = evaluate(definition.tests, values) if definition.tests else ()
     found = tuple(map(str, named))
     if definition.answer.kind != "text" and example.gold[0] not in found:
         raise InputError(
@@ -234,7 +225,7 @@ def _question(definition: Definition, front: str, example: _Example) -> Question
         )
     return Question(
         example_id=example.example_id,
-        prompt=front + _render(definition.prompt, values),
+        prompt=front + render(definition.prompt, values),
         choices=found,
         gold=example.gold,
         group=example.group,
@@ -246,27 +237,6 @@ def _in_turn(groups: Sequence[Sequence[Question]]) -> Iterator[Question]:
     """Yield one question of each group in turn, so that the first so many are of all groups."""
     for place in range(max(map(len, groups), default=0)):
         yield from (group[place] for group in groups if place < len(group))
-
-
-def _evaluate(expression: str, values: Mapping[str, Any]) -> Any:
-    found = _expression(expression)(**values)
-    if isinstance(found, jinja2.Undefined):
-        raise ValueError(f"{expression!r} names nothing that is there")
-    return found
-
-
-def _render(template: str, values: Mapping[str, Any]) -> str:
-    return _template(template).render(**values)
-
-
-@cache
-def _expression(text: str) -> Any:
-    return _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
-
-
-@cache
-def _template(text: str) -> jinja2.Template:
-    return _ENVIRONMENT.from_string(text)
 
 
 def publish_questions(store: Store, questions: Questions) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from editing.requests import EditRequest
 from storage.identity import digest_of_file
 from storage.store import Store
-from tasks.datasets import open_text, read_facts, world_for
+from tasks.datasets import read_facts, world_for
 from tasks.errors import InputError
+from tasks.files import open_text
 
 
 def corpus_texts(store: Store, source: Mapping[str, Any], files: Mapping[str, str]) -> Sequence[str]:

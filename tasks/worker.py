@@ -19,10 +19,11 @@ from editing.targets import Targets
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store
 from tasks.chain import scoring_recipe, training_unit_id
-from tasks.datasets import read_facts, sample_order
+from tasks.datasets import read_facts
 from tasks.errors import LedgerMismatch
 from tasks.identity import RunSpec, Unit
 from tasks.moments import collect_shard, merge_shards, read_published
+from tasks.orders import read_order
 from tasks.prepared import Factored, artifacts_for, make_contexts, network_state, put_network, trainer_of
 from tasks.rounds import Tables, run_row
 from tasks.scoring import answer_rows, generation_rows, probe_rows, search_rows, text_rows, trace_rows, train_rows
@@ -318,8 +319,7 @@ class Worker:
     def _whole_order(self, run: RunSpec) -> list[EditRequest]:
         """Return all facts as the run's sample takes them; its size may be less than what others, or an earlier one, took."""
         requests = self._facts(run.facts.run_id)
-        order = sample_order(len(requests), sample=run.facts.sample, seed=run.facts.sample_seed)
-        return [requests[i] for i in order]
+        return [requests[i] for i in read_order(self._store, run.facts.run_id, run.facts.order)]
 
     def _chosen(self, unit: Unit) -> list[EditRequest]:
         requests = self._facts(unit.payload["facts_run_id"])

@@ -133,7 +133,7 @@ def test_a_subject_that_is_not_in_its_prompt(tmp_path: Path) -> None:
 def test_the_same_subject_twice_in_a_sequential_run(tmp_path: Path) -> None:
     facts = counterfact(tmp_path, {"subject": "Anna Lee"}, {"subject": "anna lee"})
     text = refusal(write(tmp_path, facts=facts))
-    assert "have the same subject" in text and "expected every subject once in a sequential run" in text
+    assert "the data set has 2 facts, 1 of them in the order of sample 0, no subject twice" in text
     assert plan_experiment(load_experiment(write(tmp_path, facts=facts, mode="independent")))
 
 
