@@ -139,7 +139,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         benchmark=_text,
         position=_int,
         example_id=_text,
-        group=_text,
+        subset=_text,
         prompt=_text,
         choices=_texts,
         gold=_texts,
@@ -150,7 +150,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "benchmark_answers": _schema(
         benchmark=_text,
         questions_run_id=_text,
-        group=_text,
+        subset=_text,
         example_id=_text,
         scored_at=_int,
         edits_so_far=_int,
@@ -188,7 +188,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_tokens=_int,
         max_tokens=_int,
     ),
-    "fact_orders": _schema(order=_text, place=_int, position=_int, fact_id=_text),
+    "fact_orders": _schema(sample_order=_text, place=_int, position=_int, fact_id=_text),
     "lint": _schema(fact_id=_text, probe_id=_text, reason=_text, refused=_bool, detail=_text),
     "traces": _schema(
         fact_id=_text,

@@ -71,7 +71,7 @@ def _grade_text(question: Question, text: str, rule: AnswerRule, check: Check | 
 def answer_row(question: Question, answer: Answer, grade: Grade, rule: AnswerRule) -> dict[str, Any]:
     """Return what the table ``benchmark_answers`` keeps of one answer."""
     return {
-        "group": question.group,
+        "subset": question.group,
         "example_id": question.example_id,
         "labels": list(rule.labels or question.choices),
         "gold": question.gold[0],

@@ -76,7 +76,7 @@ def publish_order(store: Store, facts_run_id: str, requests: Sequence[EditReques
     """Write an order to the table ``fact_orders``, once."""
     if not store.is_committed(facts_run_id, order.name):
         rows = [
-            {"order": order.name, "place": place, "position": position, "fact_id": requests[position].request_id}
+            {"sample_order": order.name, "place": place, "position": position, "fact_id": requests[position].request_id}
             for place, position in enumerate(order.positions)
         ]
         store.commit(facts_run_id, order.name, {"fact_orders": rows}, CommitInfo(kind="order"))

@@ -248,7 +248,7 @@ def publish_questions(store: Store, questions: Questions) -> None:
             "benchmark": questions.definition.name,
             "position": position,
             "example_id": question.example_id,
-            "group": question.group,
+            "subset": question.group,
             "prompt": question.prompt,
             "choices": list(question.choices),
             "gold": list(question.gold),
@@ -275,7 +275,7 @@ def read_questions(store: Store, run_id: str, asked: range) -> tuple[list[Questi
             prompt=row["prompt"],
             choices=tuple(row["choices"]),
             gold=tuple(row["gold"]),
-            group=row["group"],
+            group=row["subset"],
             tests=tuple(row["tests"]),
         )
         for row in rows[asked.start : asked.stop]

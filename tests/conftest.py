@@ -11,3 +11,4 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=None, help="directory of golden vectors for tests/parity")
+    parser.addoption("--data", type=Path, default=None, help="directory of published data sets for tests/scores")

@@ -6,7 +6,7 @@
 WITH answers AS (
     SELECT
         run_id, benchmark, questions_run_id, scored_at, edits_so_far, n_shots, shots_from,
-        unnest(CASE WHEN "group" = '' THEN [NULL] ELSE [NULL, "group"] END) AS part,
+        unnest(CASE WHEN subset = '' THEN [NULL] ELSE [NULL, subset] END) AS part,
         labels, gold, coalesce(predicted, '') AS said, correct::INT AS correct, value, outcome
     FROM benchmark_answers
 ),

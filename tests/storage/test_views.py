@@ -140,27 +140,6 @@ def test_a_recovered_fall_is_no_collapse(store: Store) -> None:
     assert one(store, "SELECT collapsed_at FROM run_summary") == {"collapsed_at": None}
 
 
-def test_f1_is_macro_and_an_invalid_answer_is_wrong(store: Store) -> None:
-    golds = ["yes", "yes", "no", "no"]
-    said = ["yes", None, "no", "yes"]
-    rows = [
-        {
-            "benchmark": "b",
-            "example_id": str(i),
-            "scored_at": 0,
-            "edits_so_far": 1,
-            "labels": ["yes", "no"],
-            "gold": gold,
-            "predicted": answer,
-        }
-        for i, (gold, answer) in enumerate(zip(golds, said, strict=True))
-    ]
-    store.commit(RUN, "segment-000000", {"runs": [run_row()], "benchmark_answers": rows}, CommitInfo(kind="segment"))
-    found = one(store, "SELECT f1, accuracy, invalid FROM benchmark_curve")
-    assert found["accuracy"] == 0.5 and found["invalid"] == 0.25
-    assert found["f1"] == pytest.approx((2 * 1 / (2 + 2) + 2 * 1 / (2 + 1)) / 2)
-
-
 def check_columns(root: Path) -> list[str]:
     """Return every declared check that a store's views break."""
     broken, connection = [], open_store(root)

@@ -21,9 +21,9 @@ from storage.errors import DamagedFileError, StoreVersionError
 from storage.store import Store
 from tasks.chain import all_units, ready_units, segment_unit
 from tasks.checkout import checkout
-from tasks.datasets import sample_order
 from tasks.errors import InputError, LedgerMismatch
 from tasks.ledger import changes_of, replay, segments
+from tasks.orders import seeded_order
 from tasks.rounds import last_logits, run_row
 from tasks.stages import session
 from tasks.worker import Worker
@@ -240,8 +240,8 @@ def test_independent_rounds_of_an_editor_with_state_do_not_know_each_other(tmp_p
     rows = [row for c in store.commits(run.run_id).values() for row in store.rows(c, "ledger") if row["round"] == 1]
     (update,) = [change for change in changes_of(rows)[1] if not isinstance(change, PatchChange)][:1]
     lm = load("factworld-tiny")
-    order = sample_order(300, sample=0, seed=0)
-    batch = [World(n_known=300).requests()[i] for i in order[2:4]]
+    requests = World(n_known=300).requests()
+    batch = [requests[i] for i in seeded_order(requests, sample=0, seed=0, distinct=False).positions[2:4]]
     editor = make_editor("ultraedit", run.hparams)
     alone = editor.edit(lm, batch, run.layers, {}, Artifacts()).updates[0]
     assert update.value is not None and alone.value is not None
