@@ -89,6 +89,18 @@ class PromptFormat:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids)))
 
+    def continuation(self, head: str, tail: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the ids of a text and of what follows it letter by letter, spaces at the border being the latter's.
+
+        An empty text is the start-of-text token.
+        """
+        kept = head.rstrip(" ")
+        if not kept:
+            start = self.plain("")[:1]
+            return start, self._alone(head + tail)
+        (before,), (whole,) = self._ids([kept]), self._ids([head + tail])
+        return before, whole[len(before) :]
+
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Return an answer's ids as text; a classifier's is the name of its class."""
         if self._head == "classifier":

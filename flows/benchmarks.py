@@ -1,10 +1,12 @@
 """The benchmarks of an experiment: read, checked and published before any work."""
 
 from flows.spec import BenchmarkSpec, Experiment
+from storage.identity import digest_of
 from storage.store import Store
 from tasks.errors import InputError
+from tasks.harness import PREFIX, harness_recipe
 from tasks.identity import BenchmarkRef
-from tasks.questions import Questions, Wanted, make_questions, publish_questions
+from tasks.questions import Questions, Wanted, make_questions, publish_harness, publish_questions
 from tasks.sandbox import sandbox_problem
 
 
@@ -14,26 +16,41 @@ def read_benchmarks(experiment: Experiment, problems: list[str]) -> tuple[Benchm
     for index, spec in enumerate(experiment.score.benchmarks):
         where = f"score.benchmarks.{index}"
         try:
-            questions = _questions(spec)
+            reference = _reference(experiment, spec)
         except InputError as error:
             problems.append(f"{where}: {error}")
             continue
-        if (why := _refusal(spec, questions)) is not None:
-            problems.append(f"{where}: {why}")
-        elif questions.run_id in found:
+        if reference.run_id in found:
             problems.append(f"{where}: {spec.name} stands here twice with the same questions; drop one")
-        else:
-            n_examples = _count(experiment, spec, questions)
-            found[questions.run_id] = BenchmarkRef(
-                name=questions.definition.name, run_id=questions.run_id, n_examples=n_examples
-            )
+        found[reference.run_id] = reference
     return tuple(found.values())
 
 
 def publish_benchmarks(experiment: Experiment, store: Store) -> None:
     """Write the questions to the store, so that workers can read them and every answer can be traced."""
     for spec in experiment.score.benchmarks:
-        publish_questions(store, _questions(spec))
+        if spec.name.startswith(PREFIX):
+            recipe, _ = _harness(spec)
+            publish_harness(store, _harness_id(recipe), recipe)
+        else:
+            publish_questions(store, _questions(spec))
+
+
+def _reference(experiment: Experiment, spec: BenchmarkSpec) -> BenchmarkRef:
+    if spec.name.startswith(PREFIX):
+        recipe, available = _harness(spec)
+        count = _count(experiment, spec, available, None)
+        return BenchmarkRef(name=spec.name.replace(":", "-"), run_id=_harness_id(recipe), n_examples=count)
+    questions = _questions(spec)
+    definition = questions.definition
+    if definition.runs_code and not spec.run_code:
+        raise InputError(
+            f"{spec.name} runs programs that the model writes; say run_code: true to allow it (in a sandbox), or leave it out"
+        )
+    if definition.runs_code and (why := sandbox_problem()) is not None:
+        raise InputError(why)
+    count = _count(experiment, spec, len(questions.asked), definition.examples)
+    return BenchmarkRef(name=definition.name, run_id=questions.run_id, n_examples=count)
 
 
 def _questions(spec: BenchmarkSpec) -> Questions:
@@ -49,20 +66,23 @@ def _questions(spec: BenchmarkSpec) -> Questions:
     return make_questions(wanted)
 
 
-def _refusal(spec: BenchmarkSpec, questions: Questions) -> str | None:
-    available = len(questions.asked)
-    if isinstance(spec.examples, int) and spec.examples > available:
-        return f"examples is {spec.examples}, {spec.name} has {available} questions; give a smaller number, or all"
-    if not questions.definition.runs_code:
-        return None
-    if not spec.run_code:
-        return (
-            f"{spec.name} runs programs that the model writes; say run_code: true to allow it (in a sandbox), or leave "
-            "it out"
+def _harness(spec: BenchmarkSpec) -> tuple[dict[str, object], int]:
+    given = [key for key in ("revision", "groups", "shots_from", "shots_file") if getattr(spec, key) is not None]
+    if given or spec.run_code:
+        raise InputError(
+            f"{spec.name}: {given or 'run_code'} cannot be set here; expected name, path, shots and examples"
         )
-    return sandbox_problem()
+    return harness_recipe(spec.name.removeprefix(PREFIX), include=spec.path, shots=spec.shots)
 
 
-def _count(experiment: Experiment, spec: BenchmarkSpec, questions: Questions) -> int:
-    wanted = next(n for n in (spec.examples, questions.definition.examples, experiment.score.examples) if n is not None)
-    return len(questions.asked) if wanted == "all" else min(int(wanted), len(questions.asked))
+def _harness_id(recipe: dict[str, object]) -> str:
+    return f"questions-{digest_of(recipe)}"
+
+
+def _count(experiment: Experiment, spec: BenchmarkSpec, available: int, usual: int | None) -> int:
+    if isinstance(spec.examples, int) and spec.examples > available:
+        raise InputError(
+            f"examples is {spec.examples}, {spec.name} has {available} questions; give a smaller number, or all"
+        )
+    wanted = next(n for n in (spec.examples, usual, experiment.score.examples) if n is not None)
+    return available if wanted == "all" else min(int(wanted), available)

@@ -8,7 +8,7 @@ from typing import Any
 
 from editing.downstream import Question
 from storage.identity import digest_of
-from storage.store import CommitInfo, Store
+from storage.store import Commit, CommitInfo, Store
 from tasks.definition import AnswerRule, Definition, ShotSource, read_definition
 from tasks.errors import InputError
 from tasks.examples import Row, has_split, read_examples, unfolded
@@ -263,11 +263,23 @@ def publish_questions(store: Store, questions: Questions) -> None:
     store.commit(questions.run_id, "questions", {"benchmark_questions": rows}, info)
 
 
-def read_questions(store: Store, run_id: str, asked: range) -> tuple[list[Question], AnswerRule, dict[str, Any]]:
-    """Return some of the questions that :func:`publish_questions` wrote, the rule for their answers, and the recipe."""
+def read_recipe(store: Store, run_id: str) -> Commit:
+    """Return the commit that says how a benchmark is asked."""
     commit = store.read_commit(run_id, "questions")
     if commit is None:
         raise InputError(f"the store {store.root} has no questions {run_id}; run the experiment again to write them")
+    return commit
+
+
+def publish_harness(store: Store, run_id: str, recipe: Mapping[str, Any]) -> None:
+    """Write how a task of lm-evaluation-harness is asked, once; its questions are the harness's own."""
+    if not store.is_committed(run_id, "questions"):
+        store.commit(run_id, "questions", {}, CommitInfo(kind="questions", spec={"harness": dict(recipe)}))
+
+
+def read_questions(store: Store, run_id: str, asked: range) -> tuple[list[Question], AnswerRule, dict[str, Any]]:
+    """Return some of the questions that :func:`publish_questions` wrote, the rule for their answers, and the recipe."""
+    commit = read_recipe(store, run_id)
     rows = sorted(store.rows(commit, "benchmark_questions"), key=lambda row: int(row["position"]))
     questions = [
         Question(

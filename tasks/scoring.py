@@ -15,8 +15,9 @@ from editing.training import Trainer
 from storage.store import Store
 from tasks.answering import answer_row, ask, grade
 from tasks.fluency import ngram_entropy, repetition
+from tasks.harness import harness_rows
 from tasks.identity import BenchmarkRef, RunSpec
-from tasks.questions import read_questions
+from tasks.questions import read_questions, read_recipe
 from tasks.sandbox import run_program
 
 
@@ -53,15 +54,18 @@ def answer_rows(
     store: Store, lm: LanguageModel, benchmark: BenchmarkRef, asked: range, run: RunSpec, rounds: int
 ) -> list[dict[str, Any]]:
     """Answer some of a benchmark's questions on the model as it is."""
-    questions, rule, recipe = read_questions(store, benchmark.run_id, asked)
     common = {
         "benchmark": benchmark.name,
         "questions_run_id": benchmark.run_id,
         "scored_at": rounds - 1,
         "edits_so_far": rounds * run.batch_size,
-        "n_shots": recipe["n_shots"],
-        "shots_from": recipe["shots_from"],
     }
+    harness = read_recipe(store, benchmark.run_id).spec.get("harness")
+    if harness is not None:
+        own = common | {"n_shots": harness["shots"] or 0, "shots_from": "lm-eval"}
+        return [own | row for row in harness_rows(lm, harness, asked)]
+    questions, rule, recipe = read_questions(store, benchmark.run_id, asked)
+    common |= {"n_shots": recipe["n_shots"], "shots_from": recipe["shots_from"]}
     check = run_program if rule.value == "code" else None
     return [
         common | answer_row(question, answer, grade(question, answer, rule, check), rule)

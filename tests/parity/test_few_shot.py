@@ -1,4 +1,4 @@
-"""The paper's downstream benchmarks against its official few-shot code: prompts, what is written, classes and F1 of golden cases."""
+"""The forgetting paper's benchmarks against its official few-shot code: prompts, texts, classes and F1 of golden cases."""
 
 import json
 from collections.abc import Mapping

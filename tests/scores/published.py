@@ -118,6 +118,10 @@ def math(root: Path, n: int) -> None:
             write(root / split / "algebra" / f"{i}.json", json.dumps(record))
 
 
+def c3_question(i: int) -> dict[str, Any]:
+    return {"question": f"几？{i}", "choice": [f"{i}", f"{i}个", "很多"], "answer": f"{i}个"}
+
+
 def c3(root: Path, n: int) -> None:
     for part in ("d", "m"):
         records = [

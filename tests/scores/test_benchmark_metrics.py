@@ -94,11 +94,11 @@ def test_as_scikit_learn(seed: int, n: int, n_labels: int, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("n_labels", [2, 4])
 def test_standard_errors_are_those_of_the_bootstrap(n_labels: int, tmp_path: Path) -> None:
-    golds, said, labels = random_answers(11, 400, n_labels)
+    golds, said, labels = random_answers(11, 200, n_labels)
     row, plain = curve(write(tmp_path, golds, said, labels)), np.array([word or "(none)" for word in said])
     right, rng = np.array(golds), np.random.default_rng(0)
     drawn: dict[str, list[float]] = {"f1": [], "f1_weighted": [], "mcc": [], "accuracy": []}
-    for _ in range(600):
+    for _ in range(300):
         at = rng.integers(len(golds), size=len(golds))
         given: Any = {"labels": labels, "zero_division": 0}
         drawn["f1"].append(f1_score(right[at], plain[at], average="macro", **given))
@@ -106,7 +106,7 @@ def test_standard_errors_are_those_of_the_bootstrap(n_labels: int, tmp_path: Pat
         drawn["mcc"].append(matthews_corrcoef(right[at], plain[at]))
         drawn["accuracy"].append(np.mean(right[at] == plain[at]))
     for metric, values in drawn.items():
-        assert row[f"{metric}_stderr"] == pytest.approx(np.std(values), rel=0.12), metric
+        assert row[f"{metric}_stderr"] == pytest.approx(np.std(values), rel=0.15), metric
 
 
 def test_the_official_few_shot_code(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""Any task of lm-evaluation-harness, asked of the model as it stands; an optional extra (``palimpsest[lm-eval]``)."""
+
+import difflib
+import importlib.metadata
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from editing.lm import LanguageModel
+from tasks.errors import InputError
+
+PREFIX = "lm-eval:"
+"""Before a task's name, where benchmarks are named."""
+
+
+def harness_recipe(name: str, *, include: str | None, shots: int | None) -> tuple[dict[str, Any], int]:
+    """Return what determines a task's questions, and how many there are.
+
+    Args:
+        name: The task's, without prefix.
+        include: A folder of task definitions of one's own.
+
+    Raises:
+        InputError: The extra is missing, there is no such single task, its data cannot be had, or it runs programs.
+    """
+    try:
+        version = importlib.metadata.version("lm_eval")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"{PREFIX}{name} needs lm-evaluation-harness; run: pip install 'palimpsest[lm-eval]'"
+        ) from error
+    task = _task(name, include)
+    if getattr(task, "UNSAFE_CODE", False):
+        raise InputError(f"{PREFIX}{name} runs programs outside of any sandbox; use the benchmark mbpp instead")
+    recipe = {"task": name, "version": version, "include": include, "shots": shots, "config": task.VERSION}
+    return recipe, len(list(task.eval_docs))
+
+
+def _task(name: str, include: str | None) -> Any:
+    manager = _manager(include)
+    if name not in manager.all_subtasks:
+        near = difflib.get_close_matches(name, manager.all_subtasks, n=5)
+        raise InputError(f"lm-evaluation-harness has no single task {name!r}; near it: {near}")
+    try:
+        (task,) = manager.load([name])["tasks"].values()
+    except Exception as error:
+        raise InputError(
+            f"lm-evaluation-harness did not load {name!r} ({error}); check its data set, or the network"
+        ) from error
+    return task
+
+
+@cache
+def _manager(include: str | None) -> Any:
+    """Return the index of all tasks, whose reading takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager(include_path=include)
+
+
+def harness_rows(lm: LanguageModel, recipe: Mapping[str, Any], asked: range) -> list[dict[str, Any]]:
+    """Ask some of a task's questions; its first metric is the answer's value."""
+    from lm_eval import simple_evaluate
+
+    name = recipe["task"]
+    found = simple_evaluate(
+        model=_adapter(lm),
+        tasks=[name],
+        num_fewshot=recipe["shots"],
+        samples={name: list(asked)},
+        task_manager=_manager(recipe["include"]),
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    return [_row(sample) for sample in found["samples"][name]]
+
+
+def _row(sample: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = {key: sample[key] for key in sample["metrics"] if isinstance(sample[key], (int, float, bool))}
+    value = float(next(iter(metrics.values()), float("nan")))
+    responses = [response for responses in sample["resps"] for response in responses]
+    scored = [response for response in responses if isinstance(response, (list, tuple))]
+    return {
+        "subset": "",
+        "example_id": f"{sample['doc_id']:06d}",
+        "labels": [],
+        "gold": str(sample["target"]),
+        "predicted": None,
+        "correct": value == 1,
+        "value": value,
+        "outcome": "answered",
+        "detail": json.dumps(metrics, sort_keys=True),
+        "label_nlls": [-float(response[0]) for response in scored],
+        "label_tokens": [],
+        "text": str(responses[0]) if responses and not scored else None,
+        "n_prompt_tokens": None,
+    }
+
+
+def _adapter(lm: LanguageModel) -> Any:
+    """Return the model as the harness asks models."""
+    from lm_eval.api.model import LM
+
+    class Adapter(LM):
+        def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+            pairs = [lm.format.continuation(*request.args) for request in requests]
+            scores = lm.score_ids([head for head, _ in pairs], [tail for _, tail in pairs])
+            return [(-score.nll_sum, score.correct) for score in scores]
+
+        def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+            return [_rolling(lm, request.args[0]) for request in requests]
+
+        def generate_until(self, requests: Sequence[Any]) -> list[str]:
+            return [_written(lm, *request.args) for request in requests]
+
+    return Adapter()
+
+
+def _rolling(lm: LanguageModel, text: str) -> float:
+    """Return a text's log-likelihood, in windows of the context that do not overlap, each after the start token."""
+    start, ids = lm.format.plain("")[:1], lm.format.plain(text)
+    body = ids[1:] if ids[:1] == start else ids
+    size = (lm.context_tokens or len(body)) - 1
+    parts = [body[at : at + size] for at in range(0, len(body), max(size, 1))]
+    return -sum(score.nll_sum for score in lm.score_ids([start] * len(parts), parts))
+
+
+def _written(lm: LanguageModel, prompt: str, settings: Mapping[str, Any]) -> str:
+    if settings.get("do_sample") and settings.get("temperature", 1.0) != 0:
+        raise InputError(f"the task draws its answers ({dict(settings)}); expected one that takes the likeliest tokens")
+    until = settings.get("until") or []
+    marks = [until] if isinstance(until, str) else list(until)
+    n_tokens = int(settings.get("max_gen_toks", 256))
+    return lm.continue_greedily([prompt], n_tokens, until=marks)[0]
