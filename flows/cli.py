@@ -97,6 +97,23 @@ def run(file: Path, set_: SetOption = None) -> None:
 
 
 @app.command()
+def lint(file: Path, set_: SetOption = None) -> None:
+    """Check an experiment's facts: which are refused, which only marked, and why."""
+    from flows.inputs import read_facts, read_model
+    from flows.spec import load_experiment
+    from tasks.lint import summary
+    from tasks.tables import print_table
+
+    experiment = load_experiment(file, _overrides(set_))
+    facts = read_facts(experiment, read_model(experiment))
+    print_table(summary(facts.n_records, facts.findings))
+    named = sum(bool(request.subject) for request in facts.requests)
+    typer.echo(
+        f"facts that can be edited: {len(facts.requests)}; of {named} the subject's last token was decoded and is right"
+    )
+
+
+@app.command()
 def status(store: StoreOption = DEFAULT_STORE) -> None:
     """Show each run's progress, and the units that were given up."""
     from storage.catalog import query

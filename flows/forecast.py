@@ -39,7 +39,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
                 "s per edit": seconds,
             }
         )
-    notes = [f"store: {plan.store}" + ("" if store else " (will be made)")]
+    notes = [f"store: {plan.store}" + ("" if store else " (will be made)"), *plan.notes]
     timed = [row for row in rows if row["edits"] and row["s per edit"] is not None]
     if len(timed) == sum(bool(row["edits"]) for row in rows):
         n_workers = plan.placement.actors or 1

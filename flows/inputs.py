@@ -1,5 +1,6 @@
 """What every part of a plan looks at: the model, the facts, and where second moments come from."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,24 @@ def check_subjects(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> 
                 f"editors: {run.editor} looks for each fact's subject; found {len(without)} facts without one (the first is "
                 f"{without[0]!r}); give subjects, or an editor that needs none"
             )
+
+
+def notes_on(inputs: Inputs) -> tuple[str, ...]:
+    """Return what the lint found, in one line, and what is asked besides facts."""
+    notes = []
+    findings = inputs.facts.findings
+    if findings:
+        counts = Counter((finding.refused, finding.reason) for finding in findings)
+        refused = ", ".join(f"{reason} {count}" for (is_refused, reason), count in counts.most_common() if is_refused)
+        marked = ", ".join(
+            f"{reason} {count}" for (is_refused, reason), count in counts.most_common() if not is_refused
+        )
+        notes.append(
+            f"facts: {len(inputs.requests)} of {inputs.facts.n_records} records; refused: {refused or 'none'}; marked: "
+            f"{marked or 'none'} (palimpsest lint)"
+        )
+    left_out = len(inputs.requests) - len(inputs.orders[0].positions)
+    if left_out and inputs.experiment.facts.order is None:
+        notes.append(f"facts: {left_out} repeat a subject and are left out of the order")
+    notes += [f"benchmark {each.name}: {each.n_examples} questions ({each.run_id})" for each in inputs.benchmarks]
+    return tuple(notes)

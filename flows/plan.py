@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from flows.inputs import Inputs, check_facts, check_subjects, read_inputs
+from flows.inputs import Inputs, check_facts, check_subjects, notes_on, read_inputs
 from flows.second_moments import check_files, check_texts, moment_files, moment_layers
 from flows.spec import EditorSpec, Experiment, Layers, SpecError
 from flows.trainings import network_recipe, training_jobs
@@ -69,6 +69,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
         start_timeout_s=compute.start_timeout_s,
         chains_in_step=compute.chains_in_step,
         max_attempts=compute.max_attempts,
+        notes=notes_on(inputs),
     )
 
 

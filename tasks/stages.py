@@ -48,6 +48,8 @@ class Plan:
     start_timeout_s: float
     chains_in_step: int
     max_attempts: int
+    notes: tuple[str, ...] = ()
+    """What a reader of the plan should know of its inputs."""
 
 
 class Session:
