@@ -1,27 +1,37 @@
--- How the order of a table's runs changes with the scoring protocol: runs of one model, sample, mode and batch size, ranked
--- by S under each protocol (1 is best; equal scores share a rank) beside their rank under nll_mean, the papers' own.
--- `n_flips`: how many other runs of the group are on the other side of this one than they are under nll_mean.
-WITH scored AS (
-    SELECT p.*, runs.facts_run_id, p.score AS value, r.score AS reference
-    FROM protocol_scores AS p
-    JOIN runs USING (run_id)
-    JOIN protocol_scores AS r ON r.run_id = p.run_id AND r.scoring_protocol = 'nll_mean'
-    WHERE p.editor <> 'none' AND p.score IS NOT NULL
+-- How the order of a table's runs changes with the scoring protocol: all runs of one model, data set, sample and mode, ranked
+-- by ES, PS, NS and S under each protocol (1 is best; equal values share a rank) beside their rank under nll_mean, the
+-- papers' own. `n_flips`: how many other runs stand on the other side of this one than they do under nll_mean.
+WITH long AS (
+    SELECT
+        p.run_id, p.scoring_protocol, p.model, p.sample, p.mode, p.editor, p.batch_size, runs.facts_run_id,
+        unnest([
+            {'metric': 'efficacy', 'value': p.efficacy}, {'metric': 'paraphrase', 'value': p.paraphrase},
+            {'metric': 'neighborhood', 'value': p.neighborhood}, {'metric': 'score', 'value': p.score}
+        ], recursive := true)
+    FROM protocol_scores AS p JOIN runs USING (run_id)
+    WHERE p.editor <> 'none'
+),
+scored AS (
+    SELECT long.*, usual.value AS reference
+    FROM long
+    JOIN long AS usual
+        ON usual.run_id = long.run_id AND usual.metric = long.metric AND usual.scoring_protocol = 'nll_mean'
+    WHERE long.value IS NOT NULL AND usual.value IS NOT NULL
 ),
 pairs AS (
     SELECT
-        a.run_id, a.scoring_protocol,
+        a.run_id, a.scoring_protocol, a.metric,
         count(*) FILTER (WHERE b.value > a.value) AS n_above,
         count(*) FILTER (WHERE b.reference > a.reference) AS n_above_reference,
         count(*) FILTER (WHERE (a.value - b.value) * (a.reference - b.reference) < 0) AS n_flips
     FROM scored AS a
     JOIN scored AS b
-        ON b.scoring_protocol = a.scoring_protocol AND b.model = a.model AND b.facts_run_id = a.facts_run_id
-        AND b.sample = a.sample AND b.mode = a.mode AND b.batch_size = a.batch_size
+        ON b.scoring_protocol = a.scoring_protocol AND b.metric = a.metric AND b.model = a.model
+        AND b.facts_run_id = a.facts_run_id AND b.sample = a.sample AND b.mode = a.mode
     GROUP BY ALL
 )
 SELECT
-    scored.model, scored.sample, scored.mode, scored.batch_size, scored.scoring_protocol, scored.editor, scored.run_id,
-    scored.value AS score, pairs.n_above + 1 AS rank, pairs.n_above_reference + 1 AS rank_by_nll_mean, pairs.n_flips
-FROM scored JOIN pairs USING (run_id, scoring_protocol)
-ORDER BY scored.model, scored.sample, scored.mode, scored.batch_size, scored.scoring_protocol, rank, scored.run_id
+    scored.model, scored.sample, scored.mode, scored.metric, scored.scoring_protocol, scored.editor, scored.batch_size,
+    scored.run_id, scored.value, pairs.n_above + 1 AS rank, pairs.n_above_reference + 1 AS rank_by_nll_mean, pairs.n_flips
+FROM scored JOIN pairs USING (run_id, scoring_protocol, metric)
+ORDER BY scored.model, scored.sample, scored.mode, scored.metric, scored.scoring_protocol, rank, scored.run_id
