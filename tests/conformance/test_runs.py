@@ -3,8 +3,7 @@
 import multiprocessing as mp
 import random
 import time
-from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ import pytest
 from editing.editor import editor_class
 from editing.hparams import editor_names
 from storage.store import Store
-from tasks.chain import ready_units
 from tasks.checkout import checkout
 from tasks.errors import InputError
-from tasks.identity import RunSpec, Unit
+from tasks.identity import RunSpec
 from tasks.stages import Plan
 from tests.conformance.cases import batch_size
+from tests.conformance.process import do_all
 from tests.tasks.support import plan
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -42,33 +41,10 @@ TABLES = ("edits", "edit_updates", "rounds", "fact_scores", "training", "logits"
 WITHOUT_FOLDER = ("grace", "in_context")
 
 
-def units_left(planned: Plan) -> Iterator[Unit]:
-    """Yield every unit of a plan that is not committed, in an order in which they can be done."""
-    store, run = Store(planned.store), planned.runs[-1]
-    for model, recipe in planned.contexts:
-        yield Unit(run_id="prepare", unit_id="contexts", kind="contexts", model=model, payload={"recipe": recipe})
-    for job in (*planned.moments, *planned.trainings):
-        while units := job.next_units(store):
-            yield units[0]
-    while units := ready_units(store, run):
-        yield units[0]
-
-
-def do_all(planned: Plan, tell: Connection) -> None:
-    """What a process does: every unit, saying so before it begins."""
-    from tasks.worker import Worker
-
-    worker = Worker(planned.store)
-    for unit in units_left(planned):
-        tell.send((unit.kind, unit.unit_id))
-        worker.do(unit)
-    tell.send(("end", ""))
-
-
 def run_process(planned: Plan, doomed: Callable[[str, str], bool]) -> tuple[str, str]:
     """Do everything in a process; kill it a moment after it begins a unit that is ``doomed``; return its last word."""
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["tasks.worker"])
+    context.set_forkserver_preload(["tasks.worker", "tasks.stages"])
     listen, tell = context.Pipe(duplex=False)
     process = context.Process(target=do_all, args=(planned, tell))
     process.start()

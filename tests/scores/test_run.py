@@ -50,11 +50,11 @@ def test_benchmarks_of_a_run(tmp_path: Path) -> None:
         wanted: dict[str, Any] = {
             "name": name,
             "path": name,
-            "examples": 6,
+            "examples": 4,
             "shots": 1 if name != "rte_paper" else None,
         }
         wanted |= {"groups": list(GROUPS[name])} if name in GROUPS else {}
-        wanted |= {"shots_from": "dev"} if name in ("c3", "ax_b") else {}
+        wanted |= {"shots_from": "dev"} if name == "c3" else {}
         wanted |= {"run_code": True} if name == "mbpp" else {}
         benchmarks.append({key: value for key, value in wanted.items() if value is not None})
     (tmp_path / "held-out.txt").write_text("".join(f"The king of country {i} lives in town {i}.\n" for i in range(20)))
@@ -66,7 +66,7 @@ def test_benchmarks_of_a_run(tmp_path: Path) -> None:
         "layers": [1],
         "batch_sizes": [2],
         "score": {
-            "every_edits": [2, 4],
+            "every_edits": [4],
             "text_tokens": 5,
             "texts": "all",
             "benchmarks": benchmarks,
@@ -76,20 +76,20 @@ def test_benchmarks_of_a_run(tmp_path: Path) -> None:
         "store": "results",
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(experiment))
-    assert "benchmark mmlu: 6 questions (questions-" in palimpsest("plan", "run.yaml", cwd=tmp_path)
+    assert "benchmark mmlu: 4 questions (questions-" in palimpsest("plan", "run.yaml", cwd=tmp_path)
     palimpsest("run", "run.yaml", cwd=tmp_path)
     store = tmp_path / "results"
 
     rows = query(store, "SELECT * FROM benchmark_curve").to_pylist()
-    assert {(row["benchmark"], row["edits"]) for row in rows} == {(name, at) for name in ASKED for at in (0, 2, 4)}
-    assert all(row["n_examples"] == 6 and row["too_long"] == 0 for row in rows)
+    assert {(row["benchmark"], row["edits"]) for row in rows} == {(name, at) for name in ASKED for at in (0, 4)}
+    assert all(row["n_examples"] == 4 and row["too_long"] == 0 for row in rows)
     shots = {row["benchmark"]: (row["n_shots"], row["shots_from"]) for row in rows}
     assert shots["mmlu"] == (1, "dev") and shots["sst2"] == (1, "train") and shots["rte_paper"] == (0, "file")
     groups = query(store, "SELECT DISTINCT benchmark, subset FROM benchmark_groups").to_pylist()
     assert {row["subset"] for row in groups if row["benchmark"] == "bbh"} == set(GROUPS["bbh"])
     traced = "SELECT count(*) AS n FROM benchmark_answers AS a JOIN benchmark_questions AS q ON q.run_id = a.questions_run_id "
     traced += "AND q.example_id = a.example_id AND q.prompt <> ''"
-    assert query(store, traced).to_pylist() == [{"n": 6 * 3 * len(ASKED)}], "every answer's question is there"
+    assert query(store, traced).to_pylist() == [{"n": 4 * 2 * len(ASKED)}], "every answer's question is there"
     answers = query(store, "SELECT * FROM benchmark_answers WHERE benchmark = 'mmlu'").to_pylist()
     assert all(
         len(row["label_nlls"]) == 4 and row["predicted"] in "ABCD" and row["n_prompt_tokens"] > 40 for row in answers
@@ -101,9 +101,9 @@ def test_benchmarks_of_a_run(tmp_path: Path) -> None:
     assert {row["purpose"] for row in texts} == {"own", "retention", "baseline"}
     assert all(row["n"] == row["texts"] for row in texts)
     written = query(store, "SELECT edits, n_texts, entropy FROM generation_curve ORDER BY edits").to_pylist()
-    assert [(row["edits"], row["n_texts"]) for row in written] == [(0, 3), (2, 3), (4, 3)]
+    assert [(row["edits"], row["n_texts"]) for row in written] == [(0, 3), (4, 3)]
     read = query(store, "SELECT edits, n_texts, n_lost, perplexity FROM perplexity_curve ORDER BY edits").to_pylist()
-    assert [(row["edits"], row["n_texts"], row["n_lost"]) for row in read] == [(0, 10, 0), (2, 10, 0), (4, 10, 0)]
+    assert [(row["edits"], row["n_texts"], row["n_lost"]) for row in read] == [(0, 10, 0), (4, 10, 0)]
     assert read[0]["perplexity"] != read[1]["perplexity"] and all(row["perplexity"] > 1 for row in read)
     assert check_columns(store) == []
 
