@@ -33,9 +33,10 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $(STAMP)
 
-# Pins for every platform wheel index: torch's local version label (+cpu) is dropped, so that the lock holds elsewhere.
+# Pins for every platform wheel index: torch's local version label (+cpu) is dropped, so that the lock holds elsewhere;
+# the sandbox is Linux's.
 lock:
-	$(BIN)/pip freeze --exclude-editable | sed -e 's/+cpu$$//' > requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed -e 's/+cpu$$//' -e 's/^\(sandlock==.*\)$$/\1 ; sys_platform == "linux"/' > requirements.lock
 
 clean:
 	rm -rf $(VENV) results bench.json .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -39,9 +39,22 @@ def forgetting_figure(rows: Rows) -> Figure:
     return figure
 
 
+def protocol_figure(rows: Rows) -> Figure:
+    """S of each run under every scoring protocol: lines that cross are rankings that flip."""
+    names = ("nll_mean", "nll_sum", "token", "argmax", "contained", "exact", "easyedit")
+    placed = [{**row, "place": names.index(row["scoring_protocol"])} for row in rows if row["editor"] != "none"]
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axis = figure.subplots()
+    _curves(axis, placed, "place", "score", marker="o")
+    axis.set(title="score by scoring protocol", ylim=(-0.03, 1.03))
+    axis.set_xticks(range(len(names)), names)
+    _legend(figure, placed)
+    return figure
+
+
 def benchmark_figure(rows: Rows) -> Figure:
-    """Macro F1 of each benchmark against the number of edits; every curve begins at the unedited model's."""
-    names = sorted({row["benchmark"] for row in rows})
+    """Each benchmark's F1 (where it has labels; else its mean value) against the edits, from the unedited model's on."""
+    panels = list(dict.fromkeys((row["benchmark"], row["questions_run_id"], row["n_shots"]) for row in rows))
     starts = [row for row in rows if row["editor"] == "none"]
     runs = {row["run_id"]: row for row in rows if row["editor"] != "none"}
     rows = [row for row in rows if row["editor"] != "none"] + [
@@ -50,10 +63,37 @@ def benchmark_figure(rows: Rows) -> Figure:
         for start in starts
         if start["model"] == run["model"] and start["sample"] == run["sample"]
     ]
-    figure = Figure(figsize=(max(4, 3.2 * len(names)), 3.6), layout="constrained")
-    for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
-        _curves(axis, [row for row in rows if row["benchmark"] == name], "edits", "f1", marker="o")
-        axis.set(title=f"F1 {name}", xlabel="edits", ylim=(-0.03, 1.03))
+    wide = min(4, len(panels))
+    high = -(-len(panels) // wide)
+    figure = Figure(figsize=(max(4, 3.2 * wide), 3.0 * high + 0.6), layout="constrained")
+    axes = list(figure.subplots(high, wide, sharey=True, squeeze=False).flat)
+    for axis, (name, questions, shots) in zip(axes, panels, strict=False):
+        mine = [row for row in rows if row["questions_run_id"] == questions]
+        kind = "f1" if any(row["f1"] is not None for row in mine) else "mean_value"
+        _curves(axis, mine, "edits", kind, marker="o")
+        title = f"{'F1' if kind == 'f1' else 'mean'} {name}, {shots} shots"
+        axis.set(title=title, xlabel="edits", ylim=(-0.03, 1.03))
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    _legend(figure, rows)
+    return figure
+
+
+def generation_figure(rows: Rows) -> Figure:
+    """N-gram entropy and repetition of free texts against the number of edits."""
+    return _two(rows, {"entropy": "n-gram entropy (bits)", "repetition": "repeated 4-grams"})
+
+
+def perplexity_figure(rows: Rows) -> Figure:
+    """Perplexity of held-out texts against the number of edits, and texts whose likelihood was lost."""
+    return _two(rows, {"perplexity": "perplexity of held-out texts", "n_lost": "texts without a likelihood"})
+
+
+def _two(rows: Rows, kinds: Mapping[str, str]) -> Figure:
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axis, (kind, title) in zip(figure.subplots(1, 2), kinds.items(), strict=True):
+        _curves(axis, rows, "edits", kind, marker="o")
+        axis.set(title=title, xlabel="edits")
     _legend(figure, rows)
     return figure
 
@@ -207,8 +247,11 @@ def joint_figure(rows: Rows) -> Figure:
 
 FIGURES: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
     "editing": ("editing_curve", editing_figure),
+    "scoring protocols": ("protocol_scores", protocol_figure),
     "forgetting": ("forgetting_curve", forgetting_figure),
     "downstream": ("benchmark_curve", benchmark_figure),
+    "free texts": ("generation_curve", generation_figure),
+    "perplexity": ("perplexity_curve", perplexity_figure),
     "drift": ("drift_curve", drift_figure),
     "batch size": ("batch_size_summary", batch_size_figure),
     "layers": ("layer_summary", layer_figure),
