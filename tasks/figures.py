@@ -43,7 +43,7 @@ def protocol_figure(rows: Rows) -> Figure:
     """S of each run under every scoring protocol: lines that cross are rankings that flip."""
     names = ("nll_mean", "nll_sum", "token", "argmax", "contained", "exact", "easyedit")
     placed = [{**row, "place": names.index(row["scoring_protocol"])} for row in rows if row["editor"] != "none"]
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     axis = figure.subplots()
     _curves(axis, placed, "place", "score", marker="o")
     axis.set(title="score by scoring protocol", ylim=(-0.03, 1.03))
