@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from editing.errors import ModelError
 from editing.forward import log_softmax
 from editing.heads import Ids
 from editing.memory import done_in_parts
@@ -17,13 +18,14 @@ from editing.tokens import pad_rows
 if TYPE_CHECKING:
     from editing.lm import LanguageModel
 
-Choose = Callable[[Tensor, Sequence[int]], Tensor]
-"""Of log-probabilities [row, vocab] and the numbers of the heads that the rows continue, the next tokens, int64 [row]."""
+Choose = Callable[[Tensor, Sequence[int], int], Tensor]
+"""Of log-probabilities [row, vocab], the numbers of the heads that the rows continue and how many tokens these have got, the
+next tokens, int64 [row]."""
 Stop = Callable[[Sequence[int]], bool]
 """Whether a continuation is complete: nothing is to follow these tokens."""
 
 
-def likeliest(logprobs: Tensor, _numbers: Sequence[int]) -> Tensor:
+def likeliest(logprobs: Tensor, _numbers: Sequence[int], _step: int) -> Tensor:
     """Return the likeliest token of each row."""
     return logprobs.argmax(1)
 
@@ -37,21 +39,19 @@ class Draw:
 
     def __init__(self, top_k: int, seed: int, without: Sequence[int]) -> None:
         self._top_k, self._seed, self._without = top_k, seed, torch.tensor(without, dtype=torch.int64)
-        self._generators: dict[int, torch.Generator] = {}
 
-    def __call__(self, logprobs: Tensor, numbers: Sequence[int]) -> Tensor:
+    def __call__(self, logprobs: Tensor, numbers: Sequence[int], step: int) -> Tensor:
         allowed = logprobs.double().cpu().index_fill(1, self._without, -torch.inf)
         best = allowed.topk(min(self._top_k, allowed.shape[1]))
         drawn = [
-            torch.multinomial(chances, 1, generator=self._generator(number))
+            torch.multinomial(chances, 1, generator=self._generator(number, step))
             for chances, number in zip(best.values.softmax(1), numbers, strict=True)
         ]
         return best.indices.gather(1, torch.stack(drawn))[:, 0].to(logprobs.device)
 
-    def _generator(self, number: int) -> torch.Generator:
-        if number not in self._generators:
-            self._generators[number] = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
-        return self._generators[number]
+    def _generator(self, number: int, step: int) -> torch.Generator:
+        # Of its own for each token: a part that is done again, because memory did not suffice, draws the same.
+        return torch.Generator().manual_seed(((self._seed * 1_000_003 + number) * 1_000_003 + step) % 2**63)
 
 
 def never(_tail: Sequence[int]) -> bool:
@@ -71,11 +71,17 @@ def generate(
         heads: Token ids, at least one each.
         stop: Where a continuation ends early; its last token is part of it.
     """
+    longest = max(map(len, heads), default=0)
+    if lm.context_tokens is not None and longest + n_tokens > lm.context_tokens:
+        raise ModelError(
+            f"{n_tokens} tokens after a prompt of {longest} exceed the model's context of {lm.context_tokens}; ask for fewer "
+            "tokens (score.text_tokens, score.generation.tokens)"
+        )
     work = _kept if lm.packs else _whole
 
     def grow(group: Sequence[int]) -> list[list[int]]:
-        def choose_for(logprobs: Tensor, going: Sequence[int]) -> Tensor:
-            return choose(logprobs, [group[i] for i in going])
+        def choose_for(logprobs: Tensor, going: Sequence[int], step: int) -> Tensor:
+            return choose(logprobs, [group[i] for i in going], step)
 
         return work(lm, [tuple(heads[i]) for i in group], n_tokens, choose_for, stop)
 
@@ -98,7 +104,7 @@ def _kept(lm: "LanguageModel", heads: Sequence[Ids], n_tokens: int, choose: Choo
     final = lm.forward_seeing(rows.ids, at, causal_sight(mask), at, cache)[every, lengths - 1] if n_tokens else None
     for step in range(n_tokens):
         assert final is not None
-        chosen = choose(log_softmax(lm.logits(final)), going)
+        chosen = choose(log_softmax(lm.logits(final)), going, step)
         kept = _append(tails, going, chosen, stop)
         if not kept or step + 1 == n_tokens:
             break
@@ -117,9 +123,9 @@ def _kept(lm: "LanguageModel", heads: Sequence[Ids], n_tokens: int, choose: Choo
 def _whole(lm: "LanguageModel", heads: Sequence[Ids], n_tokens: int, choose: Choose, stop: Stop) -> list[list[int]]:
     tails: list[list[int]] = [[] for _ in heads]
     going = list(range(len(heads)))
-    for _ in range(min(n_tokens, lm.head.longest or n_tokens)):
+    for step in range(min(n_tokens, lm.head.longest or n_tokens)):
         logits = lm.head.next_logits(lm, [heads[i] for i in going], [tuple(tails[i]) for i in going])
-        kept = _append(tails, going, choose(log_softmax(logits), going), stop)
+        kept = _append(tails, going, choose(log_softmax(logits), going, step), stop)
         going = [going[i] for i in kept]
         if not going:
             break

@@ -219,7 +219,7 @@ class LanguageModel(ForwardPasses):
         generator = torch.Generator().manual_seed(seed)
         special = self.tokenizer.all_special_ids
 
-        def draw(logprobs: Tensor, _numbers: Sequence[int]) -> Tensor:
+        def draw(logprobs: Tensor, _numbers: Sequence[int], _step: int) -> Tensor:
             allowed = logprobs.double().cpu().index_fill(1, torch.tensor(special), -torch.inf)
             best = allowed.topk(min(top_k, allowed.shape[1]))
             drawn = torch.multinomial(best.values.softmax(1), 1, generator=generator)

@@ -1,10 +1,9 @@
 """The benchmarks of an experiment: read, checked and published before any work."""
 
 from flows.spec import BenchmarkSpec, Experiment
-from storage.identity import digest_of
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.harness import PREFIX, harness_recipe
+from tasks.harness import PREFIX, harness_id, harness_recipe
 from tasks.identity import BenchmarkRef
 from tasks.questions import Questions, Wanted, make_questions, publish_harness, publish_questions
 from tasks.sandbox import sandbox_problem
@@ -31,16 +30,20 @@ def publish_benchmarks(experiment: Experiment, store: Store) -> None:
     for spec in experiment.score.benchmarks:
         if spec.name.startswith(PREFIX):
             recipe, _ = _harness(spec)
-            publish_harness(store, _harness_id(recipe), recipe)
+            publish_harness(store, harness_id(recipe), recipe)
         else:
             publish_questions(store, _questions(spec))
 
 
 def _reference(experiment: Experiment, spec: BenchmarkSpec) -> BenchmarkRef:
     if spec.name.startswith(PREFIX):
+        if experiment.model.chat:
+            raise InputError(
+                f"{spec.name}: lm-evaluation-harness's prompts are not put into a chat template; use chat: false"
+            )
         recipe, available = _harness(spec)
         count = _count(experiment, spec, available, None)
-        return BenchmarkRef(name=spec.name.replace(":", "-"), run_id=_harness_id(recipe), n_examples=count)
+        return BenchmarkRef(name=spec.name.replace(":", "-"), run_id=harness_id(recipe), n_examples=count)
     questions = _questions(spec)
     definition = questions.definition
     if definition.runs_code and not spec.run_code:
@@ -73,10 +76,6 @@ def _harness(spec: BenchmarkSpec) -> tuple[dict[str, object], int]:
             f"{spec.name}: {given or 'run_code'} cannot be set here; expected name, path, shots and examples"
         )
     return harness_recipe(spec.name.removeprefix(PREFIX), include=spec.path, shots=spec.shots)
-
-
-def _harness_id(recipe: dict[str, object]) -> str:
-    return f"questions-{digest_of(recipe)}"
 
 
 def _count(experiment: Experiment, spec: BenchmarkSpec, available: int, usual: int | None) -> int:

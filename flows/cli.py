@@ -124,7 +124,7 @@ def status(store: StoreOption = DEFAULT_STORE) -> None:
         FROM (
             SELECT run_id, any_value(kind) AS kind, count(*) FILTER (WHERE status = 'done') AS units,
                    count(*) FILTER (WHERE status <> 'done') AS given_up
-            FROM commits GROUP BY run_id
+            FROM commits WHERE kind <> 'recipe' GROUP BY run_id
         )
         LEFT JOIN run_latest USING (run_id) ORDER BY editor IS NULL, editor, batch_size, run_id
     """

@@ -11,10 +11,12 @@ from storage.schemas import COMMITS, SCHEMAS
 from storage.store import Store
 
 _CURRENT = """
-    SELECT * FROM commits
-    QUALIFY recipe IS NULL OR recipe = arg_max(recipe, finished_at) OVER (PARTITION BY run_id, kind)
+    SELECT commits.* FROM commits
+    LEFT JOIN (SELECT run_id, unit_id, recipe AS wanted FROM commits WHERE kind = 'recipe') AS chosen
+        ON chosen.run_id = commits.run_id AND chosen.unit_id = 'recipe-' || commits.kind
+    WHERE commits.recipe IS NULL OR wanted IS NULL OR commits.recipe = wanted
 """
-"""Without what was scored in another way than last: rows of two recipes never stand side by side."""
+"""Without what was scored in another way than the last command wanted: rows of two recipes never stand side by side."""
 VIEWS = Path(__file__).parent / "views"
 ORDER = (
     "run_latest",

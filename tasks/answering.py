@@ -62,9 +62,8 @@ def _grade_text(question: Question, text: str, rule: AnswerRule, check: Check | 
         verdict = check(text, question.tests)
         return Grade("answered", None, verdict.passed, float(verdict.passed), verdict.detail)
     said, normal = EXTRACT[rule.extract](text), NORMAL[rule.normal]
-    wanted = [EXTRACT[rule.extract](gold) if rule.extract == "math" else gold for gold in question.gold]
-    right = normal(said) in {normal(gold) for gold in wanted}
-    value = max(token_f1(said, gold) for gold in wanted) if rule.value == "token_f1" else float(right)
+    right = normal(said) in {normal(gold) for gold in question.gold}
+    value = max(token_f1(said, gold) for gold in question.gold) if rule.value == "token_f1" else float(right)
     return Grade("answered" if said else "invalid", said, right, value)
 
 

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 from editing.scores import SCORING_VERSION
 from storage.identity import digest_of
-from storage.store import Commit, Store
+from storage.store import Commit, CommitInfo, Store
 from tasks.identity import RunSpec, Unit, UnitKind
 from tasks.ledger import chain_of
+
+SCORED: tuple[UnitKind, ...] = ("own", "baseline", "retention", "generation", "perplexity")
+"""Kinds of units that can score in several ways."""
 
 
 class Scored(NamedTuple):
@@ -138,6 +141,16 @@ def scoring_recipe(run: RunSpec, kind: str) -> str | None:
         recipe = {name: value for name, value in (getattr(run, kind) or {}).items() if name != "files"}
         return f"v{SCORING_VERSION}-{digest_of(recipe, length=8)}"
     return None
+
+
+def choose_recipes(store: Store, run: RunSpec) -> None:
+    """Write how a run's scores are wanted now, so that views show those; what was scored otherwise is kept, unseen."""
+    for kind in SCORED:
+        recipe, name = scoring_recipe(run, kind), f"recipe-{kind}"
+        before = store.read_commit(run.run_id, name)
+        if before is not None and before.recipe != recipe:
+            store.withdraw(run.run_id, name)
+        store.commit(run.run_id, name, {}, CommitInfo(kind="recipe", recipe=recipe))
 
 
 def checkpoint_units(run: RunSpec, rounds: int, scored: Scored) -> list[Unit]:

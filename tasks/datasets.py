@@ -63,14 +63,8 @@ def without_refused(facts: Facts, findings: Sequence[Finding]) -> Facts:
     Raises:
         InputError: Nothing is left.
     """
-    # Of two facts with one id the first stays.
-    twice = {finding.fact_id for finding in findings if finding.reason == "duplicate id"}
-    refused = {finding.fact_id for finding in findings if finding.refused} - twice
-    kept, seen = [], set[str]()
-    for request in facts.requests:
-        if request.request_id not in refused and not (request.request_id in twice and request.request_id in seen):
-            kept.append(request)
-        seen.add(request.request_id)
+    refused = {finding.fact_id for finding in findings if finding.refused}
+    kept = [request for request in facts.requests if request.request_id not in refused]
     if not kept:
         raise InputError(f"all {len(facts.requests)} facts are refused; the first: {findings[0].detail}")
     return Facts(kept, [*facts.findings, *findings], facts.n_records)

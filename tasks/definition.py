@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from editing.factworld.benchmarks import TASKS
 from tasks.errors import InputError
 
 DEFINITIONS = Path(__file__).parent / "definitions"
@@ -58,6 +59,10 @@ class Source(_Strict):
             raise ValueError("give hub or generator, one of them")
         if self.hub is not None and "test" not in self.splits:
             raise ValueError("a hub data set needs splits.test")
+        if self.generator is not None and self.generator not in TASKS:
+            raise ValueError(f"no generator {self.generator!r}; expected one of {sorted(TASKS)}")
+        if wrong := [p for some in self.files.values() for p in some if not p or p.startswith("/")]:
+            raise ValueError(f"files {wrong}: expected patterns within the folder that the user gives")
         return self
 
 
@@ -107,6 +112,8 @@ class AnswerRule(_Strict):
             raise ValueError(
                 f"kind {self.kind} with tokens {self.tokens}; written answers need a number, others have none"
             )
+        if self.kind != "text" and (self.labels is not None or self.until):
+            raise ValueError(f"kind {self.kind} takes no labels and no until; those are for written answers")
         return self
 
 
@@ -145,7 +152,7 @@ class Definition(_Strict):
     """How many are asked unless the experiment says otherwise for this benchmark."""
     answer: AnswerRule
     metrics: tuple[Literal["accuracy", "f1", "f1_weighted", "mcc", "token_f1"], ...] = ("accuracy",)
-    """The first is the one that its authors report."""
+    """The first is the headline."""
 
     @property
     def runs_code(self) -> bool:
@@ -170,7 +177,7 @@ def read_definition(name: str) -> Definition:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         found = Definition.model_validate({"name": path.stem, **raw})
-    except (yaml.YAMLError, TypeError) as error:
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
         raise InputError(f"benchmark {path}: not a table in YAML ({error}); see docs/add-a-benchmark.md") from error
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]

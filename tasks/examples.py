@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,12 @@ def published_files(definition: Definition, split: str, group: str | None, folde
         raise InputError(f"benchmark {definition.name}: path {root} is no folder; expected the published files in it")
     patterns = [pattern.replace("{group}", group or "") for pattern in definition.source.files.get(split, ())]  # type: ignore[call-overload]
     for pattern in patterns:
-        fitting = sorted({*root.glob(pattern), *root.glob(f"{pattern}.gz")})
+        fitting = sorted(root.glob(pattern)) or sorted(root.glob(f"{pattern}.gz"))
+        twice = [name for name, count in Counter(path.name for path in fitting).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"benchmark {definition.name}: {root} holds {twice[0]} in several folders; give the folder of one of them"
+            )
         if not fitting:
             raise InputError(
                 f"benchmark {definition.name}: {root} has no file {pattern} (or .gz) of its {split} examples"
@@ -72,17 +78,22 @@ def _records(source: Source, path: Path) -> list[Row]:
     text = open_text(path).removeprefix("\ufeff")
     try:
         if source.format == "jsonl":
-            return [{"record": json.loads(line)} for line in text.splitlines() if line.strip()]
+            return [{"record": json.loads(line)} for line in text.split("\n") if line.strip()]
         if source.format == "json":
             return [{"record": record} for record in _listed(json.loads(text))]
     except ValueError as error:
         raise InputError(f"{path} is not {source.format} ({error}); expected the file as published") from error
     table = io.StringIO(text)
-    rows = list(
-        csv.reader(table)
-        if source.format == "csv"
-        else csv.reader(table, delimiter="\t", quoting=csv.QUOTE_NONE)  # quotes there are the text's own
-    )
+    try:
+        rows = list(
+            csv.reader(table)
+            if source.format == "csv"
+            else csv.reader(table, delimiter="\t", quoting=csv.QUOTE_NONE)  # quotes there are the text's own
+        )
+    except csv.Error as error:
+        raise InputError(f"{path} is not {source.format} ({error}); expected the file as published") from error
+    if not rows:
+        raise InputError(f"{path} is empty; expected the file as published")
     if source.columns is None:
         names, rows = rows[0], rows[1:]
     else:

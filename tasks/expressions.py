@@ -10,7 +10,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from tasks.grading import math_answer
 
-ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 """What evaluating can raise."""
 _ENVIRONMENT = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
 _ENVIRONMENT.filters |= {

@@ -64,8 +64,8 @@ def math_answer(text: str) -> str:
     found = boxed(text)
     if found is not None:
         return found
-    first, last = text.find("$"), text.rfind("$")
-    return text[first + 1 : last] if first < last else text
+    signs = [found.start() for found in re.finditer(r"(?<!\\)\$", text)]
+    return text[signs[0] + 1 : signs[-1]] if len(signs) > 1 else text.strip()
 
 
 _MATH_NOISE = (
@@ -80,7 +80,7 @@ def math_normal(text: str) -> str:
     at the end is dropped, ``x = 5`` is ``5`` for a short left side, ``.5`` is ``0.5`` and ``0.5`` is a half, ``a/b`` of two
     integers is a fraction.
     """
-    text = text.replace("\n", "").replace("tfrac", "frac").replace("dfrac", "frac")
+    text = text.replace("\n", "").replace("\\\\", "\\row").replace("tfrac", "frac").replace("dfrac", "frac")
     for noise in _MATH_NOISE:
         text = text.replace(noise, "")
     text = re.sub(r"\\text\{ .*?\}$", "", text)

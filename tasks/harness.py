@@ -4,11 +4,14 @@ import difflib
 import importlib.metadata
 import json
 import logging
+import numbers
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from editing.lm import LanguageModel
+from storage.identity import digest_of, digest_of_file
 from tasks.errors import InputError
 
 PREFIX = "lm-eval:"
@@ -34,8 +37,26 @@ def harness_recipe(name: str, *, include: str | None, shots: int | None) -> tupl
     task = _task(name, include)
     if getattr(task, "UNSAFE_CODE", False):
         raise InputError(f"{PREFIX}{name} runs programs outside of any sandbox; use the benchmark mbpp instead")
-    recipe = {"task": name, "version": version, "include": include, "shots": shots, "config": task.VERSION}
-    return recipe, len(list(task.eval_docs))
+    docs = list(task.eval_docs)
+    recipe = {
+        "task": name,
+        "version": version,
+        "shots": int(task.config.num_fewshot or 0) if shots is None else shots,
+        "docs": digest_of(json.loads(json.dumps(docs, default=str))),
+        "own": _digest_of_folder(include) if include else None,
+        "include": include,
+    }
+    return recipe, len(docs)
+
+
+def harness_id(recipe: Mapping[str, Any]) -> str:
+    """Return the name of a task's questions: by content, wherever its definition stands."""
+    return f"questions-{digest_of({key: value for key, value in recipe.items() if key != 'include'})}"
+
+
+def _digest_of_folder(folder: str) -> str:
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".yaml", ".py"))
+    return digest_of({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files})
 
 
 def _task(name: str, include: str | None) -> Any:
@@ -62,25 +83,31 @@ def _manager(include: str | None) -> Any:
 
 
 def harness_rows(lm: LanguageModel, recipe: Mapping[str, Any], asked: range) -> list[dict[str, Any]]:
-    """Ask some of a task's questions; its first metric is the answer's value."""
+    """Ask some of a task's questions; its first metric under its first filter is the answer's value."""
     from lm_eval import simple_evaluate
 
-    name = recipe["task"]
+    name, adapter = recipe["task"], _adapter(lm)
     found = simple_evaluate(
-        model=_adapter(lm),
+        model=adapter,
         tasks=[name],
         num_fewshot=recipe["shots"],
-        samples={name: list(asked)},
+        # From the first on: the harness draws shots one question after another.
+        samples={name: list(range(asked.stop))},
         task_manager=_manager(recipe["include"]),
         bootstrap_iters=0,
         log_samples=True,
     )
-    return [_row(sample) for sample in found["samples"][name]]
+    samples = found["samples"][name]
+    return [
+        _row(sample, too_long=sample["doc_id"] in adapter.too_long)
+        for sample in samples
+        if sample["filter"] == samples[0]["filter"] and sample["doc_id"] in asked
+    ]
 
 
-def _row(sample: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = {key: sample[key] for key in sample["metrics"] if isinstance(sample[key], (int, float, bool))}
-    value = float(next(iter(metrics.values()), float("nan")))
+def _row(sample: Mapping[str, Any], *, too_long: bool) -> dict[str, Any]:
+    metrics = {key: float(sample[key]) for key in sample["metrics"] if isinstance(sample[key], numbers.Real)}
+    value = 0.0 if too_long else next(iter(metrics.values()), float("nan"))
     responses = [response for responses in sample["resps"] for response in responses]
     scored = [response for response in responses if isinstance(response, (list, tuple))]
     return {
@@ -91,7 +118,7 @@ def _row(sample: Mapping[str, Any]) -> dict[str, Any]:
         "predicted": None,
         "correct": value == 1,
         "value": value,
-        "outcome": "answered",
+        "outcome": "too_long" if too_long else "nan" if value != value else "answered",
         "detail": json.dumps(metrics, sort_keys=True),
         "label_nlls": [-float(response[0]) for response in scored],
         "label_tokens": [],
@@ -105,16 +132,36 @@ def _adapter(lm: LanguageModel) -> Any:
     from lm_eval.api.model import LM
 
     class Adapter(LM):
+        def __init__(self) -> None:
+            super().__init__()
+            self.too_long: set[int] = set()
+            """Numbers of documents of which some request exceeds the context; nothing is cut."""
+
+        def _fits(self, request: Any, n_tokens: int) -> bool:
+            if lm.context_tokens is None or n_tokens <= lm.context_tokens:
+                return True
+            self.too_long.add(request.doc_id)
+            return False
+
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
             pairs = [lm.format.continuation(*request.args) for request in requests]
-            scores = lm.score_ids([head for head, _ in pairs], [tail for _, tail in pairs])
-            return [(-score.nll_sum, score.correct) for score in scores]
+            fits = [self._fits(r, len(head) + len(tail)) for r, (head, tail) in zip(requests, pairs, strict=True)]
+            asked = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
+            scores = iter(lm.score_ids([head for head, _ in asked], [tail for _, tail in asked]))
+            lost = (float("-inf"), False)
+            return [(-(score := next(scores)).nll_sum, score.correct) if fit else lost for fit in fits]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
             return [_rolling(lm, request.args[0]) for request in requests]
 
         def generate_until(self, requests: Sequence[Any]) -> list[str]:
-            return [_written(lm, *request.args) for request in requests]
+            return [self._written(request) for request in requests]
+
+        def _written(self, request: Any) -> str:
+            prompt, settings = request.args
+            (head,) = lm.prompt_ids([prompt])
+            n_tokens = int(settings.get("max_gen_toks", 256))
+            return _written(lm, prompt, settings, n_tokens) if self._fits(request, len(head) + n_tokens) else ""
 
     return Adapter()
 
@@ -128,10 +175,9 @@ def _rolling(lm: LanguageModel, text: str) -> float:
     return -sum(score.nll_sum for score in lm.score_ids([start] * len(parts), parts))
 
 
-def _written(lm: LanguageModel, prompt: str, settings: Mapping[str, Any]) -> str:
+def _written(lm: LanguageModel, prompt: str, settings: Mapping[str, Any], n_tokens: int) -> str:
     if settings.get("do_sample") and settings.get("temperature", 1.0) != 0:
         raise InputError(f"the task draws its answers ({dict(settings)}); expected one that takes the likeliest tokens")
     until = settings.get("until") or []
     marks = [until] if isinstance(until, str) else list(until)
-    n_tokens = int(settings.get("max_gen_toks", 256))
     return lm.continue_greedily([prompt], n_tokens, until=marks)[0]

@@ -24,12 +24,10 @@ class Finding(NamedTuple):
 def lint_requests(requests: Sequence[EditRequest]) -> list[Finding]:
     """Return what the texts alone show."""
     found: list[Finding] = []
-    ids, facts = set[str](), set[tuple[str, str, str]]()
+    facts = set[tuple[str, str, str]]()
     for request in requests:
         ident, content = request.request_id, (request.prompt, request.target_new, request.target_true)
-        if ident in ids:
-            found.append(Finding(ident, "duplicate id", True, f"another fact has the id {ident!r}"))
-        elif content in facts:
+        if content in facts:
             found.append(
                 Finding(ident, "duplicate fact", True, f"another fact says {request.prompt!r} with these targets")
             )
@@ -37,7 +35,6 @@ def lint_requests(requests: Sequence[EditRequest]) -> list[Finding]:
             found.append(Finding(ident, "targets equal", True, f"both targets are {request.target_new!r}"))
         else:
             found += _prompts(request)
-        ids.add(ident)
         facts.add(content)
     return found
 

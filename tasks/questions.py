@@ -15,6 +15,7 @@ from tasks.examples import Row, has_split, read_examples, unfolded
 from tasks.expressions import ERRORS as EXPRESSION_ERRORS
 from tasks.expressions import evaluate, render
 from tasks.files import open_text
+from tasks.sandbox import LIMITS
 
 ANSWERING_VERSION = 1
 """Raised when an answer changes meaning or value; part of the questions' digest, so that answers never mix."""
@@ -50,6 +51,7 @@ class Questions:
             "version": ANSWERING_VERSION,
             "n_shots": self.n_shots,
             "shots_from": self.shots_from,
+            **({"limits": LIMITS} if self.definition.runs_code else {}),
         }
 
     @property
@@ -79,8 +81,13 @@ def make_questions(wanted: Wanted) -> Questions:
         ordered = _ordered(definition, examples, f"order-{definition.order.seed}-{group}")
         given, held_out = _shots(definition, group, ordered, wanted.path)
         asked = [example for example in ordered if example.example_id not in held_out]
-        front = _front(definition, group, given)
-        questions.append([_question(definition, front, example) for example in asked])
+        try:
+            front = _front(definition, group, given)
+            questions.append([_question(definition, front, example) for example in asked])
+        except EXPRESSION_ERRORS as error:
+            raise InputError(
+                f"benchmark {definition.name}: {error}; mend its templates (docs/add-a-benchmark.md)"
+            ) from error
     n_shots = shots.count if shots.source != "file" else 0
     source = "none" if not shots.count and shots.source != "file" else shots.source
     return Questions(definition=definition, asked=tuple(_in_turn(questions)), n_shots=n_shots, shots_from=source)
@@ -140,6 +147,8 @@ def _examples(
                 values |= definition.groups.get(values["group"], {})
                 for name, expression in fields.items():
                     values[name] = evaluate(expression, values)
+                    if name == "group":
+                        values |= definition.groups.get(str(values["group"]), {})
                 mine = str(values["group"])
                 if definition.groups and mine not in definition.groups:
                     continue
@@ -148,7 +157,9 @@ def _examples(
                 gold = evaluate(definition.gold, values)
                 number = numbers[mine] = numbers.get(mine, -1) + 1
                 golds = tuple(map(str, gold)) if isinstance(gold, (list, tuple)) else (str(gold),)
-                values["gold"] = golds[0] if golds else ""
+                if not golds:
+                    raise ValueError("gold is an empty list; expected a right answer")
+                values["gold"] = golds[0]
                 ident = "-".join(
                     part for part in (definition.name, mine, split, f"{number:05d}") if part and part != "test"
                 )
@@ -219,9 +230,10 @@ def _question(definition: Definition, front: str, example: _Example) -> Question
     named = evaluate(choices, values) if isinstance(choices, str) else [render(choice, values) for choice in choices]
     tests = evaluate(definition.tests, values) if definition.tests else ()
     found = tuple(map(str, named))
-    if definition.answer.kind != "text" and example.gold[0] not in found:
+    labels = found if definition.answer.kind != "text" else tuple(definition.answer.labels or ())
+    if (labels or definition.answer.kind != "text") and example.gold[0] not in labels:
         raise InputError(
-            f"benchmark {definition.name}, {example.example_id}: the answer {example.gold[0]!r} is none of {found}"
+            f"benchmark {definition.name}, {example.example_id}: the answer {example.gold[0]!r} is none of {labels}"
         )
     return Question(
         example_id=example.example_id,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from editing.errors import RequestError
 from editing.requests import EditRequest
+from editing.scores import PROBE_KINDS
 from tasks.errors import InputError
 from tasks.expressions import ERRORS, evaluate
 from tasks.files import open_text
@@ -54,6 +55,13 @@ class Layout(_Strict):
             raise ValueError(f"no fields {unknown}; expected some of {sorted(_FIELDS)}")
         return value
 
+    @field_validator("origins")
+    @classmethod
+    def _of_kinds(cls, value: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(value) - {*PROBE_KINDS, "generation"}):
+            raise ValueError(f"no kinds of probe {unknown}; expected some of {[*PROBE_KINDS, 'generation']}")
+        return value
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -81,7 +89,7 @@ def read_layout(name: str) -> Layout:
         )
     try:
         return Layout.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
         raise InputError(f"data set {path}: {error}; see docs/add-a-data-set.md") from error
 
 
@@ -94,10 +102,18 @@ def requests_of(layout: Layout, records: Sequence[Any], completions: Mapping[str
     Raises:
         InputError: No record can be edited; repeats what is wrong with the first.
     """
-    requests, findings = [], []
+    requests, findings, seen = [], [], set[str]()
     for number, record in enumerate(records):
         try:
-            requests.append(_request(layout, record, number, records, completions or {}))
+            request = _request(layout, record, number, records, completions or {})
+            if request.request_id in seen:
+                ident = request.request_id
+                findings.append(
+                    Finding(ident, "duplicate id", True, f"record {number} has the id {ident!r} of another")
+                )
+                continue
+            seen.add(request.request_id)
+            requests.append(request)
         except (RequestError, *ERRORS) as error:
             ident = str(record.get("case_id", number)) if isinstance(record, Mapping) else str(number)
             reason = error.reason if isinstance(error, RequestError) else "malformed record"
@@ -115,8 +131,8 @@ def _request(
     found: dict[str, Any] = {}
     for name, expression in layout.fields.items():
         value = evaluate(expression, values)
-        found[name] = tuple(map(str, value)) if name in _LISTS else str(value)
-    kinds: dict[str, Any] = {kind: tuple(evaluate(text, values)) for kind, text in layout.origins.items()}
+        found[name] = _texts(name, value) if name in _LISTS else _text(name, value)
+    kinds = {kind: _texts(f"origins.{kind}", evaluate(text, values)) for kind, text in layout.origins.items()}
     if base is not None:
         found = {field.name: getattr(base, field.name) for field in fields(base)} | found
     prompt, subject = found.pop("prompt", None), found.get("subject", "")
@@ -133,6 +149,18 @@ def _request(
         return EditRequest(template=prompt, **found)
     found.pop("subject")
     return EditRequest.from_prompt(prompt, subject=subject, **found)
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None or isinstance(value, (list, tuple, dict)):
+        raise ValueError(f"{name} is {value!r}; expected a text")
+    return str(value)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{name} is {value!r}; expected a list of texts")
+    return tuple(_text(name, item) for item in value)
 
 
 def _others(records: Sequence[Mapping[str, Any]], group: str, field: str, number: int) -> Any:
@@ -152,7 +180,7 @@ def read_records(path: Path) -> list[Any]:
     text = open_text(path)
     lines = ".jsonl" in path.suffixes
     try:
-        found = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+        found = [json.loads(line) for line in text.split("\n") if line.strip()] if lines else json.loads(text)
     except ValueError as error:
         kind = "one JSON record per line" if lines else "a JSON list of records"
         raise InputError(f"file {path} is not {kind} ({error}); expected the data set's published layout") from error

@@ -4,8 +4,6 @@ The kernel confines it (Landlock and seccomp, through the package sandlock): no 
 another process, and limits of time, memory and processes.
 """
 
-import os
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +12,57 @@ from tasks.answering import Verdict
 
 TIME_S, MEMORY, PROCESSES = 20.0, "512M", 4
 """The slowest reference solution of MBPP takes 6 s."""
+LIMITS = {"time_s": TIME_S, "memory": MEMORY, "processes": PROCESSES}
 _READABLE = ("/usr", "/lib", "/lib64", "/etc", "/proc", "/dev/null", "/dev/urandom")
+# Inside the sandbox: the program runs in a child whose output goes nowhere (an endless print would fill the worker's memory),
+# and only the end of its tests knows the word that says so.
+_DRIVER = """
+import os, sys
+word = os.urandom(16).hex().encode()
+read, write = os.pipe()
+if os.fork() == 0:
+    os.close(read)
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    try:
+        exec(compile(sys.argv[1], "<program>", "exec"), {"__name__": "__main__"})
+    except BaseException as error:
+        os.write(write, f"{type(error).__name__}: {error}".rstrip(": ")[:200].encode("utf-8", "replace"))
+        os._exit(1)
+    os.write(write, word)
+    os._exit(0)
+os.close(write)
+said = os.read(read, 4096)
+status = os.wait()[1]
+early = f"killed (signal {os.WTERMSIG(status)}: memory)" if os.WIFSIGNALED(status) else "ended before its tests"
+print("passed" if said == word else "failed: " + (said.decode("utf-8", "replace") or early))
+"""
+_PROMISES = {
+    "a file was written": "open('/tmp/palimpsest-sandbox', 'w')",
+    "a folder was read": "import os; os.listdir('/')",
+    "the network was used": "import socket; socket.create_connection(('127.0.0.1', 9), timeout=1)",
+    "another process was signalled": "import os; os.kill(1, 0)",
+}
 
 
 def sandbox_problem() -> str | None:
-    """Return why programs cannot be confined on this machine, None if they can: what is forbidden is tried."""
+    """Return why programs cannot be confined on this machine, None if they can: everything forbidden is tried."""
     try:
         import sandlock  # noqa: F401
     except ImportError:
         return "the package sandlock is missing; run: pip install 'palimpsest[sandbox]'"
     try:
-        probe = run_program("import os\nos.listdir('/')\nopen('/tmp/palimpsest', 'w')", ())
+        broken = [
+            promise
+            for promise, program in _PROMISES.items()
+            if "PermissionError" not in run_program(program, ()).detail
+        ]
         calm = run_program("", ("assert 1 + 1 == 2",))
     except Exception as error:  # noqa: BLE001 - whatever it is, nothing may run
         return f"sandlock does not work here ({error}); it needs Linux 6.7 or newer with Landlock"
-    if probe.passed or not calm.passed:
-        return f"the sandbox does not confine: {probe.detail or 'a file was written'}; {calm.detail}"
+    if broken or not calm.passed:
+        return f"the sandbox does not confine: {'; '.join(broken) or calm.detail}"
     return None
 
 
@@ -38,27 +71,23 @@ def run_program(program: str, tests: Sequence[str], *, time_s: float = TIME_S) -
     from sandlock import Sandbox
     from sandlock.exceptions import SandlockError
 
-    token = secrets.token_hex(16)  # a program that leaves early has not passed
-    code = "\n".join([program, *tests, f"print({token!r}, flush=True)"])
     python = Path(sys.executable).resolve()
-    readable = [path for path in (*_READABLE, str(python.parent.parent), sys.base_prefix) if os.path.exists(path)]  # noqa: PTH110
-    box = Sandbox(fs_readable=readable, fs_writable=[], max_memory=MEMORY, max_processes=PROCESSES)
+    readable = [path for path in (*_READABLE, str(python.parent.parent), sys.base_prefix) if Path(path).exists()]
+    box = Sandbox(fs_readable=readable, fs_writable=["/dev/null"], max_memory=MEMORY, max_processes=PROCESSES)
     try:
-        result = box.run([str(python), "-I", "-c", code], timeout=time_s)
+        result = box.run([str(python), "-I", "-c", _DRIVER, "\n".join([program, *tests])], timeout=time_s)
     except (SandlockError, OSError, ValueError) as error:  # a NUL byte, or too long for a command line
         return Verdict(False, f"not run: {error}")
-    if result.stdout.rstrip().endswith(token.encode()):
+    said = result.stdout.decode(errors="replace").strip()
+    if said == "passed":
         return Verdict(True, "")
-    return Verdict(False, _reason(result, time_s))
+    return Verdict(False, said if said.startswith("failed") else _reason(result, time_s))
 
 
 def _reason(result: object, time_s: float) -> str:
     from sandlock import ExitReason
 
-    reason, code = getattr(result, "reason", None), getattr(result, "exit_code", None)
-    if reason == ExitReason.TIMEOUT:
+    if getattr(result, "reason", None) == ExitReason.TIMEOUT:
         return f"stopped: more than {time_s:.0f} s"
-    if reason in (ExitReason.KILLED, ExitReason.SIGNALED):
-        return f"stopped: killed by the sandbox (memory beyond {MEMORY}, or a forbidden call)"
     last = getattr(result, "stderr", b"").decode(errors="replace").strip().rpartition("\n")[2]
-    return f"failed: {last[:200]}" if last else f"failed: ended with code {code} before its tests"
+    return f"stopped: killed by the sandbox (memory beyond {MEMORY}, or a forbidden call) {last[:100]}".strip()

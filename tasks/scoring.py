@@ -62,7 +62,7 @@ def answer_rows(
     }
     harness = read_recipe(store, benchmark.run_id).spec.get("harness")
     if harness is not None:
-        own = common | {"n_shots": harness["shots"] or 0, "shots_from": "lm-eval"}
+        own = common | {"n_shots": harness["shots"], "shots_from": "lm-eval"}
         return [own | row for row in harness_rows(lm, harness, asked)]
     questions, rule, recipe = read_questions(store, benchmark.run_id, asked)
     common |= {"n_shots": recipe["n_shots"], "shots_from": recipe["shots_from"]}
@@ -101,7 +101,7 @@ def generation_rows(
 def text_rows(lm: LanguageModel, texts: Sequence[str], run: RunSpec, rounds: int) -> list[dict[str, Any]]:
     """Return the NLL of each text, cut to the wanted length, from its second token on."""
     assert run.perplexity is not None
-    limit = run.perplexity["max_tokens"] or lm.context_tokens
+    limit = min((n for n in (run.perplexity["max_tokens"], lm.context_tokens) if n is not None), default=None)
     ids = [lm.format.plain(text)[:limit] for text in texts]
     kept = [(number, row) for number, row in enumerate(ids) if len(row) > 1]
     scores = lm.score_ids([row[:1] for _, row in kept], [row[1:] for _, row in kept])

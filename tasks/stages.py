@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.catalog import query
 from storage.identity import digest_of
 from storage.store import CommitInfo, Store, failure_id
-from tasks.chain import all_units, ready_units
+from tasks.chain import all_units, choose_recipes, ready_units
 from tasks.errors import InputError
 from tasks.identity import Compute, ModelRef, Recipe, RunSpec, SharedTargets, Unit
 from tasks.in_step import companions, with_companions
@@ -167,6 +167,8 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     store = session.store
     planned = with_companions(store, with_shared_targets(runs), session.plan.chains_in_step)
     by_id = {run.run_id: as_begun(store, run) for run in planned}
+    for run in by_id.values():
+        choose_recipes(store, run)
     shared = target_units([run for run in by_id.values() if _starts_pristine(store, run)])
     session.reopen(shared)
     session.run("share targets", shared)

@@ -3,12 +3,18 @@
 -- labels (`f1`) and weighted by how often each is right (`f1_weighted`), and Matthews' correlation over the labels with
 -- "no label" as a class of its own (`mcc`, 0 if a side has one class only).
 -- Standard errors are infinitesimal jackknives: sqrt(sum psi²), psi an example's influence on the metric.
-WITH answers AS (
+-- Two commands at once may have asked the same question; the answers are the same.
+WITH once AS (
+    SELECT DISTINCT ON (run_id, questions_run_id, scored_at, example_id) *
+    FROM benchmark_answers
+    ORDER BY run_id, questions_run_id, scored_at, example_id, unit_id
+),
+answers AS (
     SELECT
         run_id, benchmark, questions_run_id, scored_at, edits_so_far, n_shots, shots_from,
         unnest(CASE WHEN subset = '' THEN [NULL] ELSE [NULL, subset] END) AS part,
         labels, gold, coalesce(predicted, '') AS said, correct::INT AS correct, value, outcome
-    FROM benchmark_answers
+    FROM once
 ),
 -- Short keys: one number for each (run, questions, checkpoint, part).
 keyed AS (

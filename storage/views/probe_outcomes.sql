@@ -33,7 +33,7 @@ SELECT
         WHEN is_nan THEN 0
         ELSE (
             starts_with(ltrim(text, E' \t\n'), trim(answer))
-            AND regexp_matches(ltrim(text, E' \t\n')[length(trim(answer)) + 1 :], '^\s*($|[\n.,;:!?)"''])')
+            AND regexp_matches(ltrim(text, E' \t\n')[length(trim(answer)) + 1 :], '^\s*($|[\n;:!?)"”\]。，！？]|[.,]($|[^0-9]))')
         )::INT
     END AS exact,
     CASE WHEN text IS NULL THEN NULL WHEN is_nan THEN 0 ELSE contains(text, trim(answer))::INT END AS contained,

@@ -1,6 +1,6 @@
 -- One row per run: of the edits that were right when applied, what the last checkpoint finds forgotten, what any checkpoint
--- found forgotten (as the forgetting paper counts, arXiv 2401.07453), what came back, and the half-life: the age in edits
--- from which on at most half are retained (the beginning of the first such tenth of retention_by_age; NULL if none is).
+-- found forgotten (as the forgetting paper counts, arXiv 2401.07453), what came back, and the half-life: the age in edits at
+-- which the first tenth of retention_by_age begins that retains at most half; NULL if none does.
 WITH last_check AS (
     SELECT
         run_id,

@@ -49,7 +49,7 @@ def test_a_patch_reads_the_whole_text_again_for_each_token() -> None:
     lm = random_lm("gpt2", std=0.2)
     seen: list[int] = []
 
-    def choose(logprobs: Tensor, _numbers: Sequence[int]) -> Tensor:
+    def choose(logprobs: Tensor, _numbers: Sequence[int], _step: int) -> Tensor:
         seen.append(len(logprobs))
         return logprobs.argmax(1)
 

@@ -1,5 +1,8 @@
 """Every benchmark from its published files to its metric: read, asked as expected byte for byte, graded, stored, queried."""
 
+import gzip
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -222,6 +225,67 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "dev.jsonl").write_text("premise\n")
     with pytest.raises(InputError, match=r"dev.jsonl is not jsonl"):
         make_questions(Wanted(name="rte", path=str(tmp_path)))
+
+
+PLAIN = """title: x
+paper: y
+source: {hub: a/b, splits: {test: t}, files: {test: d.jsonl}}
+fields: {q: record.q, a: record.a}
+prompt: "{{ q }}"
+choices: ["yes", "no"]
+gold: a
+answer: {kind: choices}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"{{ q }}"', '"{{ nothing }}"', "'nothing' is undefined; mend its templates"),
+        ('"{{ q }}"', '"{{ q"', "mend its templates"),
+        ('["yes", "no"]', '"["', "mend its templates"),
+        ('["yes", "no"]', '"5"', "mend its templates"),
+        ("record.q,", "1 / 0,", "division"),
+        ("gold: a", "gold: '[]'", "gold is an empty list"),
+        ("gold: a", "gold: q", "the answer 'Q' is none of"),
+        ("hub: a/b", "generator: nope", "no generator 'nope'"),
+        ("test: d.jsonl", "test: /d.jsonl", "patterns within the folder"),
+        ("kind: choices", "kind: choices, until: x", "takes no labels and no until"),
+        ("kind: choices", "kind: text, tokens: 3, labels: {maybe: x}", "the answer 'yes' is none of"),
+    ],
+)
+def test_mistakes_in_a_definition_are_said(old: str, new: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"q": "Q", "a": "yes"}\n')
+    assert old in PLAIN
+    (tmp_path / "mine.yaml").write_text(PLAIN.replace(old, new))
+    with pytest.raises(InputError, match=re.escape(message)):
+        make_questions(Wanted(name=str(tmp_path / "mine.yaml"), path=str(tmp_path)))
+    (tmp_path / "mine.yaml").write_text(PLAIN)
+    assert len(make_questions(Wanted(name=str(tmp_path / "mine.yaml"), path=str(tmp_path))).asked) == 1
+
+
+def test_files_that_stand_there_twice_are_not_read_twice(tmp_path: Path) -> None:
+    WRITERS["commonsense_qa"](tmp_path, 8)
+    plain = tmp_path / "dev_rand_split.jsonl"
+    (tmp_path / "dev_rand_split.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    assert len(make_questions(Wanted(name="commonsense_qa", path=str(tmp_path))).asked) == 8
+    WRITERS["mmlu"](tmp_path / "mmlu", 8)
+    (tmp_path / "mmlu" / "copy").mkdir()
+    (tmp_path / "mmlu/copy/anatomy_test.csv").write_bytes((tmp_path / "mmlu/test/anatomy_test.csv").read_bytes())
+    with pytest.raises(InputError, match=r"holds anatomy_test.csv in several folders"):
+        make_questions(Wanted(name="mmlu", path=str(tmp_path / "mmlu"), groups=("anatomy",)))
+
+
+def test_records_without_an_answer_among_the_letters_are_left_out(tmp_path: Path) -> None:
+    """Three published records of BBH are so."""
+    WRITERS["bbh"](tmp_path, 10)
+    path = tmp_path / "date_understanding.json"
+    found = json.loads(path.read_text())
+    found["examples"][3]["target"] = "day 3"
+    path.write_text(json.dumps(found))
+    for name in ("bbh", "bbh_choices"):
+        asked = make_questions(Wanted(name=name, path=str(tmp_path), groups=("date_understanding",), shots=0)).asked
+        assert len(asked) == 9
 
 
 def test_a_broken_definition_lists_every_error(tmp_path: Path) -> None:

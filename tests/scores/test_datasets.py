@@ -144,6 +144,36 @@ def test_a_data_sets_name_is_that_of_its_content(tmp_path: Path) -> None:
     assert facts_digest([plain]) != facts_digest([other])
 
 
+@pytest.mark.parametrize(
+    "change", [{"alt": None}, {"answers": [None]}, {"rephrase": None}, {"loc_ans": ["a"]}], ids=str
+)
+def test_what_is_no_text_is_no_answer(change: dict[str, Any], tmp_path: Path) -> None:
+    facts = load_facts("zsre", path=write(tmp_path, [zsre(1), zsre(2, **change)]))
+    assert len(facts.requests) == 1 and [f.reason for f in facts.findings] == ["malformed record"]
+
+
+def test_a_case_id_of_zero_is_one(tmp_path: Path) -> None:
+    records = [zsre(i, case_id=i) for i in (7, 0, 1)]
+    assert [r.request_id for r in load_facts("zsre", path=write(tmp_path, records)).requests] == ["7", "0", "1"]
+
+
+def test_a_layout_that_splits_a_text_into_letters_is_refused(tmp_path: Path) -> None:
+    layout = tmp_path / "mine.yaml"
+    fields = "{request_id: number, prompt: record.src, subject: record.subject, target_new: record.alt, "
+    fields += "target_true: record.pred"
+    layout.write_text(f"title: t\nfields: {fields}, paraphrase_prompts: record.rephrase}}\n")
+    with pytest.raises(
+        InputError, match="paraphrase_prompts is 'What length has River 1\\?'; expected a list of texts"
+    ):
+        load_facts(str(layout), path=write(tmp_path, [zsre(1)]))
+    layout.write_text(f"title: t\nfields: {fields}, colour: record.x}}\norigins: {{bogus: \"['a']\"}}\n")
+    with pytest.raises(InputError, match=r"(?s)no fields \['colour'\].*no kinds of probe \['bogus'\]"):
+        load_facts(str(layout), path=write(tmp_path, [zsre(1)]))
+    layout.write_text(f"title: t\nfields: {fields}, relation: 1 / 0}}\n")
+    with pytest.raises(InputError, match="none of its 1 records can be edited"):
+        load_facts(str(layout), path=write(tmp_path, [zsre(1)]))
+
+
 # --- lint
 
 

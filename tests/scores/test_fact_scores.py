@@ -70,6 +70,9 @@ def test_nan_fails_everything_and_is_said(tmp_path: Path) -> None:
         (" the city of New York.", 0, 1),
         (" new york.", 0, 0),  # letter by letter
         (" Newark", 0, 0),
+        (" New York.5", 0, 1),  # no clause ends in a number
+        (" New York。", 1, 1),
+        (" New York's", 0, 1),
         ("", 0, 0),
         (None, None, None),  # not asked for
     ],

@@ -124,6 +124,11 @@ def test_scores_of_two_recipes_never_stand_side_by_side(tmp_path: Path) -> None:
         store.root, "SELECT probe_id, nll_new, text FROM fact_scores WHERE purpose = 'own' ORDER BY 1"
     ).to_pylist()
     assert [row["nll_new"] for row in after] == [row["nll_new"] for row in before] and all(row["text"] for row in after)
+    run_all(tmp_path, score=score)
+    again = query(
+        store.root, "SELECT probe_id, nll_new, text FROM fact_scores WHERE purpose = 'own' ORDER BY 1"
+    ).to_pylist()
+    assert again == before, "and back: what the last command wanted is shown, and not made a third time"
     assert len(query(store.root, "SELECT * FROM run_summary").to_pylist()) == 2, (
         "the unedited model's row too stands once"
     )

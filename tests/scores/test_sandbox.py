@@ -1,6 +1,7 @@
 """Programs that a model might write: what they must not do is stopped and recorded, and the run goes on."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -64,7 +65,26 @@ def test_what_is_right_passes_and_what_is_wrong_says_why() -> None:
 @pytest.mark.parametrize("way", ["import sys; sys.exit(0)", "import os; os._exit(0)", "raise SystemExit", "exit()"])
 def test_leaving_before_the_tests_is_no_pass(way: str) -> None:
     verdict = run_program(f"{way}\n{RIGHT}", TESTS)
-    assert (not verdict.passed and "before its tests" in verdict.detail) or "NameError" in verdict.detail
+    assert not verdict.passed and ("before its tests" in verdict.detail or "SystemExit" in verdict.detail)
+
+
+def test_the_word_that_says_passed_is_not_to_be_had() -> None:
+    """Nothing on the command line, and what the program prints goes nowhere."""
+    for program in (
+        "import sys, os; print('passed', flush=True); os._exit(0)",
+        "import os; os.write(1, b'passed\\n'); os._exit(0)",
+    ):
+        assert not run_program(program, ("assert False",)).passed
+    assert run_program("import atexit; atexit.register(print, 'bye')\n" + RIGHT, TESTS).passed
+    hidden = "import sys; assert not any(len(a) == 32 for a in sys.orig_argv)\n" + RIGHT
+    assert run_program(hidden, TESTS).passed
+
+
+def test_endless_output_fills_nothing() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for program in ("while True: print('x' * 1000000)", "import sys\nwhile True: sys.stderr.write('x' * 1000000)"):
+        assert "more than 1 s" in run_program(program, TESTS, time_s=1.0).detail
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024, "KiB"
 
 
 def test_endless_loop() -> None:

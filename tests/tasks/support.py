@@ -13,7 +13,7 @@ from flows.spec import load_experiment
 from storage.errors import StorageError
 from storage.identity import digest_of
 from storage.store import Store
-from tasks.chain import ready_units
+from tasks.chain import choose_recipes, ready_units
 from tasks.errors import TaskError
 from tasks.identity import RunSpec, Unit
 from tasks.pool import Pool
@@ -53,6 +53,7 @@ def prepare(planned: Plan, worker: Worker) -> None:
 
 
 def finish(store: Store, worker: Worker, run: RunSpec) -> None:
+    choose_recipes(store, run)
     while units := ready_units(store, run):
         worker.do(units[0])
 

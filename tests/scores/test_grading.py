@@ -1,0 +1,61 @@
+"""Grades of written answers by hand."""
+
+import pytest
+
+from tasks.grading import boxed, label_in, math_answer, math_normal, squad_normal, token_f1
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "expected"),
+    [
+        (" No, it is", True, "no"),
+        (" none of them", True, None),  # a word of its own
+        (" none of them", False, "no"),  # the official substring
+        (" yes and no", True, "yes"),  # the first label of the mapping, not of the text
+        (" no and yes", True, "yes"),
+        (" NO", True, "no"),
+        ("", True, None),
+        (" yesterday", True, None),
+        (" yesterday", False, "yes"),
+    ],
+)
+def test_labels(text: str, whole: bool, expected: str | None) -> None:
+    assert label_in(text, {"yes": ("yes",), "no": ("no", "not")}, whole_words=whole) == expected
+
+
+def test_squad() -> None:
+    assert squad_normal("The  Cat, a dog!") == "cat dog"
+    assert token_f1("the cat sat", "a cat") == pytest.approx(2 / 3)  # one word shared, of two and of one
+    assert token_f1("dog", "cat") == 0 and token_f1("", "cat") == 0 and token_f1("the", "a") == 1
+    assert token_f1("cat cat", "cat") == pytest.approx(2 / 3), "each word counts as often as it is there"
+
+
+def test_final_answers_of_mathematics() -> None:
+    assert boxed(r"so \boxed{\frac{1}{2}} and \boxed{{a}}") == "{a}"
+    assert boxed(r"\boxed 7$") == "7" and boxed("none") is None and boxed(r"\boxed{open") is None
+    assert math_answer(r"It is $x$, or $y=3$.") == r"x$, or $y=3", "from the first sign to the last"
+    assert math_answer(r"\$5") == r"\$5" and math_answer("12") == "12"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"\dfrac{1}{2}", r"\frac12"),
+        ("1/2", r"\frac{1}{2}"),
+        (".5", r"\frac{1}{2}"),
+        ("x = 5", "5"),
+        (r"5\text{ cm}", "5"),
+        (r"\left(1, 2\right)", "(1,2)"),
+        (r"\sqrt3", r"\sqrt{3}"),
+        (r"90^\circ", "90"),
+        (r"50\%", "50"),
+        (r"\$5", "5"),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    ],
+)
+def test_equal_answers(one: str, other: str) -> None:
+    assert math_normal(one) == math_normal(other)
+
+
+def test_unequal_answers() -> None:
+    assert len({math_normal(text) for text in ("1/2", "1/3", "12", "x+1", "(1,2)", r"\frac{2}{1}")}) == 6
