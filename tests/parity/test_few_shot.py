@@ -37,9 +37,10 @@ def published(task: str, examples: list[Mapping[str, Any]], folder: Path) -> Non
     header = {"sst": ["sentence\tlabel"], "mrpc": ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]}.get(task, [])
     name = {"sst": "dev.tsv", "mrpc": "msr_paraphrase_test.txt", "cola": "in_domain_dev.tsv"}.get(task, "dev.jsonl")
     folder.mkdir(parents=True, exist_ok=True)
+    if task == "cola":  # published as two files
+        (folder / "out_of_domain_dev.tsv").write_text("".join(f"{line}\n" for line in lines[-1:]))
+        lines = lines[:-1]
     (folder / name).write_text("".join(f"{line}\n" for line in [*header, *lines]))
-    if task == "cola":
-        (folder / "out_of_domain_dev.tsv").write_text("")
 
 
 def as_published(definition: Definition) -> Definition:
