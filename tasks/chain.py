@@ -148,8 +148,9 @@ def choose_recipes(store: Store, run: RunSpec) -> None:
     for kind in SCORED:
         recipe, name = scoring_recipe(run, kind), f"recipe-{kind}"
         before = store.read_commit(run.run_id, name)
-        if before is not None and before.recipe != recipe:
-            store.withdraw(run.run_id, name)
+        if before is not None and before.recipe == recipe:
+            continue
+        store.withdraw(run.run_id, name)
         store.commit(run.run_id, name, {}, CommitInfo(kind="recipe", recipe=recipe))
 
 
