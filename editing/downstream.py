@@ -34,6 +34,7 @@ class Answer(NamedTuple):
     """Whether prompt and longest answer are within the model's context; if not, nothing was asked."""
     choices: tuple[AnswerScore, ...] = ()
     text: str | None = None
+    """What the model wrote; None if it was not to write, had no room, or gave NaN."""
 
 
 def score_choices(lm: LanguageModel, questions: Sequence[Question]) -> list[Answer]:

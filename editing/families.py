@@ -120,6 +120,12 @@ def family_of(config: Any) -> Family:
         ) from None
 
 
+def context_of(config: Any) -> int | None:
+    """Return how many tokens a model of this configuration reads at once; None if its positions are relative."""
+    found = getattr(config, "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
 def submodule(module: Any, path: str) -> Any:
     """Return the submodule at a dotted path (``Any``: torch types every attribute as Tensor | Module)."""
     return module.get_submodule(path)

@@ -18,6 +18,8 @@ from editing.tokens import pad_rows
 if TYPE_CHECKING:
     from editing.lm import LanguageModel
 
+NO_TOKEN = -1
+"""Stands last in a continuation in which the model gave NaN."""
 Choose = Callable[[Tensor, Sequence[int], int], Tensor]
 """Of log-probabilities [row, vocab], the numbers of the heads that the rows continue and how many tokens these have got, the
 next tokens, int64 [row]."""
@@ -26,8 +28,9 @@ Stop = Callable[[Sequence[int]], bool]
 
 
 def likeliest(logprobs: Tensor, _numbers: Sequence[int], _step: int) -> Tensor:
-    """Return the likeliest token of each row."""
-    return logprobs.argmax(1)
+    """Return the likeliest token of each row, ``NO_TOKEN`` where there is NaN."""
+    best = logprobs.max(1)
+    return best.indices.masked_fill(best.values.isnan(), NO_TOKEN)
 
 
 class Draw:
@@ -42,12 +45,13 @@ class Draw:
 
     def __call__(self, logprobs: Tensor, numbers: Sequence[int], step: int) -> Tensor:
         allowed = logprobs.double().cpu().index_fill(1, self._without, -torch.inf)
-        best = allowed.topk(min(self._top_k, allowed.shape[1]))
+        lost = allowed.isnan().any(1)
+        best = allowed.masked_fill(lost[:, None], 0.0).topk(min(self._top_k, allowed.shape[1]))
         drawn = [
             torch.multinomial(chances, 1, generator=self._generator(number, step))
             for chances, number in zip(best.values.softmax(1), numbers, strict=True)
         ]
-        return best.indices.gather(1, torch.stack(drawn))[:, 0].to(logprobs.device)
+        return best.indices.gather(1, torch.stack(drawn))[:, 0].masked_fill(lost, NO_TOKEN).to(logprobs.device)
 
     def _generator(self, number: int, step: int) -> torch.Generator:
         # Of its own for each token: a part that is done again, because memory did not suffice, draws the same.
@@ -69,7 +73,7 @@ def generate(
 
     Args:
         heads: Token ids, at least one each.
-        stop: Where a continuation ends early; its last token is part of it.
+        stop: Where a continuation ends early; its last token is part of it.  It also ends at ``NO_TOKEN``.
     """
     longest = max(map(len, heads), default=0)
     if lm.context_tokens is not None and longest + n_tokens > lm.context_tokens:
@@ -136,4 +140,4 @@ def _append(tails: list[list[int]], going: Sequence[int], chosen: Tensor, stop: 
     """Give each row that goes on its token; return which of them, by place among these, still go on."""
     for row, token in zip(going, chosen.tolist(), strict=True):
         tails[row].append(token)
-    return [place for place, row in enumerate(going) if not stop(tails[row])]
+    return [place for place, row in enumerate(going) if tails[row][-1] != NO_TOKEN and not stop(tails[row])]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.families import submodule
+from editing.families import context_of, submodule
 from editing.forward import ForwardPasses, Site, log_softmax
-from editing.generation import Draw, generate
+from editing.generation import NO_TOKEN, Draw, generate
 from editing.heads import HEADS, AnswerRows, Ids, TokenChoice
 from editing.memory import done_in_parts
 from editing.packing import Packed, one_row, shared_prefix
@@ -75,8 +75,7 @@ class LanguageModel(ForwardPasses):
     @property
     def context_tokens(self) -> int | None:
         """Tokens that the model can read at once; None if its positions are relative."""
-        found = getattr(self.model.config, "max_position_embeddings", None)
-        return None if found is None else int(found)
+        return context_of(self.model.config)
 
     @torch.no_grad()
     def score_ids(self, heads: Sequence[Ids], tails: Sequence[Ids]) -> list[AnswerScore]:
@@ -170,8 +169,10 @@ class LanguageModel(ForwardPasses):
         return -logprobs.gather(1, rows.token[:, None].to(logprobs.device)).mean()
 
     @torch.no_grad()
-    def continue_greedily(self, prompts: Sequence[str], n_tokens: int, *, until: Sequence[str] = ()) -> list[str]:
-        """Return what the model says after each prompt: its likeliest tokens, as text.
+    def continue_greedily(
+        self, prompts: Sequence[str], n_tokens: int, *, until: Sequence[str] = ()
+    ) -> list[str | None]:
+        """Return what the model says after each prompt: its likeliest tokens, as text; None where it gives NaN.
 
         A text ends before the end-of-text token, and before the first of the strings ``until``.  Nothing about the
         expected answer enters: every prompt gets the same number of tokens.
@@ -182,20 +183,24 @@ class LanguageModel(ForwardPasses):
             return tail[-1] in ends or any(mark in self.format.decode_answer(tail) for mark in until)
 
         heads = self.prompt_ids(prompts)
-        texts = []
+        texts: list[str | None] = []
         for tail in generate(self, heads, n_tokens, stop=complete):
+            if tail[-1:] == (NO_TOKEN,):
+                texts.append(None)
+                continue
             text = self.format.decode_answer(tail[:-1] if tail and tail[-1] in ends else tail)
             texts.append(text[: min((at for mark in until if (at := text.find(mark)) >= 0), default=len(text))])
         return texts
 
     @torch.no_grad()
-    def write_freely(self, prompts: Sequence[str], n_tokens: int, *, top_k: int, seed: int) -> list[str]:
+    def write_freely(self, prompts: Sequence[str], n_tokens: int, *, top_k: int, seed: int) -> list[str | None]:
         """Return ``n_tokens`` tokens of text after each prompt, drawn from the ``top_k`` likeliest that are no special tokens.
 
-        What a prompt draws depends on its place and the seed, not on the prompts beside it.
+        None where the model gives NaN.  What a prompt draws depends on its place and the seed, not on the prompts beside it.
         """
         draw = Draw(top_k, seed, self.tokenizer.all_special_ids)
-        return [self.format.decode(tail) for tail in generate(self, self.prompt_ids(prompts), n_tokens, draw)]
+        tails = generate(self, self.prompt_ids(prompts), n_tokens, draw)
+        return [None if tail[-1:] == (NO_TOKEN,) else self.format.decode(tail) for tail in tails]
 
     def _end_tokens(self) -> frozenset[int]:
         """Return the ids that end a text: the tokenizer's, and all that the model's generation settings name."""

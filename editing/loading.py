@@ -4,7 +4,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from editing.errors import ModelError
-from editing.families import family_of
+from editing.families import context_of, family_of
 from editing.heads import HEADS
 from editing.lm import LanguageModel
 from editing.tokens import PromptFormat
@@ -62,3 +62,8 @@ def load_format(folder: str, *, chat: bool = False) -> PromptFormat:
     config = AutoConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return PromptFormat(tokenizer, head=family_of(config).head, labels=config.label2id, chat=chat)
+
+
+def load_context_tokens(folder: str) -> int | None:
+    """Return how many tokens a model in a local folder reads at once; None if its positions are relative."""
+    return context_of(AutoConfig.from_pretrained(folder))

@@ -37,7 +37,7 @@ class ProbeScore:
     new: AnswerScore
     true: AnswerScore
     text: str | None = None
-    """The model's likeliest continuation of the prompt; None if none was asked for."""
+    """The model's likeliest continuation of the prompt, empty if it gives NaN; None if none was asked for."""
 
     @property
     def is_nan(self) -> bool:
@@ -81,5 +81,5 @@ def score_probes(lm: LanguageModel, probes: Sequence[Probe], *, text_tokens: int
     prompts = [probe.prompt for probe in probes]
     both = lm.answer_logprobs([*prompts, *prompts], [*(p.target_new for p in probes), *(p.target_true for p in probes)])
     new, true = both[: len(probes)], both[len(probes) :]
-    texts = lm.continue_greedily(prompts, text_tokens) if text_tokens else [None] * len(probes)
+    texts = [text or "" for text in lm.continue_greedily(prompts, text_tokens)] if text_tokens else [None] * len(probes)
     return [ProbeScore(*row) for row in zip(probes, new, true, texts, strict=True)]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on, read_inputs
+from flows.room import check_room
 from flows.second_moments import check_files, check_texts, moment_files, moment_layers
 from flows.spec import EditorSpec, Experiment, Layers, SpecError
 from flows.trainings import network_recipe, training_jobs
@@ -33,6 +34,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
     trainings = training_jobs(inputs, runs, problems)
     if not problems:
         check_facts(inputs, problems)
+        check_room(inputs, problems)
         check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
     if problems:
         raise SpecError(_listed(experiment, problems))

@@ -32,6 +32,9 @@ class Grade(NamedTuple):
     detail: str = ""
 
 
+_NAN = Grade("nan", None, False, 0.0)
+
+
 def ask(lm: LanguageModel, questions: Sequence[Question], rule: AnswerRule) -> list[Answer]:
     """Return what the model gives for each question."""
     if rule.kind == "text":
@@ -44,9 +47,9 @@ def grade(question: Question, answer: Answer, rule: AnswerRule, check: Check | N
     if not answer.fits:
         return Grade("too_long", None, False, 0.0)
     if rule.kind == "text":
-        return _grade_text(question, answer.text or "", rule, check)
+        return _NAN if answer.text is None else _grade_text(question, answer.text, rule, check)
     if any(score.nll_sum != score.nll_sum for score in answer.choices):
-        return Grade("nan", None, False, 0.0)
+        return _NAN
     said = said_choice(question, answer) if rule.kind == "argmax" else likeliest_choice(question, answer, rule.by)
     right = said == question.gold[0]
     return Grade("invalid" if said is None else "answered", said, right, float(right))

@@ -99,15 +99,15 @@ def harness_rows(lm: LanguageModel, recipe: Mapping[str, Any], asked: range) -> 
     )
     samples = found["samples"][name]
     return [
-        _row(sample, too_long=sample["doc_id"] in adapter.too_long)
+        _row(sample, adapter.outcomes.get(sample["doc_id"]))
         for sample in samples
         if sample["filter"] == samples[0]["filter"] and sample["doc_id"] in asked
     ]
 
 
-def _row(sample: Mapping[str, Any], *, too_long: bool) -> dict[str, Any]:
+def _row(sample: Mapping[str, Any], lost: str | None) -> dict[str, Any]:
     metrics = {key: float(sample[key]) for key in sample["metrics"] if isinstance(sample[key], numbers.Real)}
-    value = 0.0 if too_long else next(iter(metrics.values()), float("nan"))
+    value = 0.0 if lost else next(iter(metrics.values()), float("nan"))
     responses = [response for responses in sample["resps"] for response in responses]
     scored = [response for response in responses if isinstance(response, (list, tuple))]
     return {
@@ -118,7 +118,7 @@ def _row(sample: Mapping[str, Any], *, too_long: bool) -> dict[str, Any]:
         "predicted": None,
         "correct": value == 1,
         "value": value,
-        "outcome": "too_long" if too_long else "nan" if value != value else "answered",
+        "outcome": lost or ("nan" if value != value else "answered"),
         "detail": json.dumps(metrics, sort_keys=True),
         "label_nlls": [-float(response[0]) for response in scored],
         "label_tokens": [],
@@ -134,13 +134,13 @@ def _adapter(lm: LanguageModel) -> Any:
     class Adapter(LM):
         def __init__(self) -> None:
             super().__init__()
-            self.too_long: set[int] = set()
-            """Numbers of documents of which some request exceeds the context; nothing is cut."""
+            self.outcomes: dict[int, str] = {}
+            """Of documents by number: some request exceeds the context (nothing is cut), or is answered by NaN."""
 
         def _fits(self, request: Any, n_tokens: int) -> bool:
             if lm.context_tokens is None or n_tokens <= lm.context_tokens:
                 return True
-            self.too_long.add(request.doc_id)
+            self.outcomes[request.doc_id] = "too_long"
             return False
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
@@ -161,7 +161,12 @@ def _adapter(lm: LanguageModel) -> Any:
             prompt, settings = request.args
             (head,) = lm.prompt_ids([prompt])
             n_tokens = int(settings.get("max_gen_toks", 256))
-            return _written(lm, prompt, settings, n_tokens) if self._fits(request, len(head) + n_tokens) else ""
+            if not self._fits(request, len(head) + n_tokens):
+                return ""
+            text = _written(lm, prompt, settings, n_tokens)
+            if text is None:
+                self.outcomes[request.doc_id] = "nan"
+            return text or ""
 
     return Adapter()
 
@@ -175,7 +180,7 @@ def _rolling(lm: LanguageModel, text: str) -> float:
     return -sum(score.nll_sum for score in lm.score_ids([start] * len(parts), parts))
 
 
-def _written(lm: LanguageModel, prompt: str, settings: Mapping[str, Any], n_tokens: int) -> str:
+def _written(lm: LanguageModel, prompt: str, settings: Mapping[str, Any], n_tokens: int) -> str | None:
     if settings.get("do_sample") and settings.get("temperature", 1.0) != 0:
         raise InputError(f"the task draws its answers ({dict(settings)}); expected one that takes the likeliest tokens")
     until = settings.get("until") or []

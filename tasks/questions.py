@@ -17,7 +17,7 @@ from tasks.expressions import evaluate, render
 from tasks.files import open_text
 from tasks.sandbox import LIMITS
 
-ANSWERING_VERSION = 1
+ANSWERING_VERSION = 2
 """Raised when an answer changes meaning or value; part of the questions' digest, so that answers never mix."""
 
 

@@ -76,7 +76,7 @@ def answer_rows(
 def generation_rows(
     lm: LanguageModel, requests: Sequence[EditRequest], run: RunSpec, rounds: int
 ) -> list[dict[str, Any]]:
-    """Let the model write about each fact's subject, with the entropy and repetition of what it writes."""
+    """Let the model write about each fact's subject, with the entropy and repetition of what it writes (NULL: NaN)."""
     assert run.generation is not None
     recipe = run.generation
     prompts = [request.generation_prompts[0] if request.generation_prompts else request.prompt for request in requests]
@@ -89,8 +89,8 @@ def generation_rows(
             "prompt": prompt,
             "text": text,
             "n_tokens": recipe["tokens"],
-            "entropy": ngram_entropy(text),
-            "repetition": repetition(text),
+            "entropy": None if text is None else ngram_entropy(text),
+            "repetition": None if text is None else repetition(text),
             "top_k": recipe["top_k"],
             "seed": recipe["seed"],
         }

@@ -69,7 +69,7 @@ influences AS (
         -- What the example adds to the F1 of its right class and of the class that was said.
         CASE WHEN keyed.gold = keyed.said THEN (2 - 2 * g.f1) / g.named ELSE -g.f1 / g.named END AS of_gold,
         CASE WHEN keyed.gold = keyed.said THEN 0 ELSE -s.f1 / s.named END AS of_said,
-        g.f1 AS gold_f1, g.n_gold AS gold_n, s.n_gold AS said_as_gold, s.is_label AS said_is_label,
+        g.f1 AS gold_f1, g.n_gold AS gold_n, s.n_gold AS said_as_gold,
         g.n_said AS gold_as_said, s.n_said AS said_n,
         t.hits, t.n_examples AS n, o.*,
         o.products AS pt, n * n - o.said_squares AS a, n * n - o.gold_squares AS b,
@@ -84,7 +84,7 @@ influences AS (
 labelled AS (
     SELECT
         cell, any_value(f1) AS f1, any_value(f1_weighted) AS f1_weighted, any_value(mcc) AS mcc,
-        sqrt(sum(pow((of_gold + CASE WHEN said_is_label THEN of_said ELSE 0 END) / n_labels, 2))) AS f1_stderr,
+        sqrt(sum(pow((of_gold + of_said) / n_labels, 2))) AS f1_stderr,
         sqrt(sum(pow((gold_n * of_gold + said_as_gold * of_said + gold_f1 - f1_weighted) / n, 2))) AS f1_weighted_stderr,
         CASE
             WHEN any_value(a * b) = 0 THEN 0

@@ -1,7 +1,8 @@
 -- What the model writes freely, against the number of edits: the n-gram entropy in bits (weighted mean over bigrams and
--- trigrams, arXiv 2202.05262) and the share of 4-grams that had stood in the text before, means over the texts.
+-- trigrams, arXiv 2202.05262) and the share of 4-grams that had stood in the text before, means over the texts; `n_lost`:
+-- texts in which the model gave NaN, which are left out of the means.
 SELECT
     runs.model, runs.editor, runs.batch_size, runs.sample, g.run_id, g.scored_at, g.edits_so_far AS edits,
-    count(*) AS n_texts, avg(entropy) AS entropy, avg(repetition) AS repetition
+    count(*) AS n_texts, count(*) FILTER (WHERE text IS NULL) AS n_lost, avg(entropy) AS entropy, avg(repetition) AS repetition
 FROM generations AS g JOIN runs USING (run_id)
 GROUP BY ALL ORDER BY g.run_id, edits

@@ -1,14 +1,21 @@
--- How the order of a table's runs changes with the scoring protocol: all runs of one model, data set, sample and mode, ranked
--- by ES, PS, NS and S under each protocol (1 is best; equal values share a rank) beside their rank under nll_mean, the
--- papers' own. `n_flips`: how many other runs stand on the other side of this one than they do under nll_mean.
-WITH long AS (
+-- How the order of a table's runs changes with the scoring protocol: all runs of one model, precision and mode that have
+-- edited the same facts (`n_facts` of them: a run that is half done is compared with none that went further), ranked by ES,
+-- PS, NS and S under each protocol (1 is best; equal values share a rank) beside their rank under nll_mean, the papers' own.
+-- `n_flips`: how many other runs stand on the other side of this one than they do under nll_mean.
+WITH edited AS (
+    SELECT run_id, bit_xor(hash(fact_id)) AS facts
+    FROM (SELECT DISTINCT run_id, fact_id FROM fact_scores WHERE purpose = 'own')
+    GROUP BY run_id
+),
+long AS (
     SELECT
-        p.run_id, p.scoring_protocol, p.model, p.sample, p.mode, p.editor, p.batch_size, runs.facts_run_id,
+        p.run_id, p.scoring_protocol, p.model, p.sample, p.mode, p.editor, p.batch_size, p.n_facts,
+        (runs.model_digest, runs.dtype, runs.facts_run_id, runs.mode, edited.facts) AS setting,
         unnest([
             {'metric': 'efficacy', 'value': p.efficacy}, {'metric': 'paraphrase', 'value': p.paraphrase},
             {'metric': 'neighborhood', 'value': p.neighborhood}, {'metric': 'score', 'value': p.score}
         ], recursive := true)
-    FROM protocol_scores AS p JOIN runs USING (run_id)
+    FROM protocol_scores AS p JOIN runs USING (run_id) JOIN edited USING (run_id)
     WHERE p.editor <> 'none'
 ),
 scored AS (
@@ -26,12 +33,12 @@ pairs AS (
         count(*) FILTER (WHERE (a.value - b.value) * (a.reference - b.reference) < 0) AS n_flips
     FROM scored AS a
     JOIN scored AS b
-        ON b.scoring_protocol = a.scoring_protocol AND b.metric = a.metric AND b.model = a.model
-        AND b.facts_run_id = a.facts_run_id AND b.sample = a.sample AND b.mode = a.mode
+        ON b.scoring_protocol = a.scoring_protocol AND b.metric = a.metric
+        AND b.setting IS NOT DISTINCT FROM a.setting
     GROUP BY ALL
 )
 SELECT
     scored.model, scored.sample, scored.mode, scored.metric, scored.scoring_protocol, scored.editor, scored.batch_size,
-    scored.run_id, scored.value, pairs.n_above + 1 AS rank, pairs.n_above_reference + 1 AS rank_by_nll_mean, pairs.n_flips
+    scored.run_id, scored.n_facts, scored.value, pairs.n_above + 1 AS rank, pairs.n_above_reference + 1 AS rank_by_nll_mean, pairs.n_flips
 FROM scored JOIN pairs USING (run_id, scoring_protocol, metric)
 ORDER BY scored.model, scored.sample, scored.mode, scored.metric, scored.scoring_protocol, rank, scored.run_id

@@ -106,6 +106,19 @@ def test_a_batch_size_that_an_editor_cannot_take(tmp_path: Path) -> None:
     assert "rome edits 1 fact at a time, found batch size 4; give it batch_sizes: [1]" in text
 
 
+def test_prompts_that_leave_no_room_in_the_context(tmp_path: Path) -> None:
+    long = {"prompt": "{} " + "and so on " * 5 + "works as a"}
+    facts = counterfact(tmp_path, {}, long, {})
+    text = refusal(write(tmp_path, facts=facts, score={"text_tokens": 40}))
+    assert (
+        "facts: 1 prompts of 1 facts do not fit into the model's context of 64 tokens; the longest, of 1, needs" in text
+    )
+    assert "give smaller score.text_tokens and score.generation.tokens, or leave these facts out" in text
+    plan_experiment(load_experiment(write(tmp_path, facts=facts, score={"text_tokens": 4})))
+    text = refusal(write(tmp_path, facts=facts, score={"text_tokens": 4, "generation": {"tokens": 61}}))
+    assert "3 prompts of 3 facts" in text
+
+
 def test_a_missing_file_and_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"nothing\.yaml: no such file; expected an experiment in YAML"):
         load_experiment(tmp_path / "nothing.yaml")

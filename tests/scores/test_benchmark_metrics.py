@@ -109,6 +109,25 @@ def test_standard_errors_are_those_of_the_bootstrap(n_labels: int, tmp_path: Pat
         assert row[f"{metric}_stderr"] == pytest.approx(np.std(values), rel=0.15), metric
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_standard_errors_are_those_of_numerical_derivatives(seed: int, tmp_path: Path) -> None:
+    """An example's influence is the metric's derivative by its weight; sqrt(sum influence²) to six digits."""
+    golds, said, labels = random_answers(seed, 60, 3)
+    row, plain = curve(write(tmp_path, golds, said, labels)), [word or "(none)" for word in said]
+    given: Any = {"labels": labels, "zero_division": 0}
+    metrics = {
+        "f1": lambda weights: f1_score(golds, plain, average="macro", sample_weight=weights, **given),
+        "f1_weighted": lambda weights: f1_score(golds, plain, average="weighted", sample_weight=weights, **given),
+        "mcc": lambda weights: matthews_corrcoef(golds, plain, sample_weight=weights),
+        "accuracy": lambda weights: np.average(np.equal(golds, plain), weights=weights),
+    }
+    step = 1e-4
+    for metric, of in metrics.items():
+        moves = np.eye(len(golds)) * step
+        influences = [(of(1 + move) - of(1 - move)) / (2 * step) for move in moves]
+        assert row[f"{metric}_stderr"] == pytest.approx(np.sqrt(np.sum(np.square(influences))), rel=1e-6), metric
+
+
 def test_the_official_few_shot_code(tmp_path: Path) -> None:
     """Weighted F1 and correlation of golden vectors, in which -1 is an invalid answer and a class of its own."""
     for number, vector in enumerate(json.loads(GOLDEN.read_text())["vectors"]):

@@ -149,6 +149,24 @@ def test_rankings_flip_with_the_protocol(tmp_path: Path) -> None:
     )
 
 
+def test_rankings_compare_runs_of_the_same_facts_only(tmp_path: Path) -> None:
+    """A run that is half done, and one of the same model in another precision, stand alone."""
+    rows = [probe(f"f{i}", kind) for i in range(3) for kind in ("rewrite", "paraphrase", "neighborhood")]
+    half, worse = rows[:3], [*rows[:6], *(row | {"nll_new": 9.0} for row in rows[6:])]
+    runs = {"a": {"editor": "rome"}, "b": {"editor": "ft"}, "half": {"editor": "memit"}, "low": {"dtype": "bfloat16"}}
+    store = store_of(tmp_path, runs, {"a": rows, "b": worse, "half": half, "low": worse})
+    found = ask(
+        store,
+        "SELECT run_id, n_facts, rank FROM ranking_flips WHERE metric = 'efficacy' AND scoring_protocol = 'nll_mean'",
+    )
+    assert {row["run_id"]: (row["n_facts"], row["rank"]) for row in found} == {
+        "a": (3, 1),
+        "b": (3, 2),
+        "half": (1, 1),
+        "low": (3, 1),
+    }
+
+
 # --- retention
 
 

@@ -7,9 +7,12 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from editing import load
+from editing.downstream import Question
 from editing.factworld.world import World
 from editing.lm import LanguageModel
 from editing.scores import ProbeScore, probes_of, score_probes
+from tasks.answering import ask, grade
+from tasks.definition import AnswerRule
 from tasks.fluency import ngram_entropy, repetition
 from tests.editing.tiny import DECODERS, random_lm, requests
 
@@ -141,6 +144,24 @@ def test_models_that_answer_otherwise(family: str) -> None:
         out = lm.model.generate(torch.tensor([head]), max_new_tokens=5, do_sample=False, num_beams=1)[0, 1:].tolist()
         ends = [i for i, token in enumerate(out) if token == lm.tokenizer.eos_token_id]
         assert text == lm.format.decode(out[: ends[0]] if ends else out)
+
+
+def test_a_model_that_gives_nan_is_not_taken_to_have_answered() -> None:
+    """Only the text in which it happens is lost, and it is told from an answer that names no label."""
+    lm = random_lm("llama", std=0.2)
+    prompts = [request.prompt for request in requests(3)]
+    whole = lm.continue_greedily(prompts, 6)
+    first, middle, last = lm.prompt_ids(prompts)
+    bad = min(set(middle) - set(first) - set(last))
+    with torch.no_grad():
+        lm.model.get_input_embeddings().weight[bad] = torch.nan
+    assert lm.continue_greedily(prompts, 6) == [whole[0], None, whole[2]]
+    free = lm.write_freely(prompts, 6, top_k=5, seed=0)
+    assert free[1] is None and free[0] and free[2]
+    asked = [Question(str(i), prompt, (), ("yes",)) for i, prompt in enumerate(prompts)]
+    rule = AnswerRule(kind="text", tokens=4, labels={"yes": ("yes",), "no": ("no",)})
+    grades = [grade(question, answer, rule) for question, answer in zip(asked, ask(lm, asked, rule), strict=True)]
+    assert [found.outcome for found in grades] == ["invalid", "nan", "invalid"]
 
 
 # --- free texts and perplexity
