@@ -2,6 +2,8 @@
 
 import pytest
 
+from editing.downstream import Answer, ChoiceMeasure, Question, likeliest_choice, said_choice
+from editing.lm import AnswerScore
 from tasks.grading import boxed, label_in, math_answer, math_normal, squad_normal, token_f1
 
 
@@ -59,3 +61,21 @@ def test_equal_answers(one: str, other: str) -> None:
 
 def test_unequal_answers() -> None:
     assert len({math_normal(text) for text in ("1/2", "1/3", "12", "x+1", "(1,2)", r"\frac{2}{1}")}) == 6
+
+
+@pytest.mark.parametrize(("by", "expected"), [("sum", "no"), ("token", "certainly"), ("byte", "größer")])
+def test_the_likeliest_choice(by: ChoiceMeasure, expected: str) -> None:
+    """NLLs 3, 4.5, 3.9; per token 3, 1.5, 1.95; per byte 1.5, 0.5, 0.49 (ö and ß are two bytes each)."""
+    question = Question("q", "?", ("no", "certainly", "größer"), ("no",))
+    scores = (AnswerScore(3.0, 1, (1,), 0), AnswerScore(4.5, 3, (1, 2, 3), 2), AnswerScore(3.9, 2, (1, 2), 2))
+    answer = Answer(1, True, scores)
+    assert likeliest_choice(question, answer, by) == expected
+    assert said_choice(question, answer) == "größer", "the only one whose every token is the argmax"
+
+
+def test_no_choice_is_likeliest_where_one_is_nan_or_the_first_of_equals() -> None:
+    question = Question("q", "?", ("a", "b"), ("a",))
+    equal, lost = AnswerScore(2.0, 1, (1,), 0), AnswerScore(float("nan"), 1, (0,), 0)
+    assert likeliest_choice(question, Answer(1, True, (equal, equal))) == "a"
+    assert likeliest_choice(question, Answer(1, True, (equal, lost))) is None
+    assert likeliest_choice(question, Answer(1, False)) is None and said_choice(question, Answer(1, False)) is None
