@@ -19,6 +19,7 @@ from tasks.datasets import facts_digest, load_facts, publish_facts, read_facts
 from tasks.errors import InputError
 from tasks.lint import lint_requests, summary
 from tasks.orders import listed_order, seeded_order
+from tests.scores.models import grown_lm
 from tests.tasks.support import plan
 
 
@@ -341,7 +342,7 @@ def test_ten_thousand_requests_in_a_minute(request: pytest.FixtureRequest, tmp_p
         json.dumps(
             {
                 "name": "t",
-                "model": "factworld-gpt2",
+                "model": str(grown_lm(tmp_path / "lm")),
                 "facts": {
                     "name": "counterfact",
                     "path": str(Path(root).resolve() / "counterfact/counterfact.jsonl.gz"),
