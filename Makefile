@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/palimpsest run flows/experiments/demo.yaml --set store=results/demo
 
 test: $(STAMP)
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not minutes"
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not minutes" --durations 25
 
 test-all: $(STAMP)
 	$(BIN)/pytest

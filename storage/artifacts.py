@@ -1,42 +1,43 @@
 """Artifacts: computed inputs (second moments, context prefixes), named by their recipe and checked by their content.
 
-    <store>/artifacts/<kind>/<digest of the recipe>/artifact.json    recipe, and size and digest of each file
-    <store>/artifacts/<kind>/<digest of the recipe>/<file>
+    <store>/artifacts/<kind>/<digest of the recipe>/artifact.json        recipe, and the digest of each file
+    <store>/artifacts/<kind>/<digest of the recipe>/<attempt>.<file>
 
-The directory appears in one rename, so a half-written artifact is never seen; the first writer wins.
+The card is created exclusively and last, so a half-written artifact is never seen; the first writer wins.
 """
 
 import json
-import shutil
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from storage.errors import ArtifactMismatch
-from storage.identity import digest_of, digest_of_file
+from storage.identity import digest_of, digest_of_content, digest_of_file
 from storage.store import Store
+
+CARD = "artifact.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A stored artifact whose content has been checked."""
 
-    folder: Path
+    paths: Mapping[str, Path]
+    """Of its files by name, on this machine."""
     recipe: dict[str, Any]
     digest: str
     """Of the content of all its files."""
 
     def path(self, name: str) -> Path:
-        return self.folder / name
+        return self.paths[name]
 
 
 def artifact_recipes(store: Store, kind: str) -> list[dict[str, Any]]:
     """Return the recipes of all stored artifacts of a kind."""
-    cards = sorted((store.root / "artifacts" / kind).glob("*/artifact.json"))
-    return [json.loads(card.read_text())["recipe"] for card in cards]
+    names = sorted(name for name in store.files.listing(f"artifacts/{kind}") if name.endswith(f"/{CARD}"))
+    return [json.loads(store.files.read(name))["recipe"] for name in names]
 
 
 def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
@@ -45,33 +46,39 @@ def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifac
     Raises:
         ArtifactMismatch: What is stored under this name has another recipe, or a file has changed.
     """
-    folder = store.root / "artifacts" / kind / digest_of(recipe)
-    card = folder / "artifact.json"
-    if not card.exists():
+    folder = _folder(kind, recipe)
+    where = f"{store.location}/{folder}"
+    try:
+        card = store.files.read(f"{folder}/{CARD}")
+    except FileNotFoundError:
         return None
     try:
-        written = json.loads(card.read_text())
-        found, files = written["recipe"], written["files"]
-    except (ValueError, KeyError) as error:
-        raise ArtifactMismatch(f"{card} is damaged ({error}); delete {folder} to make the artifact again") from error
+        written = json.loads(card)
+        found, digests, attempt = written["recipe"], written["files"], written["attempt"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactMismatch(
+            f"{where}/{CARD} is damaged ({error!r}); delete {where} to make the artifact again"
+        ) from error
     if found != json.loads(json.dumps(recipe)):
         raise ArtifactMismatch(
-            f"{card} was made by another recipe: found {found}, expected {dict(recipe)}; delete {folder}"
+            f"{where}/{CARD} was made by another recipe: found {found}, expected {dict(recipe)}; delete {where}"
         )
-    for name, expected in files.items():
-        path = folder / name
-        digest = digest_of_file(path) if path.exists() else "missing"
+    paths = {}
+    for name, expected in digests.items():
+        file = f"{folder}/{attempt}.{name}"
+        paths[name] = store.files.local(file)
+        digest = digest_of_file(paths[name]) if store.files.size(file) is not None else "missing"
         if digest != expected:
             raise ArtifactMismatch(
-                f"{path} is not what was stored: digest {digest[:12]}, expected {expected[:12]}; delete {folder} to make the "
-                "artifact again, and distrust runs made since it changed"
+                f"{store.location}/{file} is not what was stored: digest {digest[:12]}, expected {expected[:12]}; delete "
+                f"{where} to make the artifact again, and distrust runs made since it changed"
             )
-    return Artifact(folder=folder, recipe=found, digest=digest_of(files))
+    return Artifact(paths=paths, recipe=found, digest=digest_of(digests))
 
 
 def has_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> bool:
     """Return whether there is an artifact of this recipe, without a look at its content."""
-    return (store.root / "artifacts" / kind / digest_of(recipe) / "artifact.json").exists()
+    return store.files.size(f"{_folder(kind, recipe)}/{CARD}") is not None
 
 
 def put_artifact(store: Store, kind: str, recipe: Mapping[str, Any], files: Mapping[str, bytes]) -> Artifact:
@@ -80,39 +87,27 @@ def put_artifact(store: Store, kind: str, recipe: Mapping[str, Any], files: Mapp
     Raises:
         ArtifactMismatch: What is stored under this name is damaged.
     """
-    final = store.root / "artifacts" / kind / digest_of(recipe)
-    temporary = store.root / "_tmp" / uuid.uuid4().hex
-    temporary.mkdir(parents=True)
-    try:
+    folder, attempt = _folder(kind, recipe), uuid.uuid4().hex[:12]
+    if not has_artifact(store, kind, recipe):
         for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        digests = {name: digest_of_file(temporary / name) for name in files}
-        (temporary / "artifact.json").write_text(json.dumps({"recipe": dict(recipe), "files": digests}, indent=1))
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists() and not (final / "artifact.json").exists():
-            _remove(store, final)  # what is left of one that was deleted or copied in part
-        try:
-            temporary.rename(final)
-        except OSError:
-            if not (final / "artifact.json").exists():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            store.files.write(f"{folder}/{attempt}.{name}", content)
+        digests = {name: digest_of_content(content) for name, content in files.items()}
+        card = {"recipe": dict(recipe), "files": digests, "attempt": attempt}
+        if not store.files.create(f"{folder}/{CARD}", json.dumps(card, indent=1).encode()):
+            for name in files:
+                store.files.delete(f"{folder}/{attempt}.{name}")
     artifact = find_artifact(store, kind, recipe)
-    assert artifact is not None, "it was renamed into place above"
+    assert artifact is not None, "its card was created above, by this writer or another"
     return artifact
 
 
 def drop_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> None:
     """Delete an artifact that nothing needs any more; one that is not there is no error."""
-    final = store.root / "artifacts" / kind / digest_of(recipe)
-    if final.exists():
-        _remove(store, final)
+    folder = _folder(kind, recipe)
+    store.files.delete(f"{folder}/{CARD}")  # first, so that nobody reads half of it
+    for name in store.files.listing(folder):
+        store.files.delete(name)
 
 
-def _remove(store: Store, final: Path) -> None:
-    temporary = store.root / "_tmp" / uuid.uuid4().hex
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):  # out of sight in one rename, so that nobody reads half of it
-        final.rename(temporary)
-    shutil.rmtree(temporary, ignore_errors=True)
+def _folder(kind: str, recipe: Mapping[str, Any]) -> str:
+    return f"artifacts/{kind}/{digest_of(recipe)}"

@@ -1,28 +1,23 @@
 """DuckDB over a store: one staging view per table, and the marts in ``views/*.sql``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from storage.commits import CommitRow, commits_table, stale
 from storage.errors import QueryError
-from storage.schemas import COMMITS, SCHEMAS
-from storage.store import Store
+from storage.schemas import SCHEMAS
+from storage.store import Store, run_of
 
-_CURRENT = """
-    SELECT commits.* FROM commits
-    LEFT JOIN (SELECT run_id, unit_id, recipe AS wanted FROM commits WHERE kind = 'recipe') AS chosen
-        ON chosen.run_id = commits.run_id AND chosen.unit_id = 'recipe-' || commits.kind
-    WHERE commits.recipe IS NULL OR wanted IS NULL OR commits.recipe = wanted
-"""
-"""Without what was scored in another way than the last command wanted: rows of two recipes never stand side by side."""
 VIEWS = Path(__file__).parent / "views"
 ORDER = (
     "run_latest",
     "probe_outcomes",
     "protocol_scores",
     "ranking_flips",
+    "own_rates",
     "own_scores",
     "editing_curve",
     "forgetting_curve",
@@ -35,7 +30,6 @@ ORDER = (
     "generation_curve",
     "perplexity_curve",
     "drift_curve",
-    "collapse",
     "run_summary",
     "batch_size_summary",
     "layer_summary",
@@ -46,42 +40,19 @@ ORDER = (
     "key_asymmetry",
 )
 """Marts in the order in which they build on each other."""
-PUBLIC = tuple(name for name in ORDER if name not in ("run_latest", "own_scores", "collapse", "benchmark_metrics"))
+TABLES = (*SCHEMAS, "commits")
+PUBLIC = tuple(name for name in ORDER if name not in ("run_latest", "own_rates", "own_scores", "benchmark_metrics"))
 
 
 def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
     """Return an in-memory DuckDB connection with a view per table and per mart, over committed rows only.
 
-    The views read the files anew at each query, so a connection sees what has been committed meanwhile.
+    It shows the store as it is now, whatever is committed later.
 
     Raises:
         StorageError: There is no store, or it has another schema version.
     """
-    return _connect(Store(path), ORDER)
-
-
-def _connect(store: Store, marts: Sequence[str]) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    connection.execute(f"CREATE VIEW commits AS {_scan(store.root, 'commits')}")
-    connection.execute(f"CREATE VIEW current_commits AS {_CURRENT}")
-    for table in SCHEMAS:
-        connection.execute(
-            f"CREATE VIEW {table} AS SELECT * FROM ({_scan(store.root, table)}) "
-            "SEMI JOIN (SELECT run_id, unit_id, attempt FROM current_commits) USING (run_id, unit_id, attempt)"
-        )
-    for name in marts:
-        connection.execute(f"CREATE VIEW {name} AS {(VIEWS / f'{name}.sql').read_text()}")
-    return connection
-
-
-def _needed(statements: Sequence[str]) -> list[str]:
-    """Return the marts that the statements name, and those that these build on, in ``ORDER``: binding a view takes time."""
-    text, found = " ".join(statements), set[str]()
-    for name in reversed(ORDER):
-        if name in text:
-            found.add(name)
-            text += (VIEWS / f"{name}.sql").read_text()
-    return [name for name in ORDER if name in found]
+    return _connect(Store(path), TABLES, ORDER)
 
 
 def query(path: str | Path, sql: str) -> pa.Table:
@@ -97,29 +68,94 @@ def query(path: str | Path, sql: str) -> pa.Table:
 
 def query_many(path: str | Path, statements: Sequence[str]) -> list[pa.Table]:
     """Run several SQL statements over one connection; raises as :func:`query` does."""
-    connection = _connect(Store(path), _needed(statements))
-    try:
-        return [connection.sql(sql).to_arrow_table() for sql in statements]
-    except duckdb.Error as error:
-        store = Store(path)
-        store.check(store.run_ids())
-        message = str(error).split("LINE ")[0].strip()
-        raise QueryError(
-            f"{message}\n(tables: {', '.join([*SCHEMAS, 'commits'])}; views: {', '.join(PUBLIC)})"
-        ) from None
-    finally:
-        connection.close()
+    store = Store(path)
+    for attempt in range(3):
+        connection = _connect(store, *_needed(statements))
+        try:
+            return [connection.sql(sql).to_arrow_table() for sql in statements]
+        except duckdb.IOException:
+            if attempt == 2:
+                store.check(store.run_ids())
+                raise
+            # A file that a compaction had replaced was cleared away since the plan was made, or one is damaged.
+        except duckdb.Error as error:
+            store.check(store.run_ids())
+            message = str(error).split("LINE ")[0].strip()
+            raise QueryError(f"{message}\n(tables: {', '.join(TABLES)}; views: {', '.join(PUBLIC)})") from None
+        finally:
+            connection.close()
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _scan(root: Path, table: str) -> str:
-    # No union_by_name, which would open every file to bind a view: all files of a store have the schema of its version,
-    # and the empty file, which sorts first, is the one that DuckDB takes it from.
-    files = root / table / "*" / "*.parquet"
-    columns = ", ".join(_quoted(name) for name in (COMMITS if table == "commits" else SCHEMAS[table]).names)
-    return (
-        f"SELECT run_id, {columns} FROM read_parquet({_literal(files)}, "
+def _needed(statements: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the tables and marts that the statements name, and those that these build on, in order: binding takes time."""
+    text, found = " ".join(statements).lower(), set[str]()
+    for name in reversed(ORDER):
+        if name in text:
+            found.add(name)
+            text += (VIEWS / f"{name}.sql").read_text()
+    return [table for table in TABLES if table in text], [name for name in ORDER if name in found]
+
+
+def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    runs = _commits_by_run(store)
+    if "commits" in tables:
+        everything = ((run_id, row) for run_id, rows in runs.items() for row in rows.values())
+        connection.register("commits", commits_table(everything))
+    unseen = {run_id: stale(rows) for run_id, rows in runs.items()}
+    connection.register("_stale", _keys(runs, unseen))
+    for table in (name for name in tables if name in SCHEMAS):
+        files, shared = _files_of(table, runs, unseen)
+        if files:
+            connection.execute(f"CREATE VIEW {table} AS {_scan(store, table, files, shared)}")
+        else:
+            connection.register(table, pa.schema([pa.field("run_id", pa.string()), *SCHEMAS[table]]).empty_table())
+    for name in marts:
+        connection.execute(f"CREATE VIEW {name} AS {(VIEWS / f'{name}.sql').read_text()}")
+    return connection
+
+
+def _commits_by_run(store: Store) -> dict[str, dict[str, CommitRow]]:
+    names: dict[str, list[str]] = {}
+    for name in store.files.listing("commits"):
+        names.setdefault(run_of(name), []).append(name)
+    found = {*names, *map(run_of, store.files.listing("compacted"))}
+    return {run_id: store.commit_rows(run_id, names.get(run_id, ())) for run_id in sorted(found)}
+
+
+def _files_of(
+    table: str, runs: Mapping[str, Mapping[str, CommitRow]], unseen: Mapping[str, set[str]]
+) -> tuple[list[str], bool]:
+    """Return the files with a table's committed rows, and whether stale rows lie among them."""
+    seen, hidden = dict[str, None](), set[str]()
+    for run_id, rows in runs.items():
+        for unit_id, row in rows.items():
+            for name, file in zip(row["tables"], row["files"], strict=True):
+                if name != table:
+                    continue
+                if unit_id in unseen[run_id]:
+                    hidden.add(file)
+                else:
+                    seen[file] = None
+    return list(seen), not hidden.isdisjoint(seen)
+
+
+def _keys(runs: Mapping[str, Mapping[str, CommitRow]], units: Mapping[str, set[str]]) -> pa.Table:
+    found = [(run_id, unit_id, runs[run_id][unit_id]["attempt"]) for run_id, some in units.items() for unit_id in some]
+    columns = list(zip(*found, strict=True)) or [(), (), ()]
+    return pa.table([pa.array(column, pa.string()) for column in columns], names=["run_id", "unit_id", "attempt"])
+
+
+def _scan(store: Store, table: str, files: Sequence[str], shared: bool) -> str:
+    columns = ", ".join(_quoted(name) for name in SCHEMAS[table].names)
+    # No union_by_name, which would open every file to bind a view: all files of a store have the schema of its version.
+    paths = ", ".join(_literal(store.files.local(name)) for name in files)
+    scan = (
+        f"SELECT run_id, {columns} FROM read_parquet([{paths}], "
         "hive_partitioning = true, hive_types = {'run_id': VARCHAR})"
     )
+    return f"{scan} ANTI JOIN _stale USING (run_id, unit_id, attempt)" if shared else scan
 
 
 def _literal(path: Path) -> str:

@@ -4,6 +4,8 @@
     ├── StoreVersionError    the store was written with another schema version
     ├── DamagedFileError     a committed file is missing, truncated or unreadable
     ├── ArtifactMismatch     an artifact's content or recipe is not what its name says
+    ├── MergeConflict        two stores disagree on what one unit or artifact holds
+    ├── StoreUnavailableError  the store does not answer, is full, or is not mounted
     └── QueryError           SQL that DuckDB refuses
 
 Every message says what was found, what was expected, and what to do.
@@ -24,6 +26,14 @@ class DamagedFileError(StorageError):
 
 class ArtifactMismatch(StorageError):
     """An artifact's content or recipe is not what its name says."""
+
+
+class MergeConflict(StorageError):
+    """Two stores disagree on what one unit or artifact holds."""
+
+
+class StoreUnavailableError(StorageError):
+    """The store does not answer, is full, or is not mounted; nothing is lost, and it may come back."""
 
 
 class QueryError(StorageError):

@@ -30,6 +30,11 @@ def digest_of_bytes(*parts: bytes) -> str:
     return total.hexdigest()
 
 
+def digest_of_content(content: bytes) -> str:
+    """Return the SHA-256 of a file's content, given as bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def digest_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content."""
     with path.open("rb") as stream:

@@ -6,7 +6,7 @@ Rounds count from 0.  ``scored_at`` is the last round applied when something was
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _STAMP = [pa.field("unit_id", pa.string(), nullable=False), pa.field("attempt", pa.string(), nullable=False)]
 

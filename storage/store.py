@@ -1,77 +1,39 @@
 """The store: immutable Parquet files and one commit file per unit of work, written last.
 
     <store>/<table>/run_id=<run>/<unit>.<attempt>.parquet    data, unique per attempt
-    <store>/commits/run_id=<run>/<unit>.parquet              created exclusively: the first writer wins
-    <store>/_tmp/                                            files being written
-    <store>/<table>/run_id=_/empty.parquet                   fixes the table's columns, and makes its glob match
+    <store>/commits/run_id=<run>/<unit>.json                 created exclusively: the first writer wins
+    <store>/compacted/run_id=<run>/<number>.parquet          created exclusively: commits whose rows were put together; the
+                                                             highest number holds, see compaction.py
     <store>/artifacts/                                       see artifacts.py
+    <store>/_tmp/                                            files being written
 
-A unit is done if and only if its commit file exists.  Data of an attempt that never committed is not seen by any view.
+A unit is done if and only if it is committed.  Data of an attempt that never committed is not seen by any view.
 """
 
-import contextlib
 import json
 import math
-import os
 import platform
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import DamagedFileError, StorageError, StoreVersionError
-from storage.schemas import COMMITS, SCHEMA_VERSION, SCHEMAS
+from storage.commits import Commit, CommitInfo, CommitRow, commit_of, from_json, to_json
+from storage.errors import DamagedFileError, StorageError, StoreUnavailableError, StoreVersionError
+from storage.files import MARKER, Files, LocalFiles
+from storage.patience import PatientFiles
+from storage.schemas import SCHEMA_VERSION, SCHEMAS
 
 Row = Mapping[str, Any]
-NO_RUN = "_"
-"""The partition of the empty files that fix each table's columns."""
+SHARED = ".compacted.parquet"
+"""How names of data files end that hold rows of several units."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Commit:
-    """One finished unit of work."""
-
-    run_id: str
-    unit_id: str
-    attempt: str
-    kind: str
-    recipe: str | None
-    status: str
-    first_round: int | None
-    last_round: int | None
-    digest: str | None
-    tables: tuple[str, ...]
-    files: tuple[str, ...]
-    file_bytes: tuple[int, ...]
-    spec: dict[str, Any]
-    message: str | None
-    seconds: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommitInfo:
-    """What a unit says of itself when it commits."""
-
-    kind: str
-    recipe: str | None = None
-    """How something was scored, where that can change: views show what a run's newest recipe gave, never a mixture."""
-    status: str = "done"
-    """``done``, or ``quarantined`` for a unit that failed every attempt."""
-    first_round: int | None = None
-    last_round: int | None = None
-    """A segment holds rounds [first_round, last_round)."""
-    digest: str | None = None
-    """Of the edited parameters after the unit."""
-    spec: Row = field(default_factory=dict)
-    message: str | None = None
-    seconds: float | None = None
 
 
 def failure_id(unit_id: str, number: int | str) -> str:
@@ -80,35 +42,45 @@ def failure_id(unit_id: str, number: int | str) -> str:
 
 
 class Store:
-    """A results directory.
+    """A place for results.
 
     Args:
-        root: The directory; created with its schema files if ``create``.
+        root: A directory; made a store if ``create``.
+        patience_s: For how long to wait where the place does not answer, is full or is not mounted.
 
     Raises:
         StorageError: There is no store at ``root`` and ``create`` is False.
         StoreVersionError: The store was written with another schema version.
     """
 
-    def __init__(self, root: str | Path, *, create: bool = False) -> None:
-        self.root = Path(root).absolute()
-        marker = self.root / "store.json"
-        if not marker.exists():
+    def __init__(self, root: str | Path, *, create: bool = False, patience_s: float = 0.0) -> None:
+        files: Files = LocalFiles(Path(root))
+        self.location = files.location
+        self.files: Files = files if not patience_s else PatientFiles(files, patience_s)
+        self._compacted: dict[str, tuple[str, dict[str, CommitRow]]] = {}
+        if patience_s and not create:
+            self.files.size(MARKER)  # waits for a store that is not mounted yet
+        try:
+            marker = files.read(MARKER)
+        except FileNotFoundError:
             if not create:
                 raise StorageError(
-                    f"no store at {self.root}: store.json is missing; expected a directory written by `palimpsest run`; "
+                    f"no store at {self.location}: {MARKER} is missing; expected a directory written by `palimpsest run`; "
                     "check --store"
-                )
-            self._initialise()
+                ) from None
+            Path(root).mkdir(parents=True, exist_ok=True)
+            marker = (json.dumps({"schema_version": SCHEMA_VERSION}) + "\n").encode()
+            self.files.write(MARKER, marker)
         try:
-            found = json.loads(marker.read_text()).get("schema_version")
+            found = json.loads(marker).get("schema_version")
         except (ValueError, AttributeError) as error:
             raise DamagedFileError(
-                f'{marker} is not readable JSON ({error}); expected {{"schema_version": {SCHEMA_VERSION}}}; restore it'
+                f"{self.location}/{MARKER} is not readable JSON ({error}); expected "
+                f'{{"schema_version": {SCHEMA_VERSION}}}; restore it'
             ) from error
         if found != SCHEMA_VERSION:
             raise StoreVersionError(
-                f"the store {self.root} has schema version {found}, this version of palimpsest reads and writes "
+                f"the store {self.location} has schema version {found}, this version of palimpsest reads and writes "
                 f"{SCHEMA_VERSION}; use another store, or the palimpsest version that wrote it; nothing was changed"
             )
 
@@ -121,19 +93,20 @@ class Store:
 
         Raises:
             StorageError: A table or column that has no schema.
+            StoreUnavailableError: The store cannot be written for longer than ``patience_s``.
         """
-        _check_name(run_id)
-        _check_name(unit_id)
+        check_name(run_id)
+        check_name(unit_id)
         attempt = uuid.uuid4().hex[:12]
         files, counts, sizes = [], [], []
         for name, rows in tables.items():
             if not rows:
                 continue
-            path = self.root / name / f"run_id={run_id}" / f"{unit_id}.{attempt}.parquet"
-            self._publish(_table(name, rows, unit_id, attempt), path, exclusive=False)
-            files.append(path.relative_to(self.root).as_posix())
+            content = parquet_bytes(_table(name, rows, unit_id, attempt))
+            files.append(f"{name}/run_id={run_id}/{unit_id}.{attempt}.parquet")
             counts.append(len(rows))
-            sizes.append(path.stat().st_size)
+            sizes.append(len(content))
+            self.files.write(files[-1], content)
         row = {
             "unit_id": unit_id,
             "attempt": attempt,
@@ -154,32 +127,52 @@ class Store:
             "seconds": info.seconds,
             "finished_at": datetime.now(UTC),
         }
-        path = self._commit_path(run_id, unit_id)
-        return self._publish(pa.Table.from_pylist([row], schema=COMMITS), path, exclusive=True)
-
-    def withdraw(self, run_id: str, unit_id: str) -> None:
-        """Forget a commit, so that its unit is done again; its data files stay, unseen."""
-        self._commit_path(run_id, unit_id).unlink(missing_ok=True)
+        if not self.files.create(commit_name(run_id, unit_id), to_json(row)):
+            return False
+        if unit_id in self.compacted(run_id):
+            # Compacted, and its commit file cleared away, between this attempt's start and its end.
+            self.files.delete(commit_name(run_id, unit_id))
+            return False
+        return True
 
     # --- reading
 
     def is_committed(self, run_id: str, unit_id: str) -> bool:
-        return self._commit_path(run_id, unit_id).exists()
+        return self.files.size(commit_name(run_id, unit_id)) is not None or unit_id in self.compacted(run_id)
 
     def gave_up(self, run_id: str, unit_id: str) -> bool:
         """Return whether a unit has failed every attempt that some command gave it."""
-        return any((self.root / "commits" / f"run_id={run_id}").glob(f"{failure_id(unit_id, '*')}.parquet"))
+        return self.failures(run_id, unit_id) > 0
+
+    def failures(self, run_id: str, unit_id: str) -> int:
+        """Return how many commands have given a unit up."""
+        prefix = failure_id(unit_id, "")
+        names = {PurePosixPath(name).stem for name in self.files.listing(f"commits/run_id={run_id}")}
+        return sum(name.startswith(prefix) for name in names | self.compacted(run_id).keys())
 
     def run_ids(self) -> list[str]:
         """Return the ids of all runs and preparation units with a commit."""
-        found = (path.name.removeprefix("run_id=") for path in (self.root / "commits").glob("run_id=*"))
-        return sorted(run_id for run_id in found if run_id != NO_RUN)
+        names = [*self.files.listing("commits"), *self.files.listing("compacted")]
+        return sorted({run_of(name) for name in names})
 
     def commits(self, run_id: str) -> dict[str, Commit]:
         """Return a run's commits by unit id, in the order of the names."""
-        paths = sorted((self.root / "commits" / f"run_id={run_id}").glob("*.parquet"))
-        found = (self.read_commit(run_id, path.stem) for path in paths)
-        return {commit.unit_id: commit for commit in found if commit is not None}
+        rows = self.commit_rows(run_id)
+        return {unit_id: commit_of(run_id, rows[unit_id]) for unit_id in sorted(rows)}
+
+    def commit_rows(self, run_id: str, names: Iterable[str] | None = None) -> dict[str, CommitRow]:
+        """Return a run's commits as they are written, by unit id.
+
+        Args:
+            names: Of its commit files, where they are known already.
+        """
+        found = dict(self.compacted(run_id))
+        for name in self.files.listing(f"commits/run_id={run_id}") if names is None else names:
+            if PurePosixPath(name).stem not in found:
+                row = self._commit_row(name)
+                if row is not None:
+                    found[row["unit_id"]] = row
+        return found
 
     def read_commit(self, run_id: str, unit_id: str) -> Commit | None:
         """Return one commit, or None.
@@ -187,27 +180,8 @@ class Store:
         Raises:
             DamagedFileError: The commit file is not readable.
         """
-        path = self._commit_path(run_id, unit_id)
-        if not path.exists():
-            return None
-        (row,) = _read(path).to_pylist()
-        return Commit(
-            run_id=run_id,
-            unit_id=row["unit_id"],
-            attempt=row["attempt"],
-            kind=row["kind"],
-            recipe=row["recipe"],
-            status=row["status"],
-            first_round=row["first_round"],
-            last_round=row["last_round"],
-            digest=row["digest"],
-            tables=tuple(row["tables"]),
-            files=tuple(row["files"]),
-            file_bytes=tuple(row["file_bytes"]),
-            spec=json.loads(row["spec"]),
-            message=row["message"],
-            seconds=row["seconds"],
-        )
+        row = self.compacted(run_id).get(unit_id) or self._commit_row(commit_name(run_id, unit_id))
+        return None if row is None else commit_of(run_id, row)
 
     def rows(self, commit: Commit, table: str) -> list[dict[str, Any]]:
         """Return the rows of one table that a commit published.
@@ -216,9 +190,10 @@ class Store:
             DamagedFileError: The file is missing, truncated or unreadable.
         """
         out: list[dict[str, Any]] = []
+        mine = [("unit_id", "=", commit.unit_id), ("attempt", "=", commit.attempt)]
         for name, file in zip(commit.tables, commit.files, strict=True):
             if name == table:
-                out += _read(self.root / file).to_pylist()
+                out += self.read_parquet(file, filters=mine if file.endswith(SHARED) else None).to_pylist()
         return out
 
     def check(self, run_ids: Iterable[str]) -> None:
@@ -226,52 +201,82 @@ class Store:
         for run_id in run_ids:
             for commit in self.commits(run_id).values():
                 for file, size in zip(commit.files, commit.file_bytes, strict=True):
-                    path = self.root / file
-                    found = path.stat().st_size if path.exists() else None
+                    found = self.files.size(file)
                     if found != size:
                         raise DamagedFileError(
-                            f"{path} is {'missing' if found is None else f'{found} bytes long'}; its commit says {size} "
-                            f"bytes; restore the file from a backup, or delete {self._commit_path(run_id, commit.unit_id)} "
-                            "so that the next run computes this unit again; nothing else is affected"
+                            f"{self.location}/{file} is {'missing' if found is None else f'{found} bytes long'}; its commit "
+                            f"says {size} bytes; restore the file from a backup, or run `palimpsest withdraw {run_id} "
+                            f"{commit.unit_id}` so that the next run computes this unit again; nothing else is affected"
                         )
 
-    # --- files
+    def compacted(self, run_id: str) -> dict[str, CommitRow]:
+        """Return the commits of a run that the newest compaction holds, by unit id."""
+        for _ in range(3):
+            numbers = sorted(self.files.listing(f"compacted/run_id={run_id}"))
+            if not numbers:
+                return {}
+            known = self._compacted.get(run_id)
+            if known is not None and known[0] == numbers[-1]:
+                return known[1]
+            try:
+                rows = self.read_parquet(numbers[-1]).to_pylist()
+            except FileNotFoundError:  # a newer one has taken its place meanwhile
+                continue
+            found = {row["unit_id"]: row for row in rows}
+            self._compacted[run_id] = numbers[-1], found
+            return found
+        raise StoreUnavailableError(
+            f"the compaction of {run_id} in {self.location} changes faster than it can be read; try again"
+        )
 
-    def _initialise(self) -> None:
-        for name, schema in {**SCHEMAS, "commits": COMMITS}.items():
-            path = self.root / name / f"run_id={NO_RUN}" / "empty.parquet"
-            self._publish(schema.empty_table(), path, exclusive=False)
-        marker = self.root / "store.json"
-        temporary = self._temporary()
-        temporary.write_text(json.dumps({"schema_version": SCHEMA_VERSION}) + "\n")
-        temporary.replace(marker)
+    def read_parquet(self, name: str, filters: Any = None) -> pa.Table:
+        """Return what a Parquet file holds.
 
-    def _commit_path(self, run_id: str, unit_id: str) -> Path:
-        return self.root / "commits" / f"run_id={run_id}" / f"{unit_id}.parquet"
-
-    def _temporary(self) -> Path:
-        folder = self.root / "_tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / uuid.uuid4().hex
-
-    def _publish(self, table: pa.Table, final: Path, *, exclusive: bool) -> bool:
-        temporary = self._temporary()
-        with temporary.open("wb") as stream:
-            pq.write_table(table, stream, compression="zstd")
-            stream.flush()
-            os.fsync(stream.fileno())
-        final.parent.mkdir(parents=True, exist_ok=True)
+        Raises:
+            DamagedFileError: It is truncated or unreadable, or a data file is missing.
+        """
         try:
-            if exclusive:
-                os.link(temporary, final)
-            else:
-                temporary.replace(final)
-            _sync_directory(final.parent)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        return True
+            return pq.read_table(self.files.local(name), filters=filters, partitioning=None)
+        except FileNotFoundError:
+            self.files.size(name)  # waits for a store that is away just now
+        except (OSError, pa.ArrowException):
+            pass  # said below
+        try:
+            return pq.read_table(self.files.local(name), filters=filters, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            if isinstance(error, FileNotFoundError) and name.startswith("compacted/"):
+                raise
+            raise DamagedFileError(
+                f"{self.location}/{name} cannot be read ({error}); expected a Parquet file written by palimpsest; restore it "
+                "from a backup, or withdraw the commit of its unit so that the next run computes it again"
+            ) from error
+
+    def _commit_row(self, name: str) -> CommitRow | None:
+        try:
+            return from_json(self.files.read(name), f"{self.location}/{name}")
+        except FileNotFoundError:
+            return None
+
+
+def commit_name(run_id: str, unit_id: str) -> str:
+    return f"commits/run_id={run_id}/{unit_id}.json"
+
+
+def run_of(name: str) -> str:
+    """Return the run that a file of the store is of."""
+    return name.split("/")[1].removeprefix("run_id=")
+
+
+def check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise StorageError(f"{name!r} cannot name a run or unit; expected letters, digits and _ . + - only")
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
+    stream = BytesIO()
+    pq.write_table(table, stream, compression="zstd")
+    return stream.getvalue()
 
 
 def _table(name: str, rows: Sequence[Row], unit_id: str, attempt: str) -> pa.Table:
@@ -297,32 +302,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_nan(item) for item in value]
     return value
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedFileError(
-            f"{path} cannot be read ({error}); expected a Parquet file written by palimpsest; restore it from a backup, or "
-            "delete the commit file of its unit so that the next run computes it again"
-        ) from error
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise StorageError(f"{name!r} cannot name a run or unit; expected letters, digits and _ . + - only")
-
-
-def _sync_directory(path: Path) -> None:
-    with _opened(path) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from storage.catalog import query_many
+from storage.store import Store
 from tasks.figures import FIGURES
 
 SUMMARY_COLUMNS = (
@@ -33,8 +34,8 @@ MOMENTS = """SELECT DISTINCT model, layer, n_texts AS texts, n_tokens AS tokens,
 FROM second_moments WHERE digest IS NOT NULL ORDER BY ALL"""
 
 
-def write_report(store: Path, run_ids: Sequence[str] | None = None, *, title: str = "report") -> Path:
-    """Write ``<store>/report.html`` (or ``report-<title>.html``) and return its path; no network is needed to open it.
+def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: str = "report") -> str:
+    """Write ``<store>/report.html`` (or ``report-<title>.html``) and return where it is; no network is needed to open it.
 
     Args:
         run_ids: Runs to show, with their searches and traces; all of the store if None.
@@ -42,7 +43,7 @@ def write_report(store: Path, run_ids: Sequence[str] | None = None, *, title: st
     runs_sql = "SELECT run_id, model, model_digest, dtype, facts_run_id, hparams, versions, device_kind FROM runs"
     views = ["run_summary", *(view for view, _ in FIGURES.values())]
     statements = [_select(view, run_ids) for view in views] + [runs_sql + _only(run_ids) + " ORDER BY run_id", MOMENTS]
-    summary, *shown, runs, moments = (table.to_pylist() for table in query_many(store, statements))
+    summary, *shown, runs, moments = (table.to_pylist() for table in query_many(store.location, statements))
     sections = [
         {"name": name, "view": view, "image": _png(draw(rows))}
         for (name, (view, draw)), rows in zip(FIGURES.items(), shown, strict=True)
@@ -55,9 +56,9 @@ def write_report(store: Path, run_ids: Sequence[str] | None = None, *, title: st
     page = environment.get_template("report.html.jinja").render(
         title=title, columns=SUMMARY_COLUMNS, summary=summary, sections=sections, runs=runs, moments=moments
     )
-    path = store / ("report.html" if title == "report" else f"report-{title}.html")
-    path.write_text(page, encoding="utf-8")
-    return path
+    name = "report.html" if title == "report" else f"report-{title}.html"
+    store.files.write(name, page.encode())
+    return f"{store.location}/{name}"
 
 
 def format_cell(value: Any) -> str:

@@ -1,10 +1,16 @@
 -- Of the edits that were right when applied (every target token argmax, right after their own round), the share that a
 -- checkpoint finds wrong: now (`forgotten`), and at this or any earlier checkpoint (`forgotten_ever`); `recovered` is the
 -- share of those once found wrong that are right now.
-WITH applied AS (
-    SELECT run_id, fact_id, edited_at, coalesce(n_correct_new = n_new, false) AS was_right
+WITH rewrites AS MATERIALIZED (
+    SELECT
+        run_id, fact_id, edited_at, scored_at, edits_so_far, purpose,
+        coalesce(n_correct_new = n_new, false) AS is_right,
+        coalesce(nll_new / n_new < nll_true / n_true, false) AS preferred
     FROM fact_scores
-    WHERE purpose = 'own' AND kind = 'rewrite'
+    WHERE purpose IN ('own', 'retention') AND kind = 'rewrite'
+),
+applied AS (
+    SELECT run_id, fact_id, edited_at, is_right AS was_right FROM rewrites WHERE purpose = 'own'
 ),
 checked AS (
     SELECT
@@ -13,12 +19,12 @@ checked AS (
         scores.scored_at,
         scores.edits_so_far,
         applied.was_right,
-        NOT coalesce(scores.n_correct_new = scores.n_new, false) AS wrong_now,
-        coalesce(scores.nll_new / scores.n_new < scores.nll_true / scores.n_true, false) AS preferred
-    FROM fact_scores AS scores
+        NOT scores.is_right AS wrong_now,
+        scores.preferred
+    FROM rewrites AS scores
     JOIN applied ON applied.run_id = scores.run_id AND applied.fact_id = scores.fact_id
         AND applied.edited_at = scores.edited_at
-    WHERE scores.purpose = 'retention' AND scores.kind = 'rewrite'
+    WHERE scores.purpose = 'retention'
 ),
 with_history AS (
     SELECT

@@ -1,16 +1,21 @@
 -- One row per run: the columns that papers print, over all edits made so far.
-WITH rates AS (
+-- collapsed_at: the first checkpoint from which on the accuracy of new edits (those since the checkpoint before) and of
+-- all earlier edits both stay below half of their level at the first checkpoint; NULL if never. By argmax, not by which of
+-- the two answers is likelier: in a collapsed model that is a coin toss, and half of a toss is never reached.
+WITH own AS MATERIALIZED (SELECT * FROM own_rates),
+checks AS MATERIALIZED (SELECT run_id, edits, forgotten, retention, retention_accuracy FROM forgetting_curve),
+rates AS (
     SELECT
         run_id,
         avg(efficacy) AS efficacy,
         avg(paraphrase) AS paraphrase,
         avg(neighborhood) AS neighborhood
-    FROM own_scores
+    FROM own
     GROUP BY run_id
 ),
 last_check AS (
     SELECT run_id, arg_max(forgotten, edits) AS forgotten, arg_max(retention, edits) AS retention
-    FROM forgetting_curve
+    FROM checks
     GROUP BY run_id
 ),
 moved AS (
@@ -24,6 +29,40 @@ downstream AS (
     SELECT run_id, avg(f1) AS benchmark_f1
     FROM (
         SELECT run_id, questions_run_id, arg_max(f1, edits) AS f1 FROM benchmark_curve GROUP BY ALL
+    )
+    GROUP BY run_id
+),
+checkpoints AS (
+    SELECT
+        run_id, edits, retention_accuracy AS retention,
+        coalesce(lag(edits) OVER (PARTITION BY run_id ORDER BY edits), 0) AS edits_before
+    FROM checks
+),
+levels AS (
+    SELECT c.run_id, c.edits, c.retention, avg(own.efficacy_accuracy) AS efficacy
+    FROM checkpoints AS c
+    LEFT JOIN own
+        ON own.run_id = c.run_id AND own.edits_so_far > c.edits_before AND own.edits_so_far <= c.edits
+    GROUP BY ALL
+),
+judged AS (
+    SELECT
+        *,
+        row_number() OVER w > 1
+            AND coalesce(efficacy, 0) < 0.5 * first_value(efficacy) OVER w
+            AND coalesce(retention, 0) < 0.5 * first_value(retention) OVER w AS low
+    FROM levels
+    WINDOW w AS (PARTITION BY run_id ORDER BY edits)
+),
+collapse AS (
+    SELECT run_id, min(edits) FILTER (WHERE low_from_here) AS collapsed_at
+    FROM (
+        SELECT
+            *,
+            bool_and(low) OVER (
+                PARTITION BY run_id ORDER BY edits ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+            ) AS low_from_here
+        FROM judged
     )
     GROUP BY run_id
 ),

@@ -13,6 +13,7 @@ import torch
 from tests.bench.cases import all_cases, large_cases
 from tests.bench.measure import Measured, measure
 from tests.bench.shape import LARGE
+from tests.bench.system import Limited, all_limits
 
 
 def line(row: Measured) -> str:
@@ -28,6 +29,11 @@ def line(row: Measured) -> str:
         f"{row.name:<22} {row.ratio:7.1f}x {row.target:6.1f}x  {row.error:8.1e}  {number(row.plain_gflop)} "
         f"{number(row.fast_gflop)}  {percent(row.plain_efficiency)} {percent(row.efficiency)}  {'ok' if row.ok else 'MISSED'}\n"
     )
+
+
+def limit_line(row: Limited) -> str:
+    """Return one row of the table of limits."""
+    return f"{row.name:<22} {row.value:7.3f}  {row.limit:6.1f}   {row.unit:<20} {'ok' if row.ok else 'MISSED'}\n"
 
 
 def arguments() -> argparse.Namespace:
@@ -51,9 +57,10 @@ def main(given: argparse.Namespace) -> None:
         else all_cases()
     )
     known = dict(cases)
-    unknown = sorted(set(given.names) - set(known))
+    limits = {} if given.shape else dict(all_limits())
+    unknown = sorted(set(given.names) - set(known) - set(limits))
     if unknown:
-        sys.exit(f"no benchmarks {unknown}; expected some of {sorted(known)}")
+        sys.exit(f"no benchmarks {unknown}; expected some of {[*sorted(known), *limits]}")
     torch.set_num_threads(1)
     head = ("benchmark", "ratio", "target", "error", "plain", "fast", "of GEMM rate: plain, fast")
     sys.stdout.write("{:<22} {:>8} {:>7}  {:>8}  {:>7} {:>7}  {}\n".format(*head))
@@ -65,7 +72,16 @@ def main(given: argparse.Namespace) -> None:
             sys.stdout.write(line(rows[-1]))
             sys.stdout.flush()
             given.out.write_text(json.dumps([row.row() for row in rows], indent=1) + "\n")
-    sys.exit(0 if all(row.ok for row in rows) else 1)
+    wanted = [limit for name, limit in limits.items() if not given.names or name in given.names]
+    found = []
+    if wanted:
+        sys.stdout.write(f"\n{'limit':<22} {'value':>7}  {'at most':>6}\n")
+    for limit in wanted:
+        found.append(limit())
+        sys.stdout.write(limit_line(found[-1]))
+        sys.stdout.flush()
+        given.out.write_text(json.dumps([row.row() for row in (*rows, *found)], indent=1) + "\n")
+    sys.exit(0 if all(row.ok for row in (*rows, *found)) else 1)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ import pytest
 
 from storage.artifacts import find_artifact, put_artifact
 from storage.catalog import open_store, query
+from storage.commits import CommitInfo
+from storage.compaction import withdraw
 from storage.errors import ArtifactMismatch, DamagedFileError, QueryError, StorageError, StoreVersionError
-from storage.store import CommitInfo, Store
+from storage.store import Store
 
 
 def edits(round_: int, count: int = 2) -> dict[str, list[dict[str, object]]]:
@@ -34,13 +36,13 @@ def store(tmp_path: Path) -> Store:
 def test_first_writer_wins_and_the_loser_stays_unseen(store: Store) -> None:
     assert store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
     assert not store.commit("run-a", "segment-0", edits(0, count=5), CommitInfo(kind="segment"))
-    assert len(list((store.root / "edits/run_id=run-a").glob("*.parquet"))) == 2, "both attempts wrote data"
-    assert query(store.root, "SELECT count(*) AS n FROM edits").to_pylist() == [{"n": 2}]
+    assert len(list((Path(store.location) / "edits/run_id=run-a").glob("*.parquet"))) == 2, "both attempts wrote data"
+    assert query(store.location, "SELECT count(*) AS n FROM edits").to_pylist() == [{"n": 2}]
 
 
 def test_nan_is_stored_as_null(store: Store) -> None:
     store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
-    assert query(store.root, "SELECT DISTINCT target_loss FROM edits").to_pylist() == [{"target_loss": None}]
+    assert query(store.location, "SELECT DISTINCT target_loss FROM edits").to_pylist() == [{"target_loss": None}]
 
 
 def test_unknown_tables_columns_and_names_are_refused(store: Store) -> None:
@@ -61,11 +63,11 @@ def test_a_missing_store_is_said_and_not_made(tmp_path: Path) -> None:
 
 def test_a_store_of_another_schema_version_is_refused_unchanged(store: Store) -> None:
     store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
-    (store.root / "store.json").write_text(json.dumps({"schema_version": 999}))
-    before = sorted(store.root.rglob("*"))
+    (Path(store.location) / "store.json").write_text(json.dumps({"schema_version": 999}))
+    before = sorted(Path(store.location).rglob("*"))
     with pytest.raises(StoreVersionError, match=r"schema version 999.*reads and writes \d.*nothing was changed"):
-        Store(store.root, create=True)
-    assert sorted(store.root.rglob("*")) == before
+        Store(store.location, create=True)
+    assert sorted(Path(store.location).rglob("*")) == before
 
 
 def test_a_truncated_file_is_named_with_a_way_out_and_nothing_else_is_lost(store: Store) -> None:
@@ -73,31 +75,34 @@ def test_a_truncated_file_is_named_with_a_way_out_and_nothing_else_is_lost(store
     store.commit("run-a", "segment-1", edits(1), CommitInfo(kind="segment"))
     commit = store.read_commit("run-a", "segment-0")
     assert commit is not None
-    path = store.root / commit.files[0]
+    path = Path(store.location) / commit.files[0]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DamagedFileError, match=r"bytes long; its commit says .* delete .*segment-0\.parquet"):
+    with pytest.raises(
+        DamagedFileError, match=r"bytes long; its commit says .* run `palimpsest withdraw run-a segment-0`"
+    ):
         store.check(["run-a"])
     with pytest.raises(DamagedFileError, match="its commit says"):
-        query(store.root, "SELECT * FROM edits")
+        query(store.location, "SELECT * FROM edits")
     with pytest.raises(DamagedFileError, match="cannot be read"):
         store.rows(commit, "edits")
-    store.withdraw("run-a", "segment-0")
+    withdraw(store, "run-a", "segment-0")
     path.unlink()
     assert store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
-    assert query(store.root, "SELECT count(*) AS n FROM edits").to_pylist() == [{"n": 4}]
+    assert query(store.location, "SELECT count(*) AS n FROM edits").to_pylist() == [{"n": 4}]
 
 
 def test_wrong_sql_says_what_there_is(store: Store) -> None:
     with pytest.raises(QueryError, match=r"(?s)run_sumary.*views: .*editing_curve.*run_summary"):
-        query(store.root, "SELECT * FROM run_sumary")
+        query(store.location, "SELECT * FROM run_sumary")
 
 
-def test_an_open_connection_sees_later_commits(store: Store) -> None:
-    connection = open_store(store.root)
+def test_an_open_connection_shows_the_store_as_it_was(store: Store) -> None:
+    connection = open_store(store.location)
     assert connection.sql("SELECT count(*) FROM edits").fetchall() == [(0,)]
     store.commit("run-a", "segment-0", edits(0), CommitInfo(kind="segment"))
-    assert connection.sql("SELECT count(*) FROM edits").fetchall() == [(2,)]
+    assert connection.sql("SELECT count(*) FROM edits").fetchall() == [(0,)]
+    assert open_store(store.location).sql("SELECT count(*) FROM edits").fetchall() == [(2,)]
 
 
 def test_artifacts_are_shared_checked_and_refused_when_they_changed(store: Store) -> None:
@@ -109,8 +114,8 @@ def test_artifacts_are_shared_checked_and_refused_when_they_changed(store: Store
     first.path("a.bin").write_bytes(b"damaged")
     with pytest.raises(ArtifactMismatch, match=r"is not what was stored: digest .* expected .* delete"):
         find_artifact(store, "moments", recipe)
-    card = first.path("artifact.json")
-    card.write_text(json.dumps({"recipe": {"model": "other"}, "files": {}}))
+    (card,) = (Path(store.location) / "artifacts").rglob("artifact.json")
+    card.write_text(json.dumps({"recipe": {"model": "other"}, "files": {}, "attempt": "a"}))
     with pytest.raises(ArtifactMismatch, match=r"made by another recipe: found .*other.* expected .*abc"):
         find_artifact(store, "moments", recipe)
 
@@ -129,7 +134,9 @@ def test_racing_writers_killed_at_random_instants_leave_whole_units_only(store: 
     rng = random.Random(os.getpid())
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and len(store.commits("run-a")) < 40:
-        writers = [spawn.Process(target=_write_until_killed, args=(str(store.root), rng.random())) for _ in range(2)]
+        writers = [
+            spawn.Process(target=_write_until_killed, args=(str(store.location), rng.random())) for _ in range(2)
+        ]
         for writer in writers:
             writer.start()
         time.sleep(rng.uniform(1.2, 2.0))
@@ -137,9 +144,9 @@ def test_racing_writers_killed_at_random_instants_leave_whole_units_only(store: 
             assert writer.pid is not None
             os.kill(writer.pid, signal.SIGKILL)
             writer.join()
-        (row,) = query(store.root, "SELECT count(*) AS n, count(DISTINCT unit_id) AS u FROM edits").to_pylist()
+        (row,) = query(store.location, "SELECT count(*) AS n, count(DISTINCT unit_id) AS u FROM edits").to_pylist()
         assert row["n"] == 50 * row["u"], "a torn or doubled unit"
     units = store.commits("run-a")
     assert units, "no writer ever came to its commit"
-    assert query(store.root, "SELECT count(*) AS n FROM timings").to_pylist() == [{"n": len(units)}]
-    assert all(pq.ParquetFile(store.root / f).metadata.num_rows for c in units.values() for f in c.files)
+    assert query(store.location, "SELECT count(*) AS n FROM timings").to_pylist() == [{"n": len(units)}]
+    assert all(pq.ParquetFile(Path(store.location) / f).metadata.num_rows for c in units.values() for f in c.files)

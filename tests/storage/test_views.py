@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from storage.catalog import PUBLIC, VIEWS, open_store, query
-from storage.store import CommitInfo, Store
+from storage.commits import CommitInfo
+from storage.store import Store
 
 RUN = "memit-b1-hand"
 
@@ -82,7 +83,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def one(store: Store, sql: str) -> dict[str, Any]:
-    (row,) = query(store.root, sql).to_pylist()
+    (row,) = query(store.location, sql).to_pylist()
     return row
 
 
@@ -90,7 +91,7 @@ def test_rates_forgetting_and_their_cumulative_twin(store: Store) -> None:
     # Edit 1 never worked; edit 0 is wrong at checkpoint 4 and right again at 8; edit 5 is wrong at 8.
     fill(store, 8, own={1: False}, kept={(4, 0): False, (4, 1): False, (8, 1): False, (8, 5): False}, every=4)
     rows = query(
-        store.root, "SELECT edits, forgotten, forgotten_ever, n_right_when_applied FROM forgetting_curve"
+        store.location, "SELECT edits, forgotten, forgotten_ever, n_right_when_applied FROM forgetting_curve"
     ).to_pylist()
     assert rows == [
         {"edits": 4, "forgotten": 1 / 3, "forgotten_ever": 1 / 3, "n_right_when_applied": 3},
@@ -168,8 +169,8 @@ def test_every_public_view_declares_its_columns() -> None:
 
 def test_declared_columns_hold_and_the_check_can_fail(store: Store) -> None:
     fill(store, 8, own={1: False}, kept={}, every=4)
-    assert check_columns(store.root) == []
+    assert check_columns(store.location) == []
     bad = {"runs": [run_row(editor=None, mode="sideways")]}
     store.commit("run-bad", "segment-000000", bad, CommitInfo(kind="segment"))
-    broken = "\n".join(check_columns(store.root))
+    broken = "\n".join(check_columns(store.location))
     assert "editor IS NULL" in broken and "mode NOT IN" in broken

@@ -1,0 +1,116 @@
+"""Commits: what says that a unit of work is done, and in which files its rows are."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from storage.errors import DamagedFileError
+from storage.schemas import COMMITS
+
+CommitRow = dict[str, Any]
+"""A commit as it is written: the columns of ``COMMITS``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitInfo:
+    """What a unit says of itself when it commits."""
+
+    kind: str
+    recipe: str | None = None
+    """How something was scored, where that can change: views show what a run's newest recipe gave, never a mixture."""
+    status: str = "done"
+    """``done``, or ``quarantined`` for a unit that failed every attempt."""
+    first_round: int | None = None
+    last_round: int | None = None
+    """A segment holds rounds [first_round, last_round)."""
+    digest: str | None = None
+    """Of the edited parameters after the unit."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    message: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """One finished unit of work."""
+
+    run_id: str
+    unit_id: str
+    attempt: str
+    kind: str
+    recipe: str | None
+    status: str
+    first_round: int | None
+    last_round: int | None
+    digest: str | None
+    tables: tuple[str, ...]
+    files: tuple[str, ...]
+    file_bytes: tuple[int, ...]
+    spec: dict[str, Any]
+    message: str | None
+    seconds: float | None
+
+
+def commit_of(run_id: str, row: CommitRow) -> Commit:
+    return Commit(
+        run_id=run_id,
+        unit_id=row["unit_id"],
+        attempt=row["attempt"],
+        kind=row["kind"],
+        recipe=row["recipe"],
+        status=row["status"],
+        first_round=row["first_round"],
+        last_round=row["last_round"],
+        digest=row["digest"],
+        tables=tuple(row["tables"]),
+        files=tuple(row["files"]),
+        file_bytes=tuple(row["file_bytes"]),
+        spec=json.loads(row["spec"]),
+        message=row["message"],
+        seconds=row["seconds"],
+    )
+
+
+def to_json(row: CommitRow) -> bytes:
+    return (json.dumps(row | {"finished_at": row["finished_at"].isoformat()}) + "\n").encode()
+
+
+def from_json(content: bytes, name: str) -> CommitRow:
+    """Return the row of a commit file.
+
+    Raises:
+        DamagedFileError: It is not one.
+    """
+    try:
+        row = json.loads(content)
+        found = {column: row[column] for column in COMMITS.names}
+        return found | {"finished_at": datetime.fromisoformat(found["finished_at"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFileError(
+            f"{name} cannot be read ({type(error).__name__}: {error}); expected a commit written by palimpsest; restore it "
+            "from a backup, or delete it so that the next run computes its unit again"
+        ) from error
+
+
+def commits_table(rows: Iterable[tuple[str, CommitRow]]) -> pa.Table:
+    """Return commits with their runs as an Arrow table, as SQL sees them."""
+    schema = pa.schema([pa.field("run_id", pa.string()), *COMMITS])
+    return pa.Table.from_pylist([{"run_id": run_id, **row} for run_id, row in rows], schema=schema)
+
+
+def stale(rows: Mapping[str, CommitRow]) -> set[str]:
+    """Return the units of a run that were scored in another way than the last command wanted: no view shows their rows.
+
+    Rows of two recipes never stand side by side.
+    """
+    wanted = {row["unit_id"].removeprefix("recipe-"): row["recipe"] for row in rows.values() if row["kind"] == "recipe"}
+
+    def is_stale(row: CommitRow) -> bool:
+        made, now = row["recipe"], wanted.get(row["kind"])
+        return row["kind"] != "recipe" and made is not None and now is not None and made != now
+
+    return {unit_id for unit_id, row in rows.items() if is_stale(row)}

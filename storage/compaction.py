@@ -1,0 +1,179 @@
+"""Compaction: many small files of a run become one per table, and its commits one file; and what nobody needs is cleared away.
+
+A compaction is a file ``compacted/run_id=<run>/<number>.parquet`` with the commits of all units whose rows it has put
+together; the highest number holds, and what it names wins over commit files of the same units.  It is created exclusively and
+last, so that a reader sees the run either before it or after it.  What it replaces stays until :func:`gc`.
+"""
+
+import tempfile
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.commits import CommitRow
+from storage.files import MARKER
+from storage.schemas import COMMITS, SCHEMAS
+from storage.store import SHARED, Store, commit_name, run_of
+
+LARGE_BYTES = 8 * 2**20
+"""Files from this size on stay as they are: there is nothing to win, and a ledger may be of many gigabytes."""
+_GROUP_BYTES = 4 * 2**20
+"""Of rows in memory, after which a row group ends: a reader of one unit reads few others' rows."""
+
+
+_OF_RUNS = {*SCHEMAS, "commits", "compacted"}
+
+
+class Cleared(NamedTuple):
+    """What :func:`gc` has deleted, or would delete."""
+
+    files: int
+    bytes: int
+
+
+def compact(store: Store, run_id: str, *, without: Collection[str] = ()) -> bool:
+    """Put a run's committed rows together; return whether anything was to be done and no other compaction was faster.
+
+    Killed at any instant, it has not happened.
+
+    Args:
+        without: Units whose commits no longer hold.
+    """
+    rows = store.commit_rows(run_id)
+    before = store.compacted(run_id)
+    kept = {unit_id: rows[unit_id] for unit_id in sorted(rows) if unit_id not in without}
+    if kept.keys() == before.keys():
+        return False
+    numbers = [int(Path(name).stem) for name in store.files.listing(f"compacted/run_id={run_id}")]
+    tables = sorted({table for row in rows.values() for table in row["tables"]})
+    with tempfile.TemporaryDirectory(prefix="palimpsest-") as folder:
+        for table in tables:
+            if _units_of(kept, table) != _units_of(before, table):
+                kept = _put_together(store, run_id, table, kept, Path(folder))
+        manifest = Path(folder) / "manifest.parquet"
+        pq.write_table(pa.Table.from_pylist(list(kept.values()), schema=COMMITS), manifest, compression="zstd")
+        return store.files.create(f"compacted/run_id={run_id}/{max(numbers, default=0) + 1:08d}.parquet", manifest)
+
+
+def withdraw(store: Store, run_id: str, unit_id: str) -> None:
+    """Forget a commit, so that its unit is done again; its rows stay, unseen, until :func:`gc`."""
+    while unit_id in store.compacted(run_id):
+        compact(store, run_id, without=[unit_id])
+    store.files.delete(commit_name(run_id, unit_id))
+
+
+def _put_together(
+    store: Store, run_id: str, table: str, rows: dict[str, CommitRow], folder: Path
+) -> dict[str, CommitRow]:
+    """Write one file of a table's small ones; return the commits as they name their files then."""
+    small = {
+        unit_id: row
+        for unit_id, row in rows.items()
+        if (found := _file_of(row, table)) is not None and (found.size < LARGE_BYTES or found.shared)
+    }
+    if not small:
+        return rows
+    path = folder / f"{table}.parquet"
+    with pq.ParquetWriter(path, SCHEMAS[table], compression="zstd") as writer:
+        for group in _groups(store, table, small):
+            writer.write_table(group, row_group_size=group.num_rows)
+    name = f"{table}/run_id={run_id}/{uuid.uuid4().hex[:12]}{SHARED}"
+    store.files.write(name, path)
+    return rows | {unit_id: _with_file(row, table, name, path.stat().st_size) for unit_id, row in small.items()}
+
+
+def _units_of(rows: Mapping[str, CommitRow], table: str) -> set[str]:
+    return {unit_id for unit_id, row in rows.items() if table in row["tables"]}
+
+
+class _File(NamedTuple):
+    name: str
+    size: int
+
+    @property
+    def shared(self) -> bool:
+        return self.name.endswith(SHARED)
+
+
+def _file_of(row: CommitRow, table: str) -> _File | None:
+    if table not in row["tables"]:
+        return None
+    place = row["tables"].index(table)
+    return _File(row["files"][place], row["file_bytes"][place])
+
+
+def _with_file(row: CommitRow, table: str, name: str, size: int) -> CommitRow:
+    place = row["tables"].index(table)
+    files, sizes = list(row["files"]), list(row["file_bytes"])
+    files[place], sizes[place] = name, size
+    return row | {"files": files, "file_bytes": sizes}
+
+
+def _groups(store: Store, table: str, rows: dict[str, CommitRow]) -> Iterator[pa.Table]:
+    """Yield the units' rows in the order of their names, several units together until they are worth a row group."""
+    waiting: list[pa.Table] = []
+    for part in _parts(store, table, rows):
+        waiting.append(part.cast(SCHEMAS[table]))
+        if sum(each.nbytes for each in waiting) >= _GROUP_BYTES:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _parts(store: Store, table: str, rows: dict[str, CommitRow]) -> Iterator[pa.Table]:
+    """Yield each unit's rows; a file that several units share is read once for all that stand in it one after another."""
+    files = [(file, row) for row in rows.values() if (file := _file_of(row, table)) is not None]
+    for file, members in groupby(files, key=lambda pair: pair[0]):
+        if not file.shared:
+            yield store.read_parquet(file.name)
+            continue
+        attempts = pa.array([row["attempt"] for _, row in members])
+        # Row group by row group: a shared file may be large.
+        with pq.ParquetFile(store.files.local(file.name)) as shared:
+            for number in range(shared.num_row_groups):
+                group = shared.read_row_group(number)
+                yield group.filter(pc.is_in(group["attempt"], attempts))
+
+
+def gc(store: Store, *, grace_s: float, dry_run: bool = False) -> Cleared:
+    """Delete what no commit names any more: replaced small files, rows of attempts that never committed, leftovers.
+
+    Args:
+        grace_s: Only what has stood for so long, by the clock of the store's own disk.  It must be longer than any query,
+            and than a writer takes from its first file to its commit.
+    """
+    store.files.write("_tmp/clock", b"")
+    everything = store.files.listing("")
+    now = everything["_tmp/clock"].modified
+    old = {name for name, entry in everything.items() if now - entry.modified >= grace_s}
+    garbage = {name for name in old if name.startswith("_tmp/")}
+    for run_id in {run_of(name) for name in everything if name.split("/")[0] in _OF_RUNS}:
+        garbage |= old & _replaced(store, run_id, set(everything), old)
+    garbage |= old & _half_made_artifacts(set(everything))
+    garbage -= {MARKER}
+    for name in sorted(garbage) if not dry_run else ():
+        store.files.delete(name)
+    return Cleared(len(garbage), sum(everything[name].size for name in garbage))
+
+
+def _replaced(store: Store, run_id: str, everything: set[str], old: set[str]) -> set[str]:
+    """Return the files of a run that its commits do not name; nothing while its newest compaction is young."""
+    numbers = sorted(name for name in everything if name.startswith(f"compacted/run_id={run_id}/"))
+    if numbers and numbers[-1] not in old:
+        return set()
+    needed = {file for row in store.commit_rows(run_id).values() for file in row["files"]}
+    commits = {commit_name(run_id, unit_id) for unit_id in store.compacted(run_id)}
+    data = {name for name in everything if name.split("/")[0] in SCHEMAS and run_of(name) == run_id}
+    return (data - needed) | (commits & everything) | set(numbers[:-1])
+
+
+def _half_made_artifacts(everything: set[str]) -> set[str]:
+    found = {name for name in everything if name.startswith("artifacts/")}
+    return {name for name in found if f"{name.rpartition('/')[0]}/artifact.json" not in found}

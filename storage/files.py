@@ -1,0 +1,192 @@
+"""Where a store's files are, behind a few operations: whole files by name, and creation that only one writer wins.
+
+Names are relative, with ``/``.  A directory may be on a local disk or on NFS; an S3-compatible bucket is in ``s3.py``.
+"""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from storage.errors import StoreUnavailableError
+
+MARKER = "store.json"
+"""A directory without it is no store, or one that is not mounted now."""
+Content = bytes | Path
+"""What a file is to hold: bytes, or what a local file holds."""
+_PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EROFS}
+)
+"""Errors of a disk or a mount that someone may mend meanwhile."""
+
+
+class Entry(NamedTuple):
+    """What is known of a file without reading it."""
+
+    size: int
+    modified: float
+    """Seconds, by the clock of the file system: to be compared with other files' only."""
+
+
+class Files(Protocol):
+    """The operations that a store needs.
+
+    Each raises StoreUnavailableError where the place does not answer, is full or is gone, and FileNotFoundError where one
+    file is not there.
+    """
+
+    @property
+    def location(self) -> str:
+        """A directory's absolute path, or an address."""
+        ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def write(self, name: str, content: Content) -> None:
+        """Make a file appear whole, in the place of an earlier one."""
+        ...
+
+    def create(self, name: str, content: Content) -> bool:
+        """Make a file appear whole if there is none of this name; return whether it was this call."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, None if it is not there."""
+        ...
+
+    def listing(self, folder: str) -> dict[str, Entry]:
+        """Return all files below a folder by name."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        ...
+
+    def local(self, name: str) -> Path:
+        """Return a path under which the file's content can be read on this machine."""
+        ...
+
+
+class LocalFiles:
+    """Files in a directory."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    @property
+    def location(self) -> str:
+        return str(self._root)
+
+    def read(self, name: str) -> bytes:
+        with self._reached():
+            return (self._root / name).read_bytes()
+
+    def write(self, name: str, content: Content) -> None:
+        with self._reached(), self._written(content) as temporary:
+            final = self._room(name)
+            temporary.replace(final)
+            _sync_directory(final.parent)
+
+    def create(self, name: str, content: Content) -> bool:
+        with self._reached(), self._written(content) as temporary:
+            final = self._room(name)
+            try:
+                os.link(temporary, final)
+            except FileExistsError:
+                # NFS asks again for a link whose answer was lost: the file that is there may be this one.
+                return final.read_bytes() == temporary.read_bytes()
+            _sync_directory(final.parent)
+            return True
+
+    def size(self, name: str) -> int | None:
+        with self._reached():
+            try:
+                return (self._root / name).stat().st_size
+            except FileNotFoundError:
+                self._check_there()
+                return None
+
+    def listing(self, folder: str) -> dict[str, Entry]:
+        with self._reached():
+            self._check_there()
+            return dict(_entries(self._root / folder, f"{folder}/" if folder else ""))
+
+    def delete(self, name: str) -> None:
+        with self._reached():
+            (self._root / name).unlink(missing_ok=True)
+
+    def local(self, name: str) -> Path:
+        return self._root / name
+
+    def _check_there(self) -> None:
+        # A directory that is not mounted must not look like a store without runs.
+        if not (self._root / MARKER).exists():
+            raise StoreUnavailableError(
+                f"the store {self._root} is gone: {MARKER} is missing; mount it, or check the path"
+            )
+
+    def _room(self, name: str) -> Path:
+        final = self._root / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        return final
+
+    @contextmanager
+    def _written(self, content: Content) -> Iterator[Path]:
+        """Inside, a temporary file on the same file system holds the content, and is on the disk."""
+        folder = self._root / "_tmp"
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            self._check_there()
+            raise
+        temporary = folder / uuid.uuid4().hex
+        try:
+            with temporary.open("wb") as stream:
+                if isinstance(content, bytes):
+                    stream.write(content)
+                else:
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+            raise StoreUnavailableError(
+                f"the store {self._root} cannot be used now: {error.strerror}; expected a writable directory with free space; "
+                "what is committed is whole: mend it, and run the same command again"
+            ) from error
+
+
+def _entries(folder: Path | str, prefix: str) -> Iterator[tuple[str, Entry]]:
+    try:
+        with os.scandir(folder) as found:
+            for each in found:
+                if each.is_dir():
+                    yield from _entries(each.path, f"{prefix}{each.name}/")
+                    continue
+                with suppress(FileNotFoundError):  # deleted since
+                    known = each.stat()
+                    yield f"{prefix}{each.name}", Entry(known.st_size, known.st_mtime)
+    except FileNotFoundError:
+        return
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,189 @@
+"""What runs and stores cost beside the editing itself, in seconds and megabytes: upper limits, not ratios."""
+
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+
+from storage.catalog import query
+from storage.commits import CommitInfo
+from storage.compaction import compact
+from storage.compaction import gc as clear
+from storage.store import Store
+from tasks.identity import ModelRef, Unit
+from tasks.placement import Placement, cluster
+from tasks.pool import Pool
+
+N_RUNS, N_SEGMENTS, N_FACTS, N_PROBES = 10, 200, 50, 10
+"""A million fact scores in 2,000 segments."""
+MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited:
+    """One row of the table."""
+
+    name: str
+    value: float
+    limit: float
+    unit: str
+
+    @property
+    def ok(self) -> bool:
+        return self.value <= self.limit
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self) | {"ok": self.ok}
+
+
+def all_limits() -> Iterator[tuple[str, Callable[[], Limited]]]:
+    """Yield each row's name and how to measure it."""
+    yield "summary_2000_segments", lambda: _summary("summary_2000_segments", _store(compacted=False), limit=4.0)
+    yield "summary_compacted", lambda: _summary("summary_compacted", _store(compacted=True), limit=0.3)
+    yield "scheduling_of_a_unit", scheduling
+    yield "driver_memory", driver_memory
+
+
+# --- the store
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="palimpsest-bench-")
+
+
+@cache
+def _store(*, compacted: bool) -> Path:
+    """Return a store with a million fact scores; the compacted one is the other, compacted."""
+    root = Path(_folder().name) / "store"
+    if not compacted:
+        store, rng = Store(root, create=True), np.random.default_rng(0)
+        for number in range(N_RUNS):
+            _write_run(store, f"memit-b5-{number:010d}", rng)
+        return root
+    store = Store(_store(compacted=False))
+    for run_id in store.run_ids():
+        compact(store, run_id)
+    clear(store, grace_s=0)
+    return root
+
+
+def _write_run(store: Store, run_id: str, rng: np.random.Generator) -> None:
+    run = {
+        "model": "m",
+        "editor": "memit",
+        "layers": [0],
+        "batch_size": 5,
+        "mode": "sequential",
+        "sample": 0,
+        "seed": 0,
+    }
+    for segment in range(N_SEGMENTS):
+        scores, edits = [], []
+        for fact in range(segment * N_FACTS, (segment + 1) * N_FACTS):
+            edits.append({"round": fact // 5, "position": fact, "fact_id": f"fact-{fact}"})
+            for probe in range(N_PROBES):
+                kind = "rewrite" if probe == 0 else "paraphrase" if probe < 3 else "neighborhood"
+                scores.append(
+                    {
+                        "purpose": "own",
+                        "fact_id": f"fact-{fact}",
+                        "probe_id": f"fact-{fact}/{kind}/{probe}",
+                        "kind": kind,
+                        "edited_at": fact // 5,
+                        "scored_at": fact // 5,
+                        "edits_so_far": fact + 1,
+                        "nll_new": float(rng.exponential(4)),
+                        "n_new": 2,
+                        "n_correct_new": int(rng.integers(3)),
+                        "nll_true": float(rng.exponential(4)),
+                        "n_true": 2,
+                        "n_correct_true": int(rng.integers(3)),
+                        "argmax_new": [11, 12],
+                        "argmax_true": [13, 14],
+                        "text": " a city on a river, and",
+                        "is_nan": False,
+                    }
+                )
+        info = CommitInfo(kind="segment", first_round=segment * 10, last_round=segment * 10 + 10)
+        tables = {"fact_scores": scores, "edits": edits, **({} if segment else {"runs": [run]})}
+        store.commit(run_id, f"segment-{segment * 10:06d}", tables, info)
+
+
+def _summary(name: str, store: Path, *, limit: float) -> Limited:
+    """Time ``run_summary`` in this process, files in the system's cache: the median of five."""
+    query(store, "SELECT 1")
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert query(store, "SELECT * FROM run_summary").num_rows == N_RUNS
+        seconds.append(time.perf_counter() - began)
+    return Limited(name=name, value=statistics.median(seconds), limit=limit, unit="s")
+
+
+# --- the pool
+
+
+class _Trivial:
+    def ping(self) -> str:
+        return "here"
+
+    def do(self, unit: Unit) -> str:
+        return "done"
+
+
+class _TwoWorkers:
+    def capacity(self) -> int:
+        return 2
+
+    def start(self) -> Any:
+        return ray.remote(_Trivial).options(num_cpus=0.5, max_restarts=0, max_task_retries=0).remote()
+
+    def ended(self, worker: Any) -> None:
+        pass
+
+
+def _units(count: int) -> list[Unit]:
+    return [
+        Unit(run_id=f"run-{i % 20}", unit_id=f"unit-{i:06d}", kind="own", model=MODEL, payload={}) for i in range(count)
+    ]
+
+
+def _run(pool: Pool, count: int) -> float:
+    began = time.perf_counter()
+    assert pool.run(_units(count)) == {}
+    return time.perf_counter() - began
+
+
+def scheduling() -> Limited:
+    """Time 2,000 units that do nothing, over two workers that are there already."""
+    with cluster(Placement()):
+        pool = Pool(_TwoWorkers())
+        _run(pool, 10)
+        per_unit = statistics.median(_run(pool, 2000) / 2000 for _ in range(3))
+        pool.close()
+    return Limited(name="scheduling_of_a_unit", value=1000 * per_unit, limit=5.0, unit="ms")
+
+
+def driver_memory() -> Limited:
+    """Return by how much the driver's memory grows for each 1,000 units that have come and gone."""
+    with cluster(Placement()):
+        pool, process = Pool(_TwoWorkers()), psutil.Process()
+        _run(pool, 2000)
+        gc.collect()
+        before = process.memory_info().rss
+        for _ in range(5):
+            _run(pool, 2000)
+        gc.collect()
+        grown = (process.memory_info().rss - before) / 10 / 2**20
+        pool.close()
+    return Limited(name="driver_memory", value=grown, limit=0.5, unit="MB per 1,000 units")
