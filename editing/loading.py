@@ -24,7 +24,7 @@ def load(
         name_or_path: ``factworld-gpt2`` and the like, a folder with ``config.json``, or a hub id.
         revision: Commit of the hub repository; pin it in experiments.
         dtype: A torch dtype or its name; ``"auto"`` takes the checkpoint's.
-        device: Where the whole model goes.
+        device: Where the whole model goes; ``"auto"`` spreads it over all accelerators (needs accelerate).
         chat: Put every prompt into the tokenizer's chat template, as a user's message.
 
     Raises:
@@ -42,7 +42,8 @@ def load(
             )
         auto_class = HEADS[family_of(config).head].auto_class
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
-        model = auto_class.from_pretrained(folder, revision=revision, dtype=dtype)
+        spread = {"device_map": "auto"} if device == "auto" else {}
+        model = auto_class.from_pretrained(folder, revision=revision, dtype=dtype, **spread)
     except ModelError:
         raise
     except (OSError, ValueError) as error:
@@ -50,7 +51,9 @@ def load(
             f"model {name_or_path!r} could not be loaded: {error}; expected a bundled model, a local folder in Hugging "
             "Face's layout (config.json, model.safetensors, tokenizer.json), or a hub id that this machine can reach"
         ) from error
-    return LanguageModel(model.to(device), tokenizer, name=str(name_or_path), chat=chat)
+    if device != "auto":
+        model = model.to(device)
+    return LanguageModel(model, tokenizer, name=str(name_or_path), chat=chat)
 
 
 def load_format(folder: str, *, chat: bool = False) -> PromptFormat:

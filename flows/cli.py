@@ -8,16 +8,20 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from flows.upkeep import DEFAULT_STORE, StoreOption
+from flows.upkeep import app as upkeep
+
 app = typer.Typer(
     help="Edit language models thousands of times and see in SQL what was learnt, what was forgotten and when they broke.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-StoreOption = Annotated[Path, typer.Option(help="The results directory.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a value of the file: --set facts.size=50. May be repeated.")
 ]
-DEFAULT_STORE = Path("results")
+app.add_typer(upkeep)
+INTERRUPTED = 130
+"""The exit code of a command that was asked to end, as shells have it."""
 
 
 def main() -> None:
@@ -72,6 +76,7 @@ def plan(file: Path, set_: SetOption = None) -> None:
 def run(file: Path, set_: SetOption = None) -> None:
     """Run an experiment, or what the store lacks of it; running it again resumes it."""
     import atexit
+    import signal
     import time
 
     from flows.settings import configure
@@ -87,10 +92,18 @@ def run(file: Path, set_: SetOption = None) -> None:
     planned = plan_experiment(experiment)
     publish_inputs(experiment)
     from flows.experiment import run_experiment
+    from flows.records import crash_stale_runs
     from tasks.reaper import watch_descendants
+    from tasks.stopping import unheard
 
     watch_descendants()
-    report_path = run_experiment(planned)
+    with unheard(signal.SIGINT):  # by Prefect's own server, which starts here and would end at a terminal's Ctrl-C
+        crash_stale_runs(experiment.store)
+    state = run_experiment(planned, return_state=True)
+    if state.is_cancelled():
+        typer.secho(state.message, err=True, fg="yellow")
+        raise typer.Exit(INTERRUPTED)
+    report_path = state.result()
     _print_summary(Path(experiment.store))
     typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
     typer.echo(f"report: {report_path}")
@@ -114,8 +127,11 @@ def lint(file: Path, set_: SetOption = None) -> None:
 
 
 @app.command()
-def status(store: StoreOption = DEFAULT_STORE) -> None:
-    """Show each run's progress, and the units that were given up."""
+def status(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show why its units were given up.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Show each run's progress, and the units that were given up; of one run, with their tracebacks."""
     from storage.catalog import query
     from tasks.tables import print_table
 
@@ -129,8 +145,11 @@ def status(store: StoreOption = DEFAULT_STORE) -> None:
         LEFT JOIN run_latest USING (run_id) ORDER BY editor IS NULL, editor, batch_size, run_id
     """
     print_table(query(store, sql).to_pylist())
-    for row in query(store, "SELECT run_id, unit_id, message FROM commits WHERE status <> 'done'").to_pylist():
-        typer.echo(f"{row['run_id']} {row['unit_id']}: {row['message']}")
+    sql = "SELECT run_id, unit_id, message, spec->>'traceback' AS traceback FROM commits WHERE status <> 'done' ORDER BY ALL"
+    for row in query(store, sql).to_pylist():
+        typer.echo(f"{row['run_id']} {row['unit_id']}: {row['message'].splitlines()[0]}")
+        if row["run_id"] == run_id:
+            typer.echo(row["traceback"])
 
 
 @app.command()
@@ -153,7 +172,7 @@ def report(store: StoreOption = DEFAULT_STORE) -> None:
     from storage.store import Store
     from tasks.report import write_report
 
-    typer.echo(f"report: {write_report(Store(store).root)}")
+    typer.echo(f"report: {write_report(Store(store))}")
 
 
 @app.command()

@@ -1,17 +1,23 @@
 """The main flow: prepare, locate, edit and score, analyse."""
 
-from pathlib import Path
-
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled
 
+from flows.records import claim
+from tasks.errors import Stopped
 from tasks.stages import Plan, analyse, edit_and_score, locate, prepare, session
 
 
 @flow(name="palimpsest", validate_parameters=False)
-def run_experiment(plan: Plan) -> Path:
-    """Run what the store does not hold yet, and return the report's path."""
-    with session(plan) as shared:
-        prepare(shared)
-        runs = locate(shared)
-        edit_and_score(shared, runs)
-        return analyse(shared, runs)
+def run_experiment(plan: Plan) -> str | State[str]:
+    """Run what the store does not hold yet, and return where the report is; a run that is asked to end is Cancelled."""
+    claim(plan.store)
+    try:
+        with session(plan) as shared:
+            prepare(shared)
+            runs = locate(shared)
+            edit_and_score(shared, runs)
+            return analyse(shared, runs)
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))

@@ -71,6 +71,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
         start_timeout_s=compute.start_timeout_s,
         chains_in_step=compute.chains_in_step,
         max_attempts=compute.max_attempts,
+        store_timeout_s=compute.store_timeout_s,
         notes=notes_on(inputs),
     )
 

@@ -1,10 +1,11 @@
 """The experiment file: YAML, checked as a whole, with all errors at once and their paths."""
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 Layer = Annotated[int, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, gt=0)]
@@ -208,6 +209,7 @@ class ComputeSpec(_Strict):
     ray: str = "local"
     actors: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
     gpus_per_model: Annotated[float | None, BeforeValidator(_auto_is_none), Field(ge=0)] = None
+    """A fraction shares a GPU between workers; several spread one model over them (``pip install 'palimpsest[large]'``)."""
     threads: int = Field(default=1, gt=0)
     tokens_per_forward: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
     """Padded tokens in one forward pass; from the memory that is free when a run begins unless given, and recorded."""
@@ -216,6 +218,19 @@ class ComputeSpec(_Strict):
     round; their targets are searched for in one batch.  Pays where batches are small and runs are more than workers."""
     start_timeout_s: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
+    store_timeout_s: float = Field(default=600.0, ge=0)
+    """For how long workers and driver wait for a store that does not answer, is full or is not mounted."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> "ComputeSpec":
+        gpus = self.gpus_per_model or 0.0
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus_per_model is {gpus:g}; expected a fraction of one GPU, or a whole number of them")
+        if gpus > 1 and importlib.util.find_spec("accelerate") is None:
+            raise ValueError(
+                "gpus_per_model above 1 spreads a model, which needs accelerate: pip install 'palimpsest[large]'"
+            )
+        return self
 
 
 class Experiment(_Strict):

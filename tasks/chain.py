@@ -6,8 +6,10 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from editing.scores import SCORING_VERSION
+from storage.commits import Commit, CommitInfo
+from storage.compaction import withdraw
 from storage.identity import digest_of
-from storage.store import Commit, CommitInfo, Store
+from storage.store import Store
 from tasks.identity import RunSpec, Unit, UnitKind
 from tasks.ledger import chain_of
 
@@ -150,7 +152,7 @@ def choose_recipes(store: Store, run: RunSpec) -> None:
         before = store.read_commit(run.run_id, name)
         if before is not None and before.recipe == recipe:
             continue
-        store.withdraw(run.run_id, name)
+        withdraw(store, run.run_id, name)
         store.commit(run.run_id, name, {}, CommitInfo(kind="recipe", recipe=recipe))
 
 

@@ -94,6 +94,6 @@ def _run_spec(store: Store, run_id: str) -> tuple[dict[str, Any], str]:
     commit = store.read_commit(run_id, "segment-000000")
     if commit is None:
         known = [name for name in store.run_ids() if store.is_committed(name, "segment-000000")]
-        raise InputError(f"no run {run_id!r} in {store.root}; expected one of {known}")
+        raise InputError(f"no run {run_id!r} in {store.location}; expected one of {known}")
     (row,) = store.rows(commit, "runs")
     return json.loads(row["spec"]), str(row["device_kind"])

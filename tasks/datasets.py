@@ -11,8 +11,9 @@ from editing.factworld.world import World
 from editing.requests import EditRequest
 from editing.scores import PROBE_KINDS, probes_of
 from editing.training import facts_with_variants
+from storage.commits import CommitInfo
 from storage.identity import digest_of
-from storage.store import CommitInfo, Store
+from storage.store import Store
 from tasks.errors import InputError
 from tasks.files import open_text
 from tasks.lint import Finding, lint_requests
@@ -135,7 +136,7 @@ def read_facts(store: Store, run_id: str) -> list[EditRequest]:
     """Return the requests that :func:`publish_facts` wrote, in their order."""
     commit = store.read_commit(run_id, "facts")
     if commit is None:
-        raise InputError(f"the store {store.root} has no facts {run_id}; run the experiment again to write them")
+        raise InputError(f"the store {store.location} has no facts {run_id}; run the experiment again to write them")
     prompts: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in store.rows(commit, "probes"):
         prompts.setdefault((row["fact_id"], row["kind"]), []).append(row)

@@ -3,7 +3,8 @@
 TaskError
 ├── InputError        the experiment asks for something that is not there (model, data set, layer, GPUs)
 ├── ClusterError      Ray has no room, or an actor does not start
-└── LedgerMismatch    replayed weights are not those that were committed
+├── LedgerMismatch    replayed weights are not those that were committed
+└── Stopped           the run was asked to end before it was done
 """
 
 
@@ -21,3 +22,7 @@ class ClusterError(TaskError):
 
 class LedgerMismatch(TaskError):
     """Replayed weights are not those that were committed."""
+
+
+class Stopped(TaskError):
+    """The run was asked to end before it was done."""

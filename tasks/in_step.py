@@ -12,8 +12,9 @@ from dataclasses import replace
 from editing.editor import make_editor
 from editing.families import FAMILIES
 from editing.locate import LocatingEditor
+from storage.commits import Commit
 from storage.identity import digest_of
-from storage.store import Commit, Store
+from storage.store import Store
 from tasks.chain import segment_unit
 from tasks.identity import RunSpec
 from tasks.ledger import segments

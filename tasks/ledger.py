@@ -9,8 +9,9 @@ from torch import Tensor
 from editing.editor import EditResult, ParameterUpdate
 from editing.lm import LanguageModel
 from editing.patches import PatchChange
+from storage.commits import Commit
 from storage.identity import digest_of_bytes
-from storage.store import Commit, Store
+from storage.store import Store
 from tasks.errors import LedgerMismatch
 
 STATE, PATCH = "state", "patch"

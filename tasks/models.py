@@ -1,6 +1,7 @@
 """Finding models on disk or on the hub, and naming them by the content of their files.  Needs no torch."""
 
 import json
+import platform
 from pathlib import Path
 
 from editing.factworld.bundled import bundled_folder, bundled_names
@@ -21,7 +22,33 @@ _PATTERNS = (
     ),
     *("special_tokens_map.json", "added_tokens.json", "*.model", "chat_template.*", "additional_chat_templates/*"),
 )
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
+
+
+def weight_bytes(model: ModelRef) -> int:
+    """Return the size of a model's weights in memory."""
+    stored = json.loads((Path(model.folder) / "config.json").read_text())
+    kept = stored.get("dtype") or stored.get("torch_dtype") or "float32"
+    on_disk = sum(path.stat().st_size for path in Path(model.folder).glob("*.safetensors"))
+    return on_disk * _BYTES.get(model.dtype, 4) // _BYTES.get(str(kept), 4)
+
+
+def local_folder(model: ModelRef) -> str:
+    """Return where a model's files are on this machine; from the hub if they are not where the plan found them.
+
+    Raises:
+        InputError: They cannot be had here, or are other files than those of the plan.
+    """
+    if Path(model.folder).is_dir():
+        return model.folder
+    found = resolve_model(model.name, revision=model.revision, dtype=model.dtype, chat=model.chat)
+    if found.digest != model.digest:
+        raise InputError(
+            f"model {model.name!r} is not the one of the plan on {platform.node()}: digest {found.digest}, expected "
+            f"{model.digest}; give the same revision or files on every node"
+        )
+    return found.folder
 
 
 def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto", chat: bool = False) -> ModelRef:

@@ -153,7 +153,7 @@ def _known_changes(store: Store, recipe: Recipe, layer: int) -> dict[int, float]
     if recipe.get("stop") is None:
         return {}
     key = digest_of(layer_recipe(recipe, layer))
-    rows = query(store.root, f"SELECT n_texts, change FROM moment_curve WHERE recipe = '{key}'").to_pylist()
+    rows = query(store.location, f"SELECT n_texts, change FROM moment_curve WHERE recipe = '{key}'").to_pylist()
     return {row["n_texts"]: row["change"] for row in rows}
 
 
@@ -230,7 +230,7 @@ def _row_of(recipe: Recipe, artifact: Artifact) -> dict[str, Any]:
 
 def _recorded(store: Store) -> set[str]:
     """Return the recipes of the second moments that the table says are stored."""
-    found = query(store.root, "SELECT DISTINCT recipe FROM second_moments WHERE digest IS NOT NULL").to_pylist()
+    found = query(store.location, "SELECT DISTINCT recipe FROM second_moments WHERE digest IS NOT NULL").to_pylist()
     return {row["recipe"] for row in found}
 
 
@@ -252,7 +252,7 @@ def _shard_recipe(recipe: Recipe, layer: int, shard: tuple[int, int]) -> Recipe:
 def _sums_of(store: Store, sums: Artifact | None, layer: int, shard: tuple[int, int]) -> MomentAccumulator:
     if sums is None:
         raise InputError(
-            f"the store {store.root} lacks the texts {shard} of layer {layer}'s second moment; run it again"
+            f"the store {store.location} lacks the texts {shard} of layer {layer}'s second moment; run it again"
         )
     return MomentAccumulator.of_state(layer, load_file(sums.path("sums.safetensors")))
 
@@ -296,5 +296,7 @@ def export_moments(store: Store, out: Path) -> list[dict[str, Any]]:
         (out / f"{name}.json").write_text(json.dumps(recipe, indent=1))
         rows.append({"file": str(out / f"{name}.npz"), "layer": recipe["layer"], "tokens": n_tokens})
     if not rows:
-        raise InputError(f"the store {store.root} holds no second moments; run an experiment whose editors need them")
+        raise InputError(
+            f"the store {store.location} holds no second moments; run an experiment whose editors need them"
+        )
     return rows

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from editing.requests import EditRequest
+from storage.commits import CommitInfo
 from storage.identity import digest_of
-from storage.store import CommitInfo, Store
+from storage.store import Store
 from tasks.errors import InputError
 from tasks.files import open_text
 
@@ -87,7 +88,7 @@ def read_order(store: Store, facts_run_id: str, name: str) -> list[int]:
     commit = store.read_commit(facts_run_id, name)
     if commit is None:
         raise InputError(
-            f"the store {store.root} has no {name} of {facts_run_id}; run the experiment again to write it"
+            f"the store {store.location} has no {name} of {facts_run_id}; run the experiment again to write it"
         )
     return [
         int(row["position"]) for row in sorted(store.rows(commit, "fact_orders"), key=lambda row: int(row["place"]))

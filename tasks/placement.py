@@ -2,15 +2,23 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tasks.errors import ClusterError, InputError
+from tasks.identity import ModelRef
+from tasks.models import weight_bytes
+from tasks.probe import has_folders
 from tasks.worker import Worker
+
+_PROBE_S = 60.0
+"""For how long a node may take to say which files it has; its first process has to start."""
 
 _PROMPT_HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 1000,
@@ -62,28 +70,151 @@ def cluster(placement: Placement) -> Iterator[None]:
         ray.shutdown()
 
 
-def worker_shape(placement: Placement) -> tuple[int, float]:
-    """Return how many workers to start and the GPUs of each.
+class Node(NamedTuple):
+    """A living node of the cluster."""
+
+    node_id: str
+    address: str
+    cpus: float
+    gpus: float
+    memory: float
+    """Bytes that workers may ask for."""
+
+    def holds(self, shape: "Shape") -> int:
+        """Return how many workers it holds when it is empty."""
+        fits = int(self.cpus / shape.cpus)
+        if shape.gpus >= 1:
+            fits = min(fits, int(self.gpus / shape.gpus))
+        elif shape.gpus > 0:  # a GPU is shared by whole workers: 0.4 of it each are two
+            fits = min(fits, int(self.gpus) * int(1 / shape.gpus + 1e-9))
+        return min(fits, int(self.memory / shape.memory)) if shape.memory else fits
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.cpus:g} CPUs, {self.gpus:g} GPUs, {self.memory / 2**30:.1f} GiB"
+
+
+class Shape(NamedTuple):
+    """What one worker takes."""
+
+    cpus: float
+    gpus: float
+    memory: float
+
+
+def living_nodes() -> list[Node]:
+    found = [(node, node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [
+        Node(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            float(has.get("CPU", 0)),
+            float(has.get("GPU", 0)),
+            float(has.get("memory", 0)),
+        )
+        for node, has in found
+    ]
+
+
+class Placer:
+    """Starts workers on the nodes of a cluster, as many as fit, first where the models' files are.
+
+    A node that joins is used, one that is gone is not counted.
+
+    Args:
+        folders: Of the models' files on this machine; a node that has none of them at the same place is used only if the
+            models can be had from the hub there.
+        memory: Bytes that a worker needs beside a GPU's own.
 
     Raises:
-        InputError: The cluster has too few GPUs or CPUs for even one worker.
+        InputError: No node holds even one worker; says what each has.
     """
-    found = ray.cluster_resources()
-    gpus, cpus = float(found.get("GPU", 0)), float(found.get("CPU", 0))
-    wanted = placement.gpus_per_model
-    per_worker = (1.0 if gpus else 0.0) if wanted is None else float(wanted)
-    if per_worker > gpus:
-        raise InputError(
-            f"compute.gpus_per_model is {per_worker:g}, the cluster has {gpus:g} GPUs; expected at most that; use "
-            "gpus_per_model: auto, or a larger cluster"
+
+    def __init__(
+        self, store: str, placement: Placement, models: Sequence[ModelRef] = (), *, patience_s: float = 0.0
+    ) -> None:
+        self._store, self._placement, self._models, self._patience_s = store, placement, models, patience_s
+        self._placed: dict[Any, str] = {}
+        self._with_files: dict[str, bool] = {}
+        nodes = living_nodes()
+        self._shape = _shape(placement, nodes, max((weight_bytes(model) for model in models), default=0))
+        if not any(node.holds(self._shape) for node in nodes):
+            cpus, gpus, memory = self._shape
+            raise InputError(
+                f"a worker takes {cpus:g} CPUs (compute.threads), {gpus:g} GPUs (compute.gpus_per_model) and "
+                f"{memory / 2**30:.1f} GiB (by the size of the weights); no node has room for one: "
+                f"{'; '.join(map(str, nodes)) or 'there is none'}; ask for less, or use a larger cluster"
+            )
+        if not self._nodes():
+            raise InputError(
+                f"none of the nodes {', '.join(node.address for node in nodes)} has the folder "
+                f"{next(model.folder for model in models)}; copy it to the same place on each, or name the model by its hub id"
+            )
+
+    def capacity(self) -> int:
+        """Return how many workers the living nodes hold, at most as many as were asked for."""
+        fit = sum(node.holds(self._shape) for node in self._nodes())
+        return min(fit, self._placement.actors or fit)
+
+    def start(self) -> Any:
+        """Start a worker on the node with files and most room; Ray never restarts it or replays its calls.
+
+        A replay would edit an unedited model.
+        """
+        nodes = self._nodes()
+        taken = {node.node_id: sum(place == node.node_id for place in self._placed.values()) for node in nodes}
+        best = max(
+            nodes,
+            key=lambda node: (
+                node.holds(self._shape) > taken[node.node_id],
+                self._with_files[node.node_id],
+                node.holds(self._shape) - taken[node.node_id],
+            ),
+            default=None,
         )
-    if placement.threads > cpus:
-        raise InputError(f"compute.threads is {placement.threads}, the cluster has {cpus:g} CPUs; give fewer threads")
-    fit = int(gpus / per_worker) if per_worker else int(cpus / placement.threads)
-    return max(1, min(fit, placement.actors or fit)), per_worker
+        cpus, gpus, memory = self._shape
+        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory or None}
+        if best is not None:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(best.node_id, soft=True)
+        worker = (
+            ray.remote(Worker)
+            .options(**options, max_restarts=0, max_task_retries=0)
+            .remote(self._store, n_gpus=gpus, patience_s=self._patience_s)
+        )
+        self._placed[worker] = best.node_id if best is not None else ""
+        return worker
+
+    def ended(self, worker: Any) -> None:
+        """Take note that a worker is gone."""
+        self._placed.pop(worker, None)
+
+    def _nodes(self) -> list[Node]:
+        """Return the living nodes that can load all models, having asked new ones what they hold."""
+        nodes = living_nodes()
+        folders = [model.folder for model in self._models]
+        self._with_files.setdefault(ray.get_runtime_context().get_node_id(), has_folders(folders))
+        asked = {
+            node.node_id: ray.remote(has_folders)
+            .options(
+                num_cpus=0,
+                max_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
+            )
+            .remote(folders)
+            for node in nodes
+            if node.node_id not in self._with_files
+        }
+        ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_PROBE_S) if asked else ([], [])
+        for node_id, reference in asked.items():
+            try:
+                self._with_files[node_id] = reference in ready and bool(ray.get(reference))
+            except RayError:  # it has gone again
+                self._with_files[node_id] = False
+        from_hub = all(model.revision is not None for model in self._models)
+        return [node for node in nodes if self._with_files[node.node_id] or from_hub]
 
 
-def start_worker(store_root: str, placement: Placement, gpus: float) -> Any:
-    """Start a worker actor; Ray never restarts it or replays its calls, which would edit an unedited model."""
-    options = {"num_cpus": placement.threads, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-    return ray.remote(Worker).options(**options).remote(store_root, accelerated=gpus > 0)
+def _shape(placement: Placement, nodes: Sequence[Node], weights: int) -> Shape:
+    wanted = placement.gpus_per_model
+    gpus = (1.0 if any(node.gpus for node in nodes) else 0.0) if wanted is None else float(wanted)
+    # A worker on a CPU holds the weights, and the pristine ones of what is edited; one on a GPU reads them through memory.
+    return Shape(float(placement.threads), gpus, float(weights * (1 if gpus else 2)))

@@ -1,41 +1,71 @@
 """The pool: units of work over Ray actors, with a start time-out, a cap on attempts, and quarantine."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from editing.errors import EditingError
-from storage.errors import StorageError
-from tasks.errors import ClusterError, TaskError
+from storage.errors import StorageError, StoreUnavailableError
+from tasks.backlog import Backlog, Waiting
+from tasks.errors import ClusterError, Stopped, TaskError
 from tasks.identity import Unit
 
 _log = logging.getLogger(__name__)
+_LOOK_S = 5.0
 _PERMANENT = (EditingError, StorageError, TaskError)
 """Errors that another attempt would meet again."""
 
 
+class Failure(NamedTuple):
+    """Why an attempt at a unit failed."""
+
+    message: str
+    traceback: str = ""
+    permanent: bool = False
+    """Whether another attempt would meet it again."""
+
+
+class Workers(Protocol):
+    """Where workers come from."""
+
+    def capacity(self) -> int:
+        """Return how many there may be now."""
+        ...
+
+    def start(self) -> Any:
+        """Start a worker actor."""
+        ...
+
+    def ended(self, worker: Any) -> None:
+        """Take note that one is gone."""
+        ...
+
+
 @dataclass
 class Pool:
-    """Runs units on at most ``n_workers`` actors.
+    """Runs units on worker actors.
 
     The store alone decides what is done: an attempt that was lost with its actor is asked again, and answers
     ``skipped`` if it had committed.
     """
 
-    start: Callable[[], Any]
-    """Starts a worker actor."""
-    n_workers: int
+    workers: Workers
     start_timeout_s: float = 300.0
     max_attempts: int = 3
-    quarantine: Callable[[Unit, str], None] = lambda unit, message: None
+    quarantine: Callable[[Unit, Failure], None] = lambda unit, failure: None
+    stop: Callable[[], str | None] = lambda: None
+    """Why nothing more is to be begun, None to go on."""
     _idle: list[tuple[Any, str | None]] = field(default_factory=list)
     _starting: dict[Any, tuple[Any, float]] = field(default_factory=dict)
-    _busy: dict[Any, tuple[Any, Unit, int]] = field(default_factory=dict)
+    _busy: dict[Any, tuple[Any, Waiting]] = field(default_factory=dict)
+    _n_workers: int = 0
+    _looked_at: float = -math.inf
 
     def run(
         self,
@@ -46,54 +76,84 @@ class Pool:
     ) -> dict[tuple[str, str], str]:
         """Do all units and those that ``follow`` names when one is done; return the quarantined ones with their reasons.
 
-        Segments go first, and a worker prefers the run whose model state it holds.
-
         Raises:
             ClusterError: No worker starts in time, or no node is left to start one on.
+            Stopped: The run was asked to end; what was in work is done.
+            StoreUnavailableError: The store cannot be used for longer than workers wait for it.
         """
-        todo = [(unit, 1) for unit in units]
-        seen = {unit.key for unit, _ in todo}
+        backlog, seen = Backlog(), set[tuple[str, str]]()
         failed: dict[tuple[str, str], str] = {}
-        while todo or self._busy:
-            self._staff(len(todo))
-            while self._idle and todo:
-                worker, run_id = self._idle.pop()
-                unit, attempt = todo.pop(_choose([unit for unit, _ in todo], run_id))
-                self._busy[worker.do.remote(unit)] = (worker, unit, attempt)
-            ready, _ = ray.wait([*self._busy, *self._starting], timeout=1.0)
+
+        def add(fresh: Iterable[Unit]) -> None:
+            new = {unit.key: unit for unit in fresh if unit.key not in seen}
+            seen.update(new)
+            backlog.add(Waiting(unit) for unit in new.values())
+
+        add(units)
+        while backlog or self._busy:
+            reason = self.stop()
+            if reason is None:
+                self._staff(len(backlog))
+                self._hand_out(backlog)
+            elif not self._busy:
+                raise Stopped(f"{reason}: {len(backlog)} units were not begun; run the same command again to go on")
+            ready, _ = ray.wait([*self._busy, *self._starting], num_returns=1, timeout=1.0)
             self._check_starts(bool(self._busy or self._idle))
             for reference in ready:
                 if reference in self._starting:
                     self._started(reference)
                     continue
-                worker, unit, attempt = self._busy.pop(reference)
-                message = self._outcome(reference, worker, unit)
-                if message is None:
+                worker, waiting = self._busy.pop(reference)
+                unit, failure = waiting.unit, self._outcome(reference, worker, waiting.unit)
+                if failure is None:
                     on_done(unit)
-                    fresh = [new for new in follow(unit) if new.key not in seen]
-                    seen |= {new.key for new in fresh}
-                    todo += [(new, 1) for new in fresh]
-                elif attempt < self.max_attempts and not message.startswith("permanent: "):
-                    _log.warning("unit %s of %s failed, attempt %d: %s", unit.unit_id, unit.run_id, attempt, message)
-                    todo.append((unit, attempt + 1))
+                    add(follow(unit))
+                elif waiting.attempt < self.max_attempts and not failure.permanent:
+                    _log.warning(
+                        "unit %s of %s failed, attempt %d: %s",
+                        unit.unit_id,
+                        unit.run_id,
+                        waiting.attempt,
+                        failure.message,
+                    )
+                    backlog.add([Waiting(unit, waiting.attempt + 1)])
                 else:
-                    failed[unit.key] = message.removeprefix("permanent: ")
-                    self.quarantine(unit, failed[unit.key])
+                    failed[unit.key] = failure.message
+                    self.quarantine(unit, failure)
         return failed
+
+    def _hand_out(self, backlog: Backlog) -> None:
+        # A worker gets its next unit when it has ended one: what waits stays with the driver, and may go elsewhere.
+        while self._idle and backlog:
+            worker, run_id = self._idle.pop()
+            waiting = backlog.take(run_id)
+            self._busy[worker.do.remote(waiting.unit)] = (worker, waiting)
 
     def close(self) -> None:
         """End all workers."""
         for worker, _ in self._idle:
-            ray.kill(worker)
+            self._end(worker)
         for worker, _ in self._starting.values():
-            ray.kill(worker)
+            self._end(worker)
         self._idle.clear()
         self._starting.clear()
 
+    def _end(self, worker: Any) -> None:
+        ray.kill(worker)
+        self.workers.ended(worker)
+
+    def _capacity(self) -> int:
+        # The cluster is looked at now and then: nodes come and go.
+        if time.monotonic() - self._looked_at > _LOOK_S:
+            self._looked_at, self._n_workers = time.monotonic(), self.workers.capacity()
+        return self._n_workers
+
     def _staff(self, n_todo: int) -> None:
-        missing = self.n_workers - len(self._idle) - len(self._busy) - len(self._starting)
+        if len(self._idle) + len(self._starting) >= n_todo:
+            return
+        missing = self._capacity() - len(self._idle) - len(self._busy) - len(self._starting)
         for _ in range(min(missing, n_todo)):
-            worker = self.start()
+            worker = self.workers.start()
             self._starting[worker.ping.remote()] = (worker, time.monotonic())
 
     def _started(self, reference: Any) -> None:
@@ -103,6 +163,7 @@ class Pool:
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except RayActorError as error:
+            self.workers.ended(worker)
             _refuse_without_nodes()
             raise ClusterError(
                 f"a worker died while starting: {error}; `palimpsest doctor` checks this machine"
@@ -116,25 +177,26 @@ class Pool:
             if time.monotonic() - since < self.start_timeout_s:
                 continue
             del self._starting[reference]
-            ray.kill(worker)
+            self._end(worker)
             if not others and not self._starting:
                 raise ClusterError(
                     f"no worker started within {self.start_timeout_s:g} s; the cluster has {ray.available_resources()} free; "
                     "expected room for one worker; free some, or raise compute.start_timeout_s"
                 )
 
-    def _outcome(self, reference: Any, worker: Any, unit: Unit) -> str | None:
+    def _outcome(self, reference: Any, worker: Any, unit: Unit) -> Failure | None:
         """Return None if the unit is done, else what went wrong; keeps the worker if it is still alive."""
         try:
             ray.get(reference)
         except RayTaskError as error:
             self._idle.append((worker, None))
             cause = error.cause
-            kind = "permanent: " if isinstance(cause, _PERMANENT) else ""
-            return f"{kind}{type(cause).__name__}: {cause}"
+            if isinstance(cause, StoreUnavailableError):
+                raise cause from None
+            return Failure(f"{type(cause).__name__}: {cause}", str(error), isinstance(cause, _PERMANENT))
         except (RayActorError, GetTimeoutError) as error:
-            ray.kill(worker)
-            return f"worker lost: {str(error).splitlines()[0]}"
+            self._end(worker)
+            return Failure(f"worker lost: {str(error).splitlines()[0]}", str(error))
         self._idle.append((worker, unit.run_id if unit.run is not None else None))
         return None
 
@@ -145,13 +207,3 @@ def _refuse_without_nodes() -> None:
         raise ClusterError(
             "the last Ray node of this run is gone; what was committed is kept: run the same command again"
         )
-
-
-def _choose(units: list[Unit], run_id: str | None) -> int:
-    """Return the index of the unit to do next: segments before scores, the worker's own run before others."""
-
-    def rank(index: int) -> tuple[bool, bool, int]:
-        unit = units[index]
-        return unit.kind != "segment", unit.run_id != run_id, index
-
-    return min(range(len(units)), key=rank)

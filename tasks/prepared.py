@@ -156,6 +156,6 @@ def _required(store: Store, kind: str, recipe: Recipe) -> Artifact:
     found = find_artifact(store, kind, recipe)
     if found is None:
         raise InputError(
-            f"the store {store.root} lacks the {kind} of {dict(recipe)}; run the experiment's prepare stage"
+            f"the store {store.location} lacks the {kind} of {dict(recipe)}; run the experiment's prepare stage"
         )
     return found

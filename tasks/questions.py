@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from editing.downstream import Question
+from storage.commits import Commit, CommitInfo
 from storage.identity import digest_of
-from storage.store import Commit, CommitInfo, Store
+from storage.store import Store
 from tasks.definition import AnswerRule, Definition, ShotSource, read_definition
 from tasks.errors import InputError
 from tasks.examples import Row, has_split, read_examples, unfolded
@@ -279,7 +280,9 @@ def read_recipe(store: Store, run_id: str) -> Commit:
     """Return the commit that says how a benchmark is asked."""
     commit = store.read_commit(run_id, "questions")
     if commit is None:
-        raise InputError(f"the store {store.root} has no questions {run_id}; run the experiment again to write them")
+        raise InputError(
+            f"the store {store.location} has no questions {run_id}; run the experiment again to write them"
+        )
     return commit
 
 

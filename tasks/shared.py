@@ -144,7 +144,9 @@ def shared_targets(store: Store, run: RunSpec) -> Mapping[str, Targets]:
         assert run.shared_targets is not None
         found = find_artifact(store, TARGETS, _chunk_recipe(run.shared_targets.recipe, chunk))
         if found is None:
-            raise InputError(f"the store {store.root} lacks shared targets of {run.run_id}; run the experiment again")
+            raise InputError(
+                f"the store {store.location} lacks shared targets of {run.run_id}; run the experiment again"
+            )
         tensors = load(found.path("targets.safetensors").read_bytes())
         targets = Targets(**{name: tensors[f"{run.layers[-1]}.{name}"] for name in Targets._fields})
         for number, request_id in enumerate(json.loads(found.path("facts.json").read_text())):

@@ -5,30 +5,37 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from itertools import takewhile
-from pathlib import Path
+from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Cancelled
 
 from storage.catalog import query
+from storage.commits import CommitInfo
+from storage.compaction import compact, withdraw
 from storage.identity import digest_of
-from storage.store import CommitInfo, Store, failure_id
+from storage.store import Store, failure_id
 from tasks.chain import all_units, choose_recipes, ready_units
-from tasks.errors import InputError
+from tasks.errors import InputError, Stopped
 from tasks.identity import Compute, ModelRef, Recipe, RunSpec, SharedTargets, Unit
 from tasks.in_step import companions, with_companions
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
 from tasks.ledger import segments
-from tasks.placement import Placement, cluster, start_worker, worker_shape
-from tasks.pool import Pool
+from tasks.placement import Placement, Placer, cluster
+from tasks.pool import Failure, Pool
 from tasks.prepared import is_lost
 from tasks.progress import progress_bar
 from tasks.report import write_report
 from tasks.shared import search_target_units, target_units, with_search_targets, with_shared_targets
+from tasks.stopping import stops
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+COMPACT_FROM = 100
+"""Commit files of a run from which on it is compacted at its end; a query opens each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +55,13 @@ class Plan:
     start_timeout_s: float
     chains_in_step: int
     max_attempts: int
+    store_timeout_s: float
     notes: tuple[str, ...] = ()
     """What a reader of the plan should know of its inputs."""
+
+    @property
+    def models(self) -> list[ModelRef]:
+        return list({run.model.digest: run.model for run in self.runs}.values())
 
 
 class Session:
@@ -58,6 +70,8 @@ class Session:
     def __init__(self, plan: Plan, store: Store, pool: Pool) -> None:
         self.plan, self.store, self.pool = plan, store, pool
         self.failed: dict[tuple[str, str], str] = {}
+        self.stopped: str | None = None
+        """Why the run was asked to end, if it was."""
 
     def run(
         self,
@@ -81,12 +95,41 @@ class Session:
         for unit in units:
             if self.store.is_committed(*unit.key) and is_lost(self.store, unit):
                 _log.warning("what %s made is gone from the store; it is made again", unit.unit_id)
-                self.store.withdraw(*unit.key)
+                withdraw(self.store, *unit.key)
 
     def reopen_trainings(self) -> None:
         """Do the same for trainings, which go on from their last state, so that earlier ones may be gone."""
         for job in self.plan.trainings:
             self.reopen(takewhile(partial(is_lost, self.store), reversed(job.done(self.store))))
+
+
+def stage(name: str) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
+    """Return a decorator that makes a stage a Prefect task, which is Cancelled where the run is asked to end.
+
+    Its call raises Stopped then.
+    """
+
+    def decorate(body: Callable[..., _T]) -> Callable[..., _T]:
+        @wraps(body)
+        def run(session: Session, *args: Any) -> Any:
+            try:
+                return body(session, *args)
+            except Stopped as stopped:
+                session.stopped = str(stopped)
+                return Cancelled(message=session.stopped)
+
+        as_task: Callable[..., Any] = task(name=name, cache_policy=NO_CACHE)(run)
+
+        @wraps(body)
+        def call(session: Session, *args: Any) -> _T:
+            found: _T = as_task(session, *args)
+            if session.stopped is not None:
+                raise Stopped(session.stopped)
+            return found
+
+        return call
+
+    return decorate
 
 
 @contextmanager
@@ -97,33 +140,35 @@ def session(plan: Plan) -> Iterator[Session]:
         InputError: The cluster cannot hold even one worker.
         StorageError: The store is of another version, or a file of one of the plan's runs is damaged.
     """
-    store = Store(plan.store, create=True)
+    store = Store(plan.store, create=True, patience_s=plan.store_timeout_s)
     store.check(store.run_ids())
     with cluster(plan.placement):
-        n_workers, gpus = worker_shape(plan.placement)
+        placer = Placer(plan.store, plan.placement, plan.models, patience_s=plan.store_timeout_s)
         pool = Pool(
-            start=lambda: start_worker(plan.store, plan.placement, gpus),
-            n_workers=n_workers,
+            workers=placer,
             start_timeout_s=plan.start_timeout_s,
             max_attempts=plan.max_attempts,
-            quarantine=lambda unit, message: record_failure(store, unit, message),
+            quarantine=lambda unit, failure: record_failure(store, unit, failure),
         )
         try:
-            yield Session(plan, store, pool)
+            with stops(store, plan.name) as stop:
+                pool.stop = stop.reason
+                yield Session(plan, store, pool)
         finally:
             pool.close()
 
 
-def record_failure(store: Store, unit: Unit, message: str) -> None:
+def record_failure(store: Store, unit: Unit, failure: Failure) -> None:
     """Write why a unit was given up; the unit itself stays undone, so the next run tries it again."""
-    info = CommitInfo(kind="failure", status="quarantined", message=message, spec={"unit": unit.unit_id})
+    spec = {"unit": unit.unit_id, "traceback": failure.traceback}
+    info = CommitInfo(kind="failure", status="quarantined", message=failure.message, spec=spec)
     for run_id in (unit.run_id, *(other.run_id for other in unit.others)):
-        number = sum(name.startswith(failure_id(unit.unit_id, "")) for name in store.commits(run_id))
+        number = store.failures(run_id, unit.unit_id)
         store.commit(run_id, failure_id(unit.unit_id, number), {}, info)
-    _log.error("unit %s of %s is given up: %s", unit.unit_id, unit.run_id, message)
+    _log.error("unit %s of %s is given up: %s", unit.unit_id, unit.run_id, failure.message)
 
 
-@task(name="prepare", cache_policy=NO_CACHE)
+@stage("prepare")
 def prepare(session: Session) -> None:
     """Sample context prefixes, collect second moments, train hyper-networks: only what the chosen editors need."""
     plan, units = session.plan, []
@@ -144,7 +189,7 @@ def prepare(session: Session) -> None:
     _stop_if_failed(session)
 
 
-@task(name="locate", cache_policy=NO_CACHE)
+@stage("locate")
 def locate(session: Session) -> tuple[RunSpec, ...]:
     """Trace and search; return the runs with all layers known."""
     plan = session.plan
@@ -161,7 +206,7 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
     return with_known_layers(plan, session.store)
 
 
-@task(name="edit and score", cache_policy=NO_CACHE)
+@stage("edit and score")
 def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     """Drive all chains: the next segment of each as soon as one ends, and every score as soon as its rounds are there."""
     store = session.store
@@ -184,12 +229,21 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
 
     units = [unit for run in order for unit in ready(run)]
     session.run("edit and score", units, follow=follow, expected=[unit for run in order for unit in all_units(run)])
+    _compact_finished(store, by_id.values())
     left = [] if session.failed else [unit for run in order for unit in ready(run)]
     if left:
         raise InputError(
             f"{len(left)} units are neither done nor given up (the first is {left[0].unit_id} of {left[0].run_id}); another "
             "process may be doing them; run the same command again"
         )
+
+
+def _compact_finished(store: Store, runs: Iterable[RunSpec]) -> None:
+    """Put the files of runs together that have many, and of which nothing is left to do."""
+    for run in runs:
+        n_files = len(store.files.listing(f"commits/run_id={run.run_id}"))
+        if n_files >= COMPACT_FROM and all(store.is_committed(*unit.key) for unit in all_units(run)):
+            compact(store, run.run_id)
 
 
 def _starts_pristine(store: Store, run: RunSpec) -> bool:
@@ -200,11 +254,11 @@ def _starts_pristine(store: Store, run: RunSpec) -> bool:
     return min(ends) < run.n_rounds if run.mode == "independent" else min(ends) == 0 < run.n_rounds
 
 
-@task(name="analyse", cache_policy=NO_CACHE)
-def analyse(session: Session, runs: tuple[RunSpec, ...]) -> Path:
-    """Write the report with all figures; return its path."""
+@stage("analyse")
+def analyse(session: Session, runs: tuple[RunSpec, ...]) -> str:
+    """Write the report with all figures; return where it is."""
     _stop_if_failed(session)
-    return write_report(session.store.root, [run.run_id for run in runs], title=session.plan.name)
+    return write_report(session.store, [run.run_id for run in runs], title=session.plan.name)
 
 
 def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:

@@ -13,6 +13,7 @@ from storage.store import Store
 from tasks.errors import LedgerMismatch
 from tasks.identity import ModelRef, RunSpec
 from tasks.ledger import replay, segments, state_of
+from tasks.models import local_folder
 
 TOKENS_PER_FORWARD = 2048
 """Of units that belong to no run: their rows must not depend on what a worker did before."""
@@ -36,10 +37,11 @@ class Models:
 
     Args:
         device: Where they are loaded to.
+        spread: Over all devices of that kind.
     """
 
-    def __init__(self, store: Store, device: str) -> None:
-        self._store, self._device = store, device
+    def __init__(self, store: Store, device: str, *, spread: bool = False) -> None:
+        self._store, self._device = store, "auto" if spread else device
         self._loaded: dict[str, Loaded] = {}
         self._sizes: dict[str, int] = {}
 
@@ -47,7 +49,7 @@ class Models:
         """Return a model wherever it stands."""
         key = _key(model)
         if key not in self._loaded:
-            lm = load(model.folder, dtype=model.dtype, device=self._device, chat=model.chat)
+            lm = load(local_folder(model), dtype=model.dtype, device=self._device, chat=model.chat)
             lm.name = model.name
             self._loaded[key] = Loaded(lm)
         return self._loaded[key]

@@ -16,8 +16,9 @@ from editing.lm import LanguageModel
 from editing.memory import tokens_that_fit
 from editing.requests import EditRequest
 from editing.targets import Targets
+from storage.commits import CommitInfo
 from storage.identity import digest_of
-from storage.store import CommitInfo, Store
+from storage.store import Store
 from tasks.chain import scoring_recipe, training_unit_id
 from tasks.datasets import read_facts
 from tasks.errors import LedgerMismatch
@@ -38,15 +39,16 @@ class Worker:
 
     Args:
         root: The store, an absolute path.
-        accelerated: Whether models go to the accelerator that this process sees, or stay on the CPU.
+        n_gpus: GPUs that this process sees; with none, models stay on the CPU, over several one is spread.
+        patience_s: For how long to wait for a store that does not answer.
     """
 
-    def __init__(self, root: str, *, accelerated: bool = False) -> None:
+    def __init__(self, root: str, *, n_gpus: float = 0.0, patience_s: float = 0.0) -> None:
         transformers_logging.disable_progress_bar()
-        self._store = Store(root)
-        accelerator = torch.accelerator.current_accelerator() if accelerated else None
+        self._store = Store(root, patience_s=patience_s)
+        accelerator = torch.accelerator.current_accelerator() if n_gpus else None
         self._device = accelerator.type if accelerator is not None else "cpu"
-        self._models = Models(self._store, self._device)
+        self._models = Models(self._store, self._device, spread=n_gpus > 1)
         self._requests: dict[str, list[EditRequest]] = {}
         self._factored = Factored()
         self._prepared = lru_cache(maxsize=8)(self._prepare)

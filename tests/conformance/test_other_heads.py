@@ -49,13 +49,13 @@ def test_a_run_on_another_kind_of_head(family: str, tmp_path: Path) -> None:
         score={"every_edits": 2, "benchmarks": []},
         training={"facts": 6, "validation": 2},
     )
-    rows = query(store.root, "SELECT editor, edits, efficacy FROM run_summary ORDER BY editor").to_pylist()
+    rows = query(store.location, "SELECT editor, edits, efficacy FROM run_summary ORDER BY editor").to_pylist()
     assert {row["editor"]: row["edits"] for row in rows} == {"ft": 4, "malmen": 4, "ultraedit": 4, "none": 0}
     assert next(row["efficacy"] for row in rows if row["editor"] == "ft") == 1.0
-    outcomes = query(store.root, "SELECT DISTINCT outcome FROM rounds").to_pylist()
+    outcomes = query(store.location, "SELECT DISTINCT outcome FROM rounds").to_pylist()
     assert outcomes == [{"outcome": "edited"}]
     run = next(run for run in planned.runs if run.editor == "ft")
-    assert "logits agree" in checkout(store.root, run.run_id, after=4, out=tmp_path / "out")
+    assert "logits agree" in checkout(store.location, run.run_id, after=4, out=tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_a_run_through_the_chat_template(tmp_path: Path) -> None:
         )
         run = planned.runs[-1]
         ids[chat] = run.run_id
-        assert "logits agree" in checkout(store.root, run.run_id, after=4, out=root / "out")
-        (spec,) = query(store.root, f"SELECT spec FROM runs WHERE run_id = '{run.run_id}'").to_pylist()
+        assert "logits agree" in checkout(store.location, run.run_id, after=4, out=root / "out")
+        (spec,) = query(store.location, f"SELECT spec FROM runs WHERE run_id = '{run.run_id}'").to_pylist()
         assert json.loads(spec["spec"])["model"]["chat"] is chat
     assert ids[True] != ids[False]

@@ -26,21 +26,34 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "flows.cli", *arguments]
 
 
-def palimpsest(*arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def palimpsest(
+    *arguments: str, check: bool = True, timeout: float = 300, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return what it printed."""
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False, env=_environment()
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        check=False,
+        env=environment() | variables,
     )
     if check and done.returncode != 0:
         raise AssertionError(f"{arguments} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
 
 
-def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
+def start(*arguments: str, log: Path, **variables: str) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own."""
     stream = log.open("ab")
     return subprocess.Popen(
-        command(*arguments), stdout=stream, stderr=stream, cwd=ROOT, start_new_session=True, env=_environment()
+        command(*arguments),
+        stdout=stream,
+        stderr=stream,
+        cwd=ROOT,
+        start_new_session=True,
+        env=environment() | variables,
     )
 
 
@@ -79,7 +92,7 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps({k: v for k, v in row.items() if k not in EXEMPT_COLUMNS}, sort_keys=True, default=repr)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     # One Prefect home for all runs of a session: its database takes seconds to make.
     home = Path(tempfile.gettempdir()) / f"palimpsest-tests-{os.getpid()}"
     home.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ def unkilled(tiny_store: Path) -> dict[str, list[str]]:
 
 
 def segments_done(store: Path) -> int:
-    return len(list((store / "commits").glob("run_id=*/segment-*.parquet")))
+    return len(list((store / "commits").glob("run_id=*/segment-*.json")))
 
 
 def victim(run: subprocess.Popen[bytes], role: str) -> psutil.Process | None:

@@ -10,7 +10,8 @@ import torch
 
 from editing.downstream import Question, score_choices
 from storage.catalog import query
-from storage.store import CommitInfo, Store
+from storage.commits import CommitInfo
+from storage.store import Store
 from tasks.answering import answer_row, ask, grade
 from tasks.definition import Definition, read_definition
 from tasks.expressions import render
@@ -85,7 +86,7 @@ def test_few_shot_code(
     store = Store(tmp_path / "store", create=True)
     tables = {"runs": [run_row()], "benchmark_answers": [row | common for row in rows]}
     store.commit(RUN, "b", tables, CommitInfo(kind="benchmark"))
-    (metrics,) = query(store.root, "SELECT * FROM benchmark_curve").to_pylist()
+    (metrics,) = query(store.location, "SELECT * FROM benchmark_curve").to_pylist()
     assert metrics["f1_weighted"] == pytest.approx(found["result"]["f1"], abs=1e-12)
     assert metrics["mcc"] == pytest.approx(found["result"]["mcc"], abs=1e-12)
     assert metrics["invalid"] * len(rows) == pytest.approx(found["result"]["invalid"])

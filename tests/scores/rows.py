@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.catalog import query
-from storage.store import CommitInfo, Store
+from storage.commits import CommitInfo
+from storage.store import Store
 from tests.storage.test_views import run_row
 
 FACTS = "facts-hand"
@@ -55,4 +56,4 @@ def store_of(root: Path, runs: dict[str, dict[str, Any]], scores: dict[str, list
 
 
 def ask(store: Store, sql: str) -> list[dict[str, Any]]:
-    return query(store.root, sql).to_pylist()
+    return query(store.location, sql).to_pylist()

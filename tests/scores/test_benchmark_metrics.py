@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from storage.catalog import query
-from storage.store import CommitInfo, Store
+from storage.commits import CommitInfo
+from storage.store import Store
 from tests.storage.test_views import RUN, run_row
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "glue" / "score_vectors.json"
@@ -44,7 +45,7 @@ def write(
 
 
 def curve(store: Store) -> dict[str, Any]:
-    (row,) = query(store.root, "SELECT * FROM benchmark_curve").to_pylist()
+    (row,) = query(store.location, "SELECT * FROM benchmark_curve").to_pylist()
     return row
 
 
@@ -141,7 +142,9 @@ def test_the_official_few_shot_code(tmp_path: Path) -> None:
 def test_groups_and_answers_that_count_in_part(tmp_path: Path) -> None:
     values = [1.0, 0.5, 0.0, 0.25]
     store = write(tmp_path, list("aabb"), list("axxx"), [], {"value": values, "subset": ["one", "one", "two", "two"]})
-    rows = query(store.root, "SELECT subset, n_examples, mean_value, accuracy, f1 FROM benchmark_groups").to_pylist()
+    rows = query(
+        store.location, "SELECT subset, n_examples, mean_value, accuracy, f1 FROM benchmark_groups"
+    ).to_pylist()
     assert rows == [
         {"subset": "one", "n_examples": 2, "mean_value": 0.75, "accuracy": 0.5, "f1": None},
         {"subset": "two", "n_examples": 2, "mean_value": 0.125, "accuracy": 0.0, "f1": None},

@@ -13,7 +13,8 @@ import pytest
 from editing import load
 from editing.downstream import Question
 from storage.catalog import query
-from storage.store import CommitInfo, Store
+from storage.commits import CommitInfo
+from storage.store import Store
 from tasks.answering import answer_row, ask, grade
 from tasks.definition import definition_names, read_definition
 from tasks.errors import InputError
@@ -58,7 +59,7 @@ def stored(root: Path, questions: Questions, says: Says, *, limit: int = 24, con
 
 
 def curve(store: Store) -> dict[str, Any]:
-    (row,) = query(store.root, "SELECT * FROM benchmark_curve").to_pylist()
+    (row,) = query(store.location, "SELECT * FROM benchmark_curve").to_pylist()
     return row
 
 
@@ -180,7 +181,7 @@ def test_a_prompt_that_does_not_fit_is_not_cut(tmp_path: Path) -> None:
     store = stored(
         tmp_path, questions, lambda question: question.gold[0], context=longest
     )  # a stub's answers have one token
-    rows = query(store.root, "SELECT outcome, correct, predicted, label_nlls FROM benchmark_answers").to_pylist()
+    rows = query(store.location, "SELECT outcome, correct, predicted, label_nlls FROM benchmark_answers").to_pylist()
     lost = [row for row in rows if row["outcome"] == "too_long"]
     assert 0 < len(lost) < len(rows) and all(not row["correct"] and row["predicted"] is None for row in lost)
     assert curve(store)["too_long"] == pytest.approx(len(lost) / len(rows))

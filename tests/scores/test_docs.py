@@ -28,10 +28,10 @@ def test_every_protocol_from_raw_rows(store: Store) -> None:
     statements = re.findall(r"```sql\n(.*?)```", PAGE, flags=re.S)
     seen = set()
     for sql in statements:
-        for row in query(store.root, sql).to_pylist():
+        for row in query(store.location, sql).to_pylist():
             seen.add(row["scoring_protocol"])
             only = f"run_id = '{row['run_id']}' AND scoring_protocol = '{row['scoring_protocol']}'"
-            (expected,) = query(store.root, f"SELECT * FROM protocol_scores WHERE {only}").to_pylist()
+            (expected,) = query(store.location, f"SELECT * FROM protocol_scores WHERE {only}").to_pylist()
             for short, name in {"es": "efficacy", "ps": "paraphrase", "ns": "neighborhood", "s": "score"}.items():
                 assert row[short] == pytest.approx(expected[name], abs=1e-12), (row, name)
     assert seen == PROTOCOLS
@@ -40,7 +40,7 @@ def test_every_protocol_from_raw_rows(store: Store) -> None:
 def test_scores_differ_between_protocols(store: Store) -> None:
     """Else the test above would see no difference."""
     rows = query(
-        store.root, "SELECT scoring_protocol, neighborhood, efficacy FROM protocol_scores WHERE editor = 'ft'"
+        store.location, "SELECT scoring_protocol, neighborhood, efficacy FROM protocol_scores WHERE editor = 'ft'"
     ).to_pylist()
     assert len({(row["neighborhood"], row["efficacy"]) for row in rows}) >= 5
 

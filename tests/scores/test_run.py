@@ -116,20 +116,20 @@ def test_scores_of_two_recipes_never_stand_side_by_side(tmp_path: Path) -> None:
     score = {"every_edits": 6, "retention": "none", "text_tokens": 0}
     store, _ = run_all(tmp_path, score=score)
     before = query(
-        store.root, "SELECT probe_id, nll_new, text FROM fact_scores WHERE purpose = 'own' ORDER BY 1"
+        store.location, "SELECT probe_id, nll_new, text FROM fact_scores WHERE purpose = 'own' ORDER BY 1"
     ).to_pylist()
     assert before and all(row["text"] is None for row in before)
     run_all(tmp_path, score=score | {"text_tokens": 3})
     after = query(
-        store.root, "SELECT probe_id, nll_new, text FROM fact_scores WHERE purpose = 'own' ORDER BY 1"
+        store.location, "SELECT probe_id, nll_new, text FROM fact_scores WHERE purpose = 'own' ORDER BY 1"
     ).to_pylist()
     assert [row["nll_new"] for row in after] == [row["nll_new"] for row in before] and all(row["text"] for row in after)
     run_all(tmp_path, score=score)
     again = query(
-        store.root, "SELECT probe_id, nll_new, text FROM fact_scores WHERE purpose = 'own' ORDER BY 1"
+        store.location, "SELECT probe_id, nll_new, text FROM fact_scores WHERE purpose = 'own' ORDER BY 1"
     ).to_pylist()
     assert again == before, "and back: what the last command wanted is shown, and not made a third time"
-    assert len(query(store.root, "SELECT * FROM run_summary").to_pylist()) == 2, (
+    assert len(query(store.location, "SELECT * FROM run_summary").to_pylist()) == 2, (
         "the unedited model's row too stands once"
     )
 
@@ -138,7 +138,7 @@ def test_a_benchmark_with_other_shots_stands_beside(tmp_path: Path) -> None:
     store, _ = run_all(tmp_path, score={"every_edits": 12, "benchmarks": ["sentiment"], "examples": 6})
     other = {"name": "sentiment", "shots": 0}
     run_all(tmp_path, score={"every_edits": 12, "benchmarks": ["sentiment", other], "examples": 6})
-    rows = query(store.root, "SELECT n_shots, edits, n_examples FROM benchmark_curve ORDER BY ALL").to_pylist()
+    rows = query(store.location, "SELECT n_shots, edits, n_examples FROM benchmark_curve ORDER BY ALL").to_pylist()
     assert [(row["n_shots"], row["edits"], row["n_examples"]) for row in rows] == [
         (0, 0, 6),
         (0, 12, 6),

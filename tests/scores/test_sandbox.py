@@ -144,7 +144,9 @@ def test_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     attacks = {0: "import os\nwhile True: os.fork()", 2: "x = bytearray(10 * 2**30)", 4: f"open('{tmp_path}/w', 'w')"}
     said = {q.prompt: attacks.get(i, q.gold[0]) for i, q in enumerate(questions.asked[:6])}
     store = stored(tmp_path, questions, lambda question: said[question.prompt], limit=6)
-    rows = query(store.root, "SELECT correct, outcome, detail FROM benchmark_answers ORDER BY example_id").to_pylist()
+    rows = query(
+        store.location, "SELECT correct, outcome, detail FROM benchmark_answers ORDER BY example_id"
+    ).to_pylist()
     assert sum(row["correct"] for row in rows) == 3 and curve(store)["accuracy"] == 0.5
     assert all(row["outcome"] == "answered" for row in rows)
     assert all(bool(row["detail"]) != row["correct"] for row in rows) and not (tmp_path / "w").exists()

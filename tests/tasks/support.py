@@ -108,5 +108,5 @@ def command(planned: Plan, runs: Sequence[RunSpec] | None = None, worker: Worker
     store = Store(planned.store)
     pool = InProcess(store, worker or Worker(planned.store))
     session = Session(planned, store, pool)
-    edit_and_score.fn(session, tuple(runs or with_known_layers(planned, store)))
+    edit_and_score.__wrapped__(session, tuple(runs or with_known_layers(planned, store)))
     return session

@@ -10,6 +10,7 @@ import pytest
 from editing.factworld.bundled import bundled_folder
 from storage.artifacts import artifact_recipes, drop_artifact, find_artifact
 from storage.catalog import query
+from storage.compaction import withdraw
 from storage.store import Store
 from tasks.errors import LedgerMismatch
 from tasks.models import resolve_model
@@ -28,7 +29,7 @@ ROME: dict[str, Any] = {"name": "rome", "steps": 2, "contexts": 2}
 
 
 def rows(store: Store, sql: str) -> list[dict[str, Any]]:
-    return query(store.root, sql).to_pylist()
+    return query(store.location, sql).to_pylist()
 
 
 def twice(store: Store, table: str, columns: str) -> list[dict[str, Any]]:
@@ -121,7 +122,7 @@ def test_a_segment_starts_where_one_ended(tmp_path: Path) -> None:
 def test_a_segment_that_was_lost_ends_where_the_next_begins(tmp_path: Path) -> None:
     (run,) = session(tmp_path, 1, sample(1, 8) | {"commit_every": 2, "score": {"every_edits": 4}})
     store = Store(str(tmp_path / "store"))
-    store.withdraw(run.run_id, "segment-000002")
+    withdraw(store, run.run_id, "segment-000002")
     (run,) = session(tmp_path, 1, sample(1, 8) | {"commit_every": 3, "score": {"every_edits": 4}})
     assert whole(store, [run], 8)
     assert not twice(store, "fact_scores", "run_id, purpose, probe_id, scored_at")
@@ -193,7 +194,7 @@ def test_what_is_left_of_an_artifact_does_not_hold_up_a_new_one(tmp_path: Path) 
     planned = plan(tmp_path, second_moment={"n_texts": 64})
     store = Store(planned.store)
     prepare(planned, Worker(planned.store))
-    for card in (store.root / "artifacts" / MOMENTS).glob("*/artifact.json"):
+    for card in (Path(store.location) / "artifacts" / MOMENTS).glob("*/artifact.json"):
         card.unlink()
     (job,) = planned.moments
     Session(planned, store, Pool(start=lambda: None, n_workers=0)).reopen(job.units())

@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
 
 def test_an_ordinary_run_does_not_collapse(tmp_path: Path) -> None:
     store, _ = run_all(tmp_path, **SETTINGS)
-    rows = query(store.root, "SELECT collapsed_at FROM run_summary WHERE editor = 'rome'").to_pylist()
+    rows = query(store.location, "SELECT collapsed_at FROM run_summary WHERE editor = 'rome'").to_pylist()
     assert rows == [{"collapsed_at": None}]
 
 
@@ -54,7 +54,7 @@ def test_a_disabling_edit_is_dated_to_the_first_checkpoint_after_it(
 
     monkeypatch.setattr(Rome, "edit", disabling)
     store, _ = run_all(tmp_path, **SETTINGS)
-    (row,) = query(store.root, "SELECT collapsed_at FROM run_summary WHERE editor = 'rome'").to_pylist()
+    (row,) = query(store.location, "SELECT collapsed_at FROM run_summary WHERE editor = 'rome'").to_pylist()
     assert row["collapsed_at"] == 18
-    (largest,) = query(store.root, "SELECT arg_max(round, update_norm) AS round FROM rounds").to_pylist()
+    (largest,) = query(store.location, "SELECT arg_max(round, update_norm) AS round FROM rounds").to_pylist()
     assert largest["round"] == DISABLING

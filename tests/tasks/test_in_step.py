@@ -94,7 +94,7 @@ def test_runs_in_step_write_what_they_would_write_alone(tmp_path: Path) -> None:
         "SELECT run_id, fact_id, probe_id, scored_at, n_correct_new FROM fact_scores ORDER BY ALL",
         "SELECT run_id, count(*) AS n FROM benchmark_answers GROUP BY ALL ORDER BY ALL",
     ):
-        assert query(store.root, sql).to_pylist() == query(other.root, sql).to_pylist()
+        assert query(store.location, sql).to_pylist() == query(other.location, sql).to_pylist()
 
 
 def test_killed_between_the_commits_of_a_group_it_ends_with_the_same_rows(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_killed_between_the_commits_of_a_group_it_ends_with_the_same_rows(tmp_pa
     runs = with_companions(store, edited_runs(planned), 3)
     assert sorted(len(run.in_step) for run in runs) == [0, 3, 3, 3], "those that have begun stay together"
     drive(store, Worker(planned.store), runs)
-    assert contents(store.root) == contents(other.root)
+    assert contents(store.location) == contents(other.location)
 
 
 def test_a_group_that_has_lost_a_member_goes_on_alone(tmp_path: Path) -> None:
@@ -130,16 +130,16 @@ def test_a_group_that_has_lost_a_member_goes_on_alone(tmp_path: Path) -> None:
     (left,) = with_companions(store, [replace(by_id[leader.in_step[1]], in_step=())], 2)
     assert left.in_step == ()
     drive(store, worker, [left])
-    (rows,) = query(store.root, f"SELECT count(*) AS n FROM edits WHERE run_id = '{left.run_id}'").to_pylist()
+    (rows,) = query(store.location, f"SELECT count(*) AS n FROM edits WHERE run_id = '{left.run_id}'").to_pylist()
     assert rows["n"] == 6
 
 
 def whole(store: Store, runs: list[RunSpec], n_edits: int) -> bool:
     """Return whether each run has every edit once, on weights that its ledger gives."""
     sql = "SELECT run_id, count(*) AS n, count(DISTINCT round) AS rounds FROM edits GROUP BY run_id"
-    found = {row["run_id"]: (row["n"], row["rounds"]) for row in query(store.root, sql).to_pylist()}
+    found = {row["run_id"]: (row["n"], row["rounds"]) for row in query(store.location, sql).to_pylist()}
     for run in runs:
-        Worker(str(store.root))._models.at(run, run.n_rounds)  # replays and compares digests
+        Worker(str(store.location))._models.at(run, run.n_rounds)  # replays and compares digests
     return found == {run.run_id: (n_edits, n_edits) for run in runs}
 
 

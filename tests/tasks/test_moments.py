@@ -44,7 +44,7 @@ def job(folder: Path, **second_moment: Any) -> tuple[Store, MomentsJob]:
 
 def collected(folder: Path, **second_moment: Any) -> tuple[Store, MomentsJob, dict[int, Tensor]]:
     store, wanted = job(folder, **second_moment)
-    worker = Worker(str(store.root))
+    worker = Worker(str(store.location))
     while units := wanted.next_units(store):
         worker.do(units[-1])  # in another order than the corpus's
     return store, wanted, moments(store, wanted)
@@ -89,7 +89,7 @@ def test_killed_in_a_shard_and_resumed(whole: dict[int, Tensor], tmp_path: Path)
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None and child.stdout is not None
-    child.stdin.write(pickle.dumps((str(store.root), wanted)))
+    child.stdin.write(pickle.dumps((str(store.location), wanted)))
     child.stdin.close()
     for _ in range(2):
         assert child.stdout.readline(), "it ended before it could be killed"
@@ -97,7 +97,7 @@ def test_killed_in_a_shard_and_resumed(whole: dict[int, Tensor], tmp_path: Path)
     assert child.wait() == -signal.SIGKILL
     done = {unit.unit_id for unit in wanted.units() if store.is_committed(*unit.key)}
     assert 2 <= len(done) < 6 and len(wanted.next_units(store)) == 6 - len(done), "only the others are left"
-    worker = Worker(str(store.root))
+    worker = Worker(str(store.location))
     while units := wanted.next_units(store):
         worker.do(units[0])
     found = moments(store, wanted)
@@ -107,10 +107,10 @@ def test_killed_in_a_shard_and_resumed(whole: dict[int, Tensor], tmp_path: Path)
 
 def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
     store, wanted = job(tmp_path, n_texts=128, shard_texts=64)
-    worker = Worker(str(store.root))
+    worker = Worker(str(store.location))
     for unit in wanted.next_units(store):
         worker.do(unit)
-    path = next((store.root / "artifacts" / SUMS).glob("*/sums.safetensors"))
+    path = next((Path(store.location) / "artifacts" / SUMS).glob("*/*.sums.safetensors"))
     path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
     with pytest.raises(ArtifactMismatch, match="is not what was stored"):
         worker.do(wanted.next_units(store)[0])
@@ -122,8 +122,8 @@ def stopped(folder: Path, *, change: float, n_texts: int, first_texts: int) -> t
         folder / "short", n_texts=n_texts, first_texts=first_texts, shard_texts=4096, stop_change=change
     )
     whole_store, _, long = collected(folder / "long", n_texts=n_texts, shard_texts=64 * 2500)
-    last = query(store.root, "SELECT change, n_tokens FROM moment_curve WHERE is_last").to_pylist()
-    (read,) = query(whole_store.root, "SELECT DISTINCT n_tokens FROM second_moments").to_pylist()
+    last = query(store.location, "SELECT change, n_tokens FROM moment_curve WHERE is_last").to_pylist()
+    (read,) = query(whole_store.location, "SELECT DISTINCT n_tokens FROM second_moments").to_pylist()
     assert len(last) == len(LAYERS)
     lm, facts = load("factworld-tiny"), world_for("factworld-tiny").requests()
     keys = read_keys(lm, facts[:40], ("",), LAYERS, "flat")
@@ -170,8 +170,8 @@ def test_a_layer_stops_by_itself(tmp_path: Path) -> None:
     while units := wanted.next_units(other):
         worker.do(units[0])
     sql = "SELECT layer, n_texts, n_tokens, change, is_last FROM moment_curve ORDER BY ALL"
-    waves = query(store.root, sql).to_pylist()
-    assert [row for row in waves if row["layer"] == 1] == query(other.root, sql).to_pylist()
+    waves = query(store.location, sql).to_pylist()
+    assert [row for row in waves if row["layer"] == 1] == query(other.location, sql).to_pylist()
     for layer in LAYERS:
         mine = [row for row in waves if row["layer"] == layer]
         assert [row["n_texts"] for row in mine] == [64 * 2**wave for wave in range(1, len(mine) + 1)]
@@ -180,20 +180,22 @@ def test_a_layer_stops_by_itself(tmp_path: Path) -> None:
             == [row["change"] <= 0.26 for row in mine]
             == [*[False] * (len(mine) - 1), True]
         )
-    page = write_report(store.root).read_text()
+    page = Path(write_report(store)).read_text()
     assert 'alt="second moments"' in page and all(
         f"<td>{row['n_tokens']}</td>" in page for row in waves if row["is_last"]
     )
     assert wanted.layers == (1,) and torch.equal(moments(other, wanted)[1], both[1])
     assert artifact_recipes(other, MOMENTS)[0] in artifact_recipes(store, MOMENTS)
-    cards = [json.loads(path.read_text()) for path in store.root.glob("artifacts/second_moments/*/moment.json")]
+    cards = [
+        json.loads(path.read_text()) for path in Path(store.location).glob("artifacts/second_moments/*/*.moment.json")
+    ]
     assert len({card["n_tokens"] for card in cards}) == 2, "the layers stopped after different texts"
     assert not artifact_recipes(store, SUMS)
 
 
 def test_shards_dropped_by_another_job_are_collected_again(whole: dict[int, Tensor], tmp_path: Path) -> None:
     store, wanted = job(tmp_path, n_texts=384, shard_texts=128)
-    worker = Worker(str(store.root))
+    worker = Worker(str(store.location))
     for unit in wanted.next_units(store):
         worker.do(unit)
     for recipe in artifact_recipes(store, SUMS)[:3]:

@@ -42,15 +42,29 @@ def unit(name: str, what: str) -> Unit:
     return Unit(run_id="r", unit_id=name, kind="own", model=MODEL, payload={"what": what})
 
 
-def start() -> Any:
-    return ray.remote(Fake).options(num_cpus=0.5, max_restarts=0, max_task_retries=0).remote()
+class Fakes:
+    """Starts so many of them."""
+
+    def __init__(self, count: int, **options: Any) -> None:
+        self._count, self._options = count, {"num_cpus": 0.5, "max_restarts": 0, "max_task_retries": 0} | options
+        self.n_started = self.n_ended = 0
+
+    def capacity(self) -> int:
+        return self._count
+
+    def start(self) -> Any:
+        self.n_started += 1
+        return ray.remote(Fake).options(**self._options).remote()
+
+    def ended(self, worker: Any) -> None:
+        self.n_ended += 1
 
 
 @pytest.mark.slow
 def test_failures_cost_their_own_unit_only() -> None:
     done: list[str] = []
-    given_up: list[str] = []
-    pool = Pool(start=start, n_workers=2, quarantine=lambda u, message: given_up.append(u.unit_id))
+    given_up: list[tuple[str, str]] = []
+    pool = Pool(Fakes(2), quarantine=lambda u, failure: given_up.append((u.unit_id, failure.traceback)))
     units = [unit(f"ok-{i}", "fine") for i in range(6)] + [
         unit("dies", "die"),
         unit("raises", "raise"),
@@ -59,14 +73,15 @@ def test_failures_cost_their_own_unit_only() -> None:
     failed = pool.run(units, on_done=lambda u: done.append(u.unit_id))
     pool.close()
     assert sorted(done) == [f"ok-{i}" for i in range(6)]
-    assert sorted(given_up) == ["dies", "no", "raises"]
+    assert [name for name, _ in sorted(given_up)] == ["dies", "no", "raises"]
+    assert 'raise ValueError("a poisoned unit")' in dict(given_up)["raises"], "with the line that raised"
     assert "worker lost" in failed["r", "dies"] and "a poisoned unit" in failed["r", "raises"]
     assert failed["r", "no"] == "ClusterError: will never work", "it was not tried again"
 
 
 @pytest.mark.slow
 def test_units_that_follow_are_done_once() -> None:
-    pool, done = Pool(start=start, n_workers=1), []
+    pool, done = Pool(Fakes(1)), []
 
     def follow(finished: Unit) -> list[Unit]:
         return (
@@ -80,10 +95,7 @@ def test_units_that_follow_are_done_once() -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_cannot_be_placed_is_an_error_in_time() -> None:
-    def infeasible() -> Any:
-        return ray.remote(Fake).options(num_cpus=0, resources={"unobtainium": 1}, max_restarts=0).remote()
-
-    pool = Pool(start=infeasible, n_workers=1, start_timeout_s=3)
+    pool = Pool(Fakes(1, resources={"unobtainium": 1}), start_timeout_s=3)
     began = time.monotonic()
     with pytest.raises(ClusterError, match="no worker started within 3 s; the cluster has"):
         pool.run([unit("a", "fine")])

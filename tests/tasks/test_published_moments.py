@@ -30,14 +30,14 @@ def test_exported_moments_are_imported_to_the_same_run(tmp_path: Path) -> None:
     run = planned.runs[-1]
     assert run.run_id not in store.run_ids(), "another provenance, another run"
     sql = "SELECT fact_id, parameter, q FROM edit_updates ORDER BY ALL"
-    before, after = query(store.root, sql).to_pylist(), query(again.root, sql).to_pylist()
+    before, after = query(store.location, sql).to_pylist(), query(again.location, sql).to_pylist()
     assert len(before) == len(after) > 0
     for row, other in zip(before, after, strict=True):
         assert other["fact_id"] == row["fact_id"]
         assert other["q"] == pytest.approx(row["q"], rel=1e-6)
-    spec = json.loads(query(again.root, "SELECT spec FROM runs WHERE editor = 'memit'").to_pylist()[0]["spec"])
+    spec = json.loads(query(again.location, "SELECT spec FROM runs WHERE editor = 'memit'").to_pylist()[0]["spec"])
     assert spec["moments_recipe"]["texts"]["provenance"] == moments["provenance"]
-    assert Store(again.root).run_ids()
+    assert Store(again.location).run_ids()
 
 
 def test_published_moments_need_provenance_and_every_layer(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_runs_that_share_targets_write_what_they_would_write_alone(mode: str, tm
         "a resume takes them again"
     )
     losses = "SELECT run_id, fact_id, n_steps FROM edits WHERE round = 0 ORDER BY ALL"
-    assert query(store.root, losses).to_pylist() == query(other.root, losses).to_pylist()
+    assert query(store.location, losses).to_pylist() == query(other.location, losses).to_pylist()
 
 
 def test_only_what_is_the_same_is_shared(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_layer_search_with_shared_targets_scores_what_it_would_score_layer_by_
             assert {worker.do(unit) for unit in units} == {"done"}
         assert {worker.do(unit) for unit in search.units()} == {"done"}
         sql = "SELECT layer, fact_id, probe_id, nll_new, nll_true FROM layer_scores ORDER BY ALL"
-        found.append(query(store.root, sql).to_pylist())
+        found.append(query(store.location, sql).to_pylist())
     alone, shared = found
     assert [row["layer"] for row in shared] == [row["layer"] for row in alone] and len(alone) > 100
     for mine, other in zip(shared, alone, strict=True):

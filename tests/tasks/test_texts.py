@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -38,7 +39,6 @@ def test_a_column_that_is_not_there(corpus: str) -> None:
 
 
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"the hub did not give 'no/such'.*second_moment.path instead"):
         hub_texts("no/such", "main", None, "train", "text", n_texts=3)

@@ -50,7 +50,7 @@ def test_segment_length_and_the_number_of_workers_change_nothing(tmp_path: Path)
     for run in planned.runs:
         while units := ready_units(store, run):
             rng.choice(workers).do(rng.choice(units))  # in any order that the store allows
-    found, expected = without_units(contents(store.root)), without_units(contents(one.root))
+    found, expected = without_units(contents(store.location)), without_units(contents(one.location))
     for table, rows in expected.items():
         if table == "ledger":
             continue  # the editor's state is written once per segment
@@ -60,9 +60,9 @@ def test_segment_length_and_the_number_of_workers_change_nothing(tmp_path: Path)
 
 def test_a_unit_done_twice_is_skipped(tmp_path: Path) -> None:
     store, planned = run_all(tmp_path)
-    before = contents(store.root)
+    before = contents(store.location)
     assert Worker(planned.store).do(segment_unit(edited(planned), 0)) == "skipped"
-    assert contents(store.root) == before
+    assert contents(store.location) == before
 
 
 def test_every_planned_unit_is_committed_and_no_other(tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_a_contradictory_batch_is_recorded_and_left_out_at_ridge_0(tmp_path: Pat
         score={"every_edits": 0},
         second_moment={"path": str(tmp_path / "texts.txt"), "n_texts": 300},
     )
-    (row,) = query(store.root, "SELECT DISTINCT outcome, message, update_norm FROM rounds").to_pylist()
+    (row,) = query(store.location, "SELECT DISTINCT outcome, message, update_norm FROM rounds").to_pylist()
     assert row["outcome"] == "unsolved" and row["update_norm"] == 0
     assert "have the same key and different targets" in row["message"] and "ridge > 0" in row["message"]
-    assert query(store.root, "SELECT count(*) AS n FROM fact_scores WHERE purpose = 'own'").to_pylist()[0]["n"] > 0
+    assert query(store.location, "SELECT count(*) AS n FROM fact_scores WHERE purpose = 'own'").to_pylist()[0]["n"] > 0
     assert segments(store, edited(planned).run_id)[-1].last_round == 1
 
 
@@ -124,7 +124,7 @@ def test_a_contradictory_batch_at_a_ridge_stores_its_shortfall_and_a_warning(tmp
         score={"every_edits": 0},
         second_moment={"path": str(tmp_path / "texts.txt"), "n_texts": 300},
     )
-    (row,) = query(store.root, "SELECT outcome, message, shortfall FROM rounds").to_pylist()
+    (row,) = query(store.location, "SELECT outcome, message, shortfall FROM rounds").to_pylist()
     assert row["outcome"] == "edited" and row["shortfall"] > 0.1
     assert "neither is met exactly" in row["message"]
 
@@ -167,11 +167,11 @@ def test_an_independent_run_starts_every_round_from_the_unedited_model(tmp_path:
     store, _ = run_all(tmp_path / "i", mode="independent")
     sequential, _ = run_all(tmp_path / "s")
     sql = "SELECT round, parameter, update_norm, drift_per_value FROM rounds ORDER BY ALL"
-    independent = query(store.root, sql).to_pylist()
+    independent = query(store.location, sql).to_pylist()
     for row in independent:  # drift is this round's own update and nothing else
         size = 64 * 160
         assert row["update_norm"] == pytest.approx(row["drift_per_value"] * size, rel=1e-9)
-    assert independent != query(sequential.root, sql).to_pylist()
+    assert independent != query(sequential.location, sql).to_pylist()
 
 
 def test_remembered_keys_survive_a_resume(tmp_path: Path) -> None:
@@ -185,18 +185,18 @@ def test_remembered_keys_survive_a_resume(tmp_path: Path) -> None:
     first.do(segment_unit(edited(resumed), 0))
     for run in resumed.runs:
         finish(store, Worker(resumed.store), run)  # another process would start like this
-    assert contents(store.root)["ledger"] == contents(one.root)["ledger"]
-    assert query(one.root, "SELECT count(*) AS n FROM ledger WHERE kind = 'state'").to_pylist() == [{"n": 3}]
+    assert contents(store.location)["ledger"] == contents(one.location)["ledger"]
+    assert query(one.location, "SELECT count(*) AS n FROM ledger WHERE kind = 'state'").to_pylist() == [{"n": 3}]
 
 
 def test_checkout_of_a_dense_editor_and_its_refusals(tmp_path: Path) -> None:
     store, planned = run_all(tmp_path, editors=["ft_c"], layers=[0])
     run_id = edited(planned).run_id
-    assert "agree with those recorded" in checkout(store.root, run_id, after=8, out=tmp_path / "m")
+    assert "agree with those recorded" in checkout(store.location, run_id, after=8, out=tmp_path / "m")
     with pytest.raises(InputError, match="the nearest state is --after 8"):
-        checkout(store.root, run_id, after=7, out=tmp_path / "n")
+        checkout(store.location, run_id, after=7, out=tmp_path / "n")
     with pytest.raises(InputError, match="is not empty"):
-        checkout(store.root, run_id, after=8, out=tmp_path / "m")
+        checkout(store.location, run_id, after=8, out=tmp_path / "m")
 
 
 def test_checkout_of_a_run_from_another_kind_of_device_compares_logits_only(
@@ -210,12 +210,12 @@ def test_checkout_of_a_run_from_another_kind_of_device_compares_logits_only(
     there, _ = run_all(tmp_path / "there", editors=["ft_c"], layers=[0])
     monkeypatch.setattr("tasks.ledger.digest_of_parameters", lambda *args: "of another device")
     with pytest.raises(LedgerMismatch, match="kind of device"):
-        checkout(store.root, run_id, after=8, out=tmp_path / "m")
-    said = checkout(there.root, run_id, after=8, out=tmp_path / "n")
+        checkout(store.location, run_id, after=8, out=tmp_path / "m")
+    said = checkout(there.location, run_id, after=8, out=tmp_path / "n")
     assert "made on elsewhere and rebuilt on cpu" in said and "logits agree" in said
     monkeypatch.setattr("tasks.checkout.last_logits", lambda lm, prompt: _shifted(*last_logits(lm, prompt)))
     with pytest.raises(LedgerMismatch, match="differ by"):
-        checkout(there.root, run_id, after=8, out=tmp_path / "o")
+        checkout(there.location, run_id, after=8, out=tmp_path / "o")
 
 
 def _shifted(ids: list[int], logits: list[float]) -> tuple[list[int], list[float]]:
@@ -225,10 +225,10 @@ def _shifted(ids: list[int], logits: list[float]) -> tuple[list[int], list[float
 def test_a_longer_run_continues_the_shorter_one(tmp_path: Path) -> None:
     """Number of edits and benchmarks are not part of a run: the first rounds are the same rows, later ones are added."""
     store, _ = run_all(tmp_path, facts={"name": "factworld", "size": 8}, score={"every_edits": 4})
-    first = contents(store.root)
+    first = contents(store.location)
     scored = {"every_edits": 4, "benchmarks": ["sentiment"], "examples": 4}
     run_all(tmp_path, facts={"name": "factworld", "size": 16}, score=scored)
-    longer = contents(store.root)
+    longer = contents(store.location)
     assert set(first["ledger"]) < set(longer["ledger"]) and set(first["fact_scores"]) < set(longer["fact_scores"])
     assert first["runs"] == longer["runs"] and not first["benchmark_answers"] and longer["benchmark_answers"]
 
@@ -254,7 +254,7 @@ def test_a_run_does_not_go_on_with_other_inputs(tmp_path: Path) -> None:
     store, worker, run = Store(planned.store), Worker(planned.store), edited(planned)
     prepare(planned, worker)
     worker.do(ready_units(store, run)[0])
-    card = next((store.root / "artifacts" / "contexts").glob("*/artifact.json"))
+    card = next((Path(store.location) / "artifacts" / "contexts").glob("*/artifact.json"))
     shutil.rmtree(card.parent)
     put_artifact(store, "contexts", run.contexts_recipe or {}, {"contexts.json": b'["", "Another text. "]'})
     segment = next(unit for unit in ready_units(store, run) if unit.kind == "segment")
@@ -280,13 +280,13 @@ def test_a_damaged_store_is_refused_before_any_work(tmp_path: Path) -> None:
     store, planned = run_all(tmp_path)
     commit = store.read_commit(edited(planned).run_id, "segment-000000")
     assert commit is not None
-    damaged = store.root / commit.files[0]
+    damaged = Path(store.location) / commit.files[0]
     damaged.write_bytes(damaged.read_bytes()[:-20])
-    before = sorted(store.root.rglob("*"))
+    before = sorted(Path(store.location).rglob("*"))
     with pytest.raises(DamagedFileError, match=damaged.name), session(planned):
         pytest.fail("the session must not begin")
-    assert sorted(store.root.rglob("*")) == before
-    (store.root / "store.json").write_text('{"schema_version": 999}')
+    assert sorted(Path(store.location).rglob("*")) == before
+    (Path(store.location) / "store.json").write_text('{"schema_version": 999}')
     with pytest.raises(StoreVersionError, match="schema version 999"), session(planned):
         pytest.fail("the session must not begin")
 
@@ -294,7 +294,12 @@ def test_a_damaged_store_is_refused_before_any_work(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_too_many_gpus_are_refused_with_what_the_cluster_has(tmp_path: Path) -> None:
     planned = plan(tmp_path, compute={"gpus_per_model": 8})
-    with pytest.raises(InputError, match=r"gpus_per_model is 8, the cluster has 0 GPUs.*auto"), session(planned):
+    with (
+        pytest.raises(
+            InputError, match=r"8 GPUs \(compute.gpus_per_model\).*no node has room for one: .* CPUs, 0 GPUs"
+        ),
+        session(planned),
+    ):
         pytest.fail("the session must not begin")
 
 
@@ -310,7 +315,7 @@ def test_micro_batches_are_chosen_from_free_memory_once_and_recorded(
     first.do(ready_units(store, run)[0])
     monkeypatch.setattr("tasks.standing.tokens_that_fit", lambda _lm: 512)  # another machine
     finish(store, second, run)
-    (row,) = (row for row in query(store.root, "SELECT * FROM runs").to_pylist() if row["run_id"] == run.run_id)
+    (row,) = (row for row in query(store.location, "SELECT * FROM runs").to_pylist() if row["run_id"] == run.run_id)
     assert row["tokens_per_forward"] == 256
     (loaded,) = second._models._loaded.values()
     assert loaded.lm.tokens_per_forward == 256

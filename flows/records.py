@@ -1,0 +1,76 @@
+"""Prefect's records of runs: who drives which, and which of them died without a word."""
+
+import platform
+from collections.abc import Iterable
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+from storage.identity import digest_of
+
+_UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+
+
+def claim(store: str) -> None:
+    """Tag the flow run that is under way here with its store, and with who drives it.
+
+    Afterwards and by itself: the tags of a context would go to every task, which asks the server for limits by tag.
+    """
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(str(flow_run.get_id())), tags=[_store_tag(store), _driver_tag(psutil.Process())])
+
+
+def crash_stale_runs(store: str) -> int:
+    """Set runs to Crashed that are recorded as under way on a store and whose driver on this host is gone; return how many.
+
+    Prefect learns nothing of a driver that was killed.  A driver on another host cannot be seen from here and is left alone.
+    """
+    with get_client(sync_client=True) as client:
+        wanted = FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[_store_tag(store)]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_UNDER_WAY))),
+        )
+        stale = [run for run in client.read_flow_runs(flow_run_filter=wanted) if _is_gone(run.tags)]
+        for run in stale:
+            state: State[None] = Crashed(message="its driver was killed; what it had committed is in the store")
+            _crash_tasks(client, run.id)
+            client.set_flow_run_state(run.id, state, force=True)
+        return len(stale)
+
+
+def _crash_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> None:
+    ours = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]))
+    for task in client.read_task_runs(task_run_filter=ours):
+        if task.state_type in _UNDER_WAY:
+            client.set_task_run_state(task.id, Crashed(message="its driver was killed"), force=True)
+
+
+def _store_tag(store: str) -> str:
+    return f"store-{digest_of(store, length=10)}"
+
+
+def _driver_tag(process: psutil.Process) -> str:
+    return f"driver:{platform.node()}:{process.pid}:{process.create_time():.2f}"
+
+
+def _is_gone(tags: Iterable[str]) -> bool:
+    for tag in tags:
+        if tag.startswith(f"driver:{platform.node()}:"):
+            try:
+                process = psutil.Process(int(tag.split(":")[2]))
+                return _driver_tag(process) != tag or process.status() == psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                return True
+    return False

@@ -1,0 +1,89 @@
+"""Commands that keep a store in order.  Heavy libraries are imported inside the commands that need them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+StoreOption = Annotated[Path, typer.Option(help="The results directory.")]
+DEFAULT_STORE = Path("results")
+
+
+@app.command()
+def compact(store: StoreOption = DEFAULT_STORE) -> None:
+    """Put each run's many small files together; nothing that a query gives changes."""
+    from storage.compaction import compact as put_together
+    from storage.store import Store
+    from tasks.progress import progress_bar
+
+    opened = Store(store)
+    run_ids = opened.run_ids()
+    with progress_bar("compact", len(run_ids), len(run_ids)) as advance:
+        changed = 0
+        for run_id in run_ids:
+            changed += put_together(opened, run_id)
+            advance(1)
+    typer.echo(f"{changed} of {len(run_ids)} runs and preparations compacted; `palimpsest gc` frees what they replace")
+
+
+@app.command()
+def gc(
+    store: StoreOption = DEFAULT_STORE,
+    grace: Annotated[
+        float, typer.Option(help="Hours that a file must have stood; longer than any query or write takes.")
+    ] = 24.0,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be deleted.")] = False,
+) -> None:
+    """Delete files that nothing names any more: replaced by a compaction, or left by an attempt that never committed."""
+    from storage.compaction import gc as clear
+    from storage.store import Store
+
+    cleared = clear(Store(store), grace_s=grace * 3600, dry_run=dry_run)
+    typer.echo(f"{'would delete' if dry_run else 'deleted'} {cleared.files} files, {cleared.bytes / 2**20:.1f} MB")
+
+
+@app.command()
+def rm(run_id: Annotated[str, typer.Argument(metavar="RUN")], store: StoreOption = DEFAULT_STORE) -> None:
+    """Remove a run with all that it has written; the next `run` of its experiment makes it anew."""
+    from storage.store import Store
+    from storage.upkeep import remove_run
+
+    typer.echo(f"removed {run_id}: {remove_run(Store(store), run_id)} units")
+
+
+@app.command()
+def cancel(
+    experiment: Annotated[str | None, typer.Argument(help="Its name; all that run on the store if left out.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Ask running experiments to end once the units in work are done, wherever they run; `run` goes on with them."""
+    from storage.store import Store
+    from tasks.stopping import cancel as ask
+
+    ask(Store(store), experiment)
+    typer.echo("asked; drivers look every two seconds and finish the units in work")
+
+
+@app.command()
+def withdraw(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    unit_id: Annotated[str, typer.Argument(metavar="UNIT")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Forget that one unit of a run is done, so that the next `run` does it again."""
+    from storage.compaction import withdraw as forget
+    from storage.store import Store
+
+    forget(Store(store), run_id, unit_id)
+    typer.echo(f"withdrawn {unit_id} of {run_id}")
+
+
+@app.command()
+def merge(other: Annotated[Path, typer.Argument(metavar="OTHER")], store: StoreOption = DEFAULT_STORE) -> None:
+    """Copy into the store what another one has and it has not; refused where they disagree."""
+    from storage.store import Store
+    from storage.upkeep import merge as put_together
+
+    done = put_together(Store(store, create=True), Store(other))
+    typer.echo(f"copied {done.units} units of {done.runs} runs and preparations, and {done.artifacts} artifacts")

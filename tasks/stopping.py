@@ -1,0 +1,86 @@
+"""Ending a run in good order: Ctrl-C, a signal or ``palimpsest cancel`` lets the units in work come to their end."""
+
+import json
+import logging
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from storage.store import Store
+
+_log = logging.getLogger(__name__)
+_REQUEST = "control/cancel.json"
+_POLL_S = 2.0
+
+
+class Stop:
+    """Whether a run is asked to end, and why."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
+        self._before, self._asked_at = _request(store), time.monotonic()
+        self._reason: str | None = None
+
+    def ask(self, reason: str) -> None:
+        if self._reason is None:
+            _log.warning(
+                "%s: the units in work are finished, nothing new is begun (Ctrl-C once more ends at once)", reason
+            )
+            self._reason = reason
+
+    def reason(self) -> str | None:
+        """Return why the run is to end, None if it is to go on."""
+        if self._reason is None and time.monotonic() - self._asked_at > _POLL_S:
+            found, self._asked_at = _request(self._store), time.monotonic()
+            if found != self._before and found.get("experiment") in (None, self._name):
+                self.ask("cancelled")
+        return self._reason
+
+
+def cancel(store: Store, experiment: str | None = None) -> None:
+    """Ask the drivers that work on a store now to end, or those of one experiment; wherever they run."""
+    store.files.write(_REQUEST, json.dumps({"id": uuid.uuid4().hex, "experiment": experiment}).encode())
+
+
+@contextmanager
+def stops(store: Store, name: str) -> Iterator[Stop]:
+    """Inside, the first Ctrl-C or SIGTERM only asks; the second one is what it always is."""
+    stop = Stop(store, name)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        stop.ask("interrupted" if number == signal.SIGINT else "terminated")
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def unheard(number: signal.Signals) -> Iterator[None]:
+    """Inside, processes and threads are started that do not hear a signal; here it is heard on leaving."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
+def _request(store: Store) -> dict[str, str | None]:
+    try:
+        found: dict[str, str | None] = json.loads(store.files.read(_REQUEST))
+        return found
+    except FileNotFoundError:
+        return {}

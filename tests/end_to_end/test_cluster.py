@@ -1,0 +1,94 @@
+"""Three nodes, a worker on each: whatever is killed, every row is there once, and the tables are those of one machine."""
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from storage.catalog import query
+from tests.end_to_end.nodes import Nodes, cluster_of
+from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wait_until
+from tests.end_to_end.test_killed import ended, segments_done
+
+N_KILLS = int(os.environ.get("PALIMPSEST_KILLS", "2"))
+"""Of each role."""
+
+
+@pytest.mark.slow
+@pytest.mark.minutes
+def test_every_role_killed_again_and_again(tiny_store: Path, tmp_path: Path) -> None:
+    seed = os.environ.get("PALIMPSEST_KILL_SEED") or str(os.getpid())
+    rng, stores, log = random.Random(seed), [], tmp_path / "log"
+    with cluster_of(3) as nodes:
+        left = [role for role in ("worker", "node", "driver") for _ in range(N_KILLS)]
+        rng.shuffle(left)
+        while left:
+            store = tmp_path / f"store-{len(stores)}"
+            stores.append(store)
+            left = run_with_kills(nodes, store, left, rng, log)
+    assert left == []
+    for store in stores:
+        assert contents(store) == contents(tiny_store), f"{store.name} differs after the kills of seed {seed}"
+    hosts = "SELECT count(DISTINCT unit_id) AS units, count(*) AS n FROM commits WHERE kind = 'segment'"
+    (row,) = query(stores[0], hosts).to_pylist()
+    assert row["n"] > 10
+
+
+def run_with_kills(nodes: Nodes, store: Path, left: list[str], rng: random.Random, log: Path) -> list[str]:
+    """Run the experiment to its end, killing what is next in ``left`` a little after each few segments; return what remains."""
+    given = ("run", str(EXPERIMENT), "--set", f"store={store}", "--set", f"compute.ray={nodes.address}")
+    given = (*given, "--set", "compute.gpus_per_model=1")
+    while True:
+        run = start(*given, log=log, **nodes.variables)
+        with ended(run):
+            while run.poll() is None and left:
+                aim = segments_done(store) + rng.randint(1, 3)
+                wait_until(lambda run=run, aim=aim: run.poll() is not None or segments_done(store) >= aim, seconds=240)
+                time.sleep(rng.uniform(0, 0.3))
+                if run.poll() is None and kill(left[0], nodes, run.pid, rng):
+                    role = left.pop(0)
+                    if role == "driver":
+                        run.wait(30)
+                    if role == "node":
+                        nodes.start()
+            code = run.wait(300)
+        if code == 0:
+            return left
+        assert code == -9, log.read_text()[-4000:]
+
+
+def kill(role: str, nodes: Nodes, driver: int, rng: random.Random) -> bool:
+    """Kill one process of a role, if there is one."""
+    found: dict[str, Callable[[], list[psutil.Process]]] = {
+        "worker": nodes.workers,
+        "node": nodes.raylets,
+        "driver": lambda: [psutil.Process(driver)],
+    }
+    candidates = found[role]()
+    if not candidates:
+        return False
+    rng.choice(candidates).kill()
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.minutes
+def test_a_grid_on_one_two_and_three_workers(tiny_store: Path, tmp_path: Path) -> None:
+    """The tables do not depend on how many do the work, or where."""
+    with cluster_of(3) as nodes:
+        for count in (1, 3):
+            store = tmp_path / str(count)
+            given = (
+                "--set",
+                f"store={store}",
+                "--set",
+                f"compute.ray={nodes.address}",
+                "--set",
+                f"compute.actors={count}",
+            )
+            palimpsest("run", str(EXPERIMENT), *given, "--set", "compute.gpus_per_model=1", **nodes.variables)
+            assert contents(store) == contents(tiny_store), f"{count} workers"

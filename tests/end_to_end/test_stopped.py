@@ -1,0 +1,133 @@
+"""A run that is asked to end finishes what it has begun, and goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.support import EXPERIMENT, ROOT, contents, environment, palimpsest, start, wait_until
+from tests.end_to_end.test_killed import ended, kill, segments_done
+
+FLOW_RUNS = """
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    for run in client.read_flow_runs():
+        print(run.state_type.value, run.state.message, sep="|")
+"""
+
+
+def flow_runs(home: Path) -> list[tuple[str, str]]:
+    """Return state and message of all runs that Prefect has on record."""
+    done = subprocess.run(
+        [sys.executable, "-c", FLOW_RUNS],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment() | settings(home),
+    )
+    return [tuple(line.split("|", 1)) for line in done.stdout.splitlines()]  # type: ignore[misc]
+
+
+def settings(home: Path) -> dict[str, str]:
+    return {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "ERROR"}
+
+
+@pytest.mark.slow
+def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, tmp_path: Path) -> None:
+    """Ctrl-C, a store that is away for a while, ``cancel`` and kill -9, one after another; then to the end."""
+    store, log, home = tmp_path / "store", tmp_path / "log", tmp_path / "prefect"
+    given = ("run", str(EXPERIMENT), "--set", f"store={store}")
+
+    run = start(*given, log=log, PREFECT_HOME=str(home))
+    with ended(run):
+        assert wait_until(lambda: segments_done(store) >= 1 or run.poll() is not None, seconds=240)
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the driver and all that it has started
+        assert run.wait(120) == 130, log.read_text()[-3000:]
+    assert "interrupted: the units in work are finished" in log.read_text().replace("\n", " ")
+    assert "units were not begun; run the same command again to go on" in log.read_text().replace("\n", " ")
+    assert segments_done(store) >= 1
+
+    run = start(*given, log=log, PREFECT_HOME=str(home))
+    with ended(run):
+        before = segments_done(store)
+        assert wait_until(lambda: segments_done(store) > before or run.poll() is not None, seconds=240)
+        store.rename(tmp_path / "away")
+        time.sleep(3)
+        assert run.poll() is None and not store.exists(), "it waits, and makes no new store"
+        (tmp_path / "away").rename(store)
+        palimpsest("cancel", "tiny", "--store", str(store))
+        assert run.wait(120) == 130, log.read_text()[-3000:]
+    assert "cancelled: " in log.read_text().replace("\n", " ")
+
+    run = start(*given, log=log, PREFECT_HOME=str(home))
+    with ended(run) as family:
+        kill(run, "driver", store, family, after_segments=segments_done(store) + 1, delay=0.1, log=log)
+    palimpsest(*given, PREFECT_HOME=str(home))
+    assert contents(store) == contents(tiny_store)
+    assert sorted(state for state, _ in flow_runs(home)) == ["CANCELLED", "CANCELLED", "COMPLETED", "CRASHED"]
+    assert ("CRASHED", "its driver was killed; what it had committed is in the store") in flow_runs(home)
+
+
+SHIFTED_CLOCK = """
+import datetime, importlib.abc, importlib.machinery, os, sys, time
+shift, real = float(os.environ.get("TEST_CLOCK_SHIFT", 0)), time.time
+time.time = lambda: real() + shift
+
+class Shifted(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.fromtimestamp(time.time(), tz)
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "storage.store":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+        def exec_module(module):
+            execute(module)
+            module.datetime = Shifted
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
+"""For ``sitecustomize``: the clock of Python, and that of commits, is so many seconds off."""
+
+
+@pytest.mark.slow
+@pytest.mark.minutes
+def test_two_drivers_whose_clocks_differ_do_every_unit_once(tiny_store: Path, tmp_path: Path) -> None:
+    store, clock = tmp_path / "store", tmp_path / "clock"
+    clock.mkdir()
+    (clock / "sitecustomize.py").write_text(SHIFTED_CLOCK)
+    given = ("run", str(EXPERIMENT), "--set", f"store={store}", "--set", "compute.actors=1")
+    logs = [tmp_path / "log-0", tmp_path / "log-1"]
+    runs = [
+        start(
+            *given,
+            log=log,
+            PREFECT_HOME=str(tmp_path / f"prefect-{i}"),
+            PYTHONPATH=f"{clock}:{ROOT}",
+            TEST_CLOCK_SHIFT=str(i * -86_400),
+        )
+        for i, log in enumerate(logs)
+    ]
+    with ended(runs[0]), ended(runs[1]):
+        codes = [run.wait(400) for run in runs]
+    said = [log.read_text()[-2000:] for log in logs]
+    assert 0 in codes, said
+    # One may find the last units in the other's hands, and say so.
+    assert all(
+        code == 0 or "another process may be doing them" in " ".join(text.split())
+        for code, text in zip(codes, said, strict=True)
+    )
+    palimpsest(*given)
+    assert contents(store) == contents(tiny_store)
+    days = {json.loads(path.read_text())["finished_at"][:10] for path in (store / "commits").rglob("segment-*.json")}
+    assert len(days) == 2, "both drivers' workers committed segments, a day apart"

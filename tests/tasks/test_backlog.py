@@ -1,0 +1,63 @@
+"""Which unit goes next."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.backlog import Backlog, Waiting
+from tasks.identity import ModelRef, Unit, UnitKind
+from tests.tasks.support import edited, plan
+
+MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
+
+
+def unit(run_id: str, kind: UnitKind = "own", number: int = 0) -> Unit:
+    return Unit(run_id=run_id, unit_id=f"{kind}-{number}", kind=kind, model=MODEL, payload={})
+
+
+def backlog_of(*units: Unit) -> Backlog:
+    backlog = Backlog()
+    backlog.add(Waiting(each) for each in units)
+    return backlog
+
+
+def order(backlog: Backlog, run_id: str | None = None) -> list[tuple[str, str]]:
+    return [backlog.take(run_id).unit.key for _ in range(len(backlog))]
+
+
+def test_segments_first_then_as_it_came() -> None:
+    units = [unit("a", number=1), unit("b", number=2), unit("a", "segment"), unit("b", number=3)]
+    assert order(backlog_of(*units)) == [units[i].key for i in (2, 0, 1, 3)]
+
+
+def test_a_worker_prefers_its_own_run_but_no_score_to_a_segment() -> None:
+    units = [unit("a", number=1), unit("b", number=2), unit("b", number=3), unit("a", "segment")]
+    assert order(backlog_of(*units), "b") == [units[i].key for i in (3, 1, 2, 0)]
+
+
+def test_the_longest_chain_first(tmp_path: Path) -> None:
+    """By the rounds that are left, not by those that are done."""
+    run = edited(plan(tmp_path))
+    short, long = (replace(run, facts=replace(run.facts, size=n * run.batch_size)) for n in (10, 40))
+    runs = {"short": (short, 0), "long": (long, 0), "long but far": (long, 36)}
+    units = [
+        Unit(run_id=name, unit_id="s", kind="segment", model=MODEL, payload={"first_round": first}, run=run)
+        for name, (run, first) in runs.items()
+    ]
+    assert [run_id for run_id, _ in order(backlog_of(*units))] == ["long", "short", "long but far"]
+
+
+def test_as_a_slow_obvious_version_and_every_unit_once() -> None:
+    rng = random.Random(0)
+    backlog, plain, taken = Backlog(), list[tuple[int, Unit]](), []
+    for number in range(400):
+        new = unit(rng.choice("abc"), rng.choice(["segment", "own"]), number)
+        backlog.add([Waiting(new)])
+        plain.append((number, new))
+        if rng.random() < 0.5:
+            own = rng.choice(["a", "b", "c", "elsewhere", None])
+            expected = min(plain, key=lambda e, own=own: (e[1].kind != "segment", e[1].run_id != own, e[0]))
+            plain.remove(expected)
+            taken.append(backlog.take(own).unit)
+            assert taken[-1] is expected[1]
+    assert len(backlog) == len(plain) == 400 - len(taken)

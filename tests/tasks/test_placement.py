@@ -1,0 +1,122 @@
+"""Where workers go: what nodes hold, what is refused at once, and which node is taken first."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from editing.factworld.bundled import bundled_folder
+from tasks.errors import InputError
+from tasks.models import local_folder, resolve_model, weight_bytes
+from tasks.placement import Node, Placement, Placer, Shape, cluster, living_nodes
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        (Shape(1, 0, 0), 8),
+        (Shape(3, 0, 0), 2),
+        (Shape(1, 1, 0), 4),
+        (Shape(1, 2, 0), 2),
+        (Shape(1, 3, 0), 1),
+        (Shape(1, 8, 0), 0),
+        (Shape(1, 0.5, 0), 8),
+        (Shape(1, 0.4, 0), 8),  # two to a GPU
+        (Shape(1, 0.6, 0), 4),
+        (Shape(1, 0.1, 0), 8),  # as many as there are CPUs
+        (Shape(1, 0, 5 * GIB), 3),
+        (Shape(1, 0, 17 * GIB), 0),
+    ],
+)
+def test_what_a_node_holds(shape: Shape, expected: int) -> None:
+    assert Node("n", "here", 8, 4, 16 * GIB).holds(shape) == expected
+
+
+def test_the_weights_in_memory() -> None:
+    model = resolve_model("factworld-tiny")
+    size = (Path(model.folder) / "model.safetensors").stat().st_size
+    assert weight_bytes(model) == size
+    assert weight_bytes(resolve_model("factworld-tiny", dtype="bfloat16")) == size // 2
+
+
+def test_a_model_that_is_elsewhere_on_this_machine_is_found_and_compared(tmp_path: Path) -> None:
+    model = resolve_model("factworld-tiny")
+    moved = replace(model, folder=str(tmp_path / "nowhere"))
+    assert local_folder(model) == model.folder
+    assert local_folder(moved) == str(bundled_folder("factworld-tiny"))
+    with pytest.raises(InputError, match=r"is not the one of the plan on .*: digest .* expected other"):
+        local_folder(replace(moved, digest="other"))
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[None]:
+    with cluster(Placement()):
+        yield
+
+
+@pytest.mark.slow
+def test_what_no_node_holds_is_refused_with_what_each_has(embedded: None, tmp_path: Path) -> None:
+    for placement, said in ((Placement(threads=1000), "1000 CPUs"), (Placement(gpus_per_model=2), "2 GPUs")):
+        with pytest.raises(InputError, match=rf"a worker takes .*{said}.*no node has room for one: .* CPUs, 0 GPUs"):
+            Placer(str(tmp_path), placement)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_on_no_node_is_refused(embedded: None, tmp_path: Path) -> None:
+    model = resolve_model("factworld-tiny")
+    assert Placer(str(tmp_path), Placement(), [model]).capacity() >= 1
+    lost = replace(model, folder=str(tmp_path / "nowhere"))
+    # Its size is read on this machine, where the plan found it.
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "config.json").write_text("{}")
+    placer = Placer(str(tmp_path), Placement(), [lost])
+    placer._with_files.clear()
+    (tmp_path / "nowhere" / "config.json").unlink()
+    (tmp_path / "nowhere").rmdir()
+    assert placer.capacity() == 0
+
+
+@pytest.mark.slow
+def test_as_many_workers_as_asked_for(embedded: None, tmp_path: Path) -> None:
+    (node,) = living_nodes()
+    assert Placer(str(tmp_path), Placement(actors=1)).capacity() == 1
+    assert Placer(str(tmp_path), Placement(threads=int(node.cpus))).capacity() == 1
+    assert Placer(str(tmp_path), Placement()).capacity() == int(node.cpus)
+
+
+def nodes_of(*nodes: Node) -> Any:
+    return lambda: list(nodes)
+
+
+@pytest.mark.slow
+def test_nodes_with_the_files_and_with_room_come_first(
+    embedded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Soft affinity: what is wished for is looked at, since only one node is really here."""
+    wished: list[str] = []
+
+    class Remote:
+        def options(self, **given: Any) -> "Remote":
+            wished.append(given["scheduling_strategy"].node_id)
+            return self
+
+        def remote(self, *_: Any, **__: Any) -> object:
+            return object()
+
+    (here,) = living_nodes()
+    names = {here.node_id: "here", "a" * 56: "far"}
+    placer = Placer(str(tmp_path), Placement(), [resolve_model("factworld-tiny")])
+    far = Node("a" * 56, "far", 4, 0, here.memory)
+    monkeypatch.setattr("tasks.placement.living_nodes", nodes_of(here._replace(cpus=2), far))
+    placer._with_files[far.node_id] = True  # it cannot be asked
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "remote", lambda _: Remote())
+        for _ in range(6):
+            placer.start()
+    assert [names[node] for node in wished] == ["far", "far", "here", "far", "here", "far"]
+    assert placer.capacity() == 6
