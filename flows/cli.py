@@ -85,7 +85,7 @@ def run(file: Path, set_: SetOption = None) -> None:
     started = time.perf_counter()
     atexit.register(_silence)
     experiment = load_experiment(file, _overrides(set_))
-    configure(Path(experiment.store))
+    configure(experiment.store)
     from flows.inputs import publish_inputs
     from flows.plan import plan_experiment
 
@@ -104,7 +104,7 @@ def run(file: Path, set_: SetOption = None) -> None:
         typer.secho(state.message, err=True, fg="yellow")
         raise typer.Exit(INTERRUPTED)
     report_path = state.result()
-    _print_summary(Path(experiment.store))
+    _print_summary(experiment.store)
     typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
     typer.echo(f"report: {report_path}")
 
@@ -218,7 +218,7 @@ def doctor(store: StoreOption = DEFAULT_STORE) -> None:
     """Check what works on this machine, and say how to mend what does not."""
     from flows.settings import configure
 
-    configure(store.absolute())
+    configure(store)
     from tasks.doctor import examine
     from tasks.tables import print_table
 
@@ -235,7 +235,7 @@ def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def _print_summary(store: Path) -> None:
+def _print_summary(store: str) -> None:
     from storage.catalog import query as run_query
     from tasks.report import SUMMARY_COLUMNS
     from tasks.tables import print_table

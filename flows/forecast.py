@@ -1,10 +1,9 @@
 """What an experiment will cost: edits, bytes and time, from the model's shapes and the store's own timings."""
 
-from pathlib import Path
 from typing import Any
 
 from storage.catalog import query
-from storage.store import Store
+from storage.store import Store, is_store
 from tasks.catalog import ledger_floats
 from tasks.identity import RunSpec
 from tasks.in_step import with_companions
@@ -16,7 +15,7 @@ from tasks.stages import Plan, with_known_layers
 
 def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a row per run and notes on the whole."""
-    store = Store(plan.store) if (Path(plan.store) / "store.json").exists() else None
+    store = Store(plan.store) if is_store(plan.store) else None
     speed = _seconds_per_edit(plan.store) if store else {}
     rows, total = [], 0.0
     runs = with_known_layers(plan, store) if store else plan.runs

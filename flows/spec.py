@@ -337,6 +337,6 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
             "facts": facts,
             "second_moment": moments,
             "model": spec.model.model_copy(update={"name": name}),
-            "store": str(Path(spec.store).expanduser().absolute()),
+            "store": spec.store if "://" in spec.store else str(Path(spec.store).expanduser().absolute()),
         }
     )

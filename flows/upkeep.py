@@ -1,13 +1,12 @@
 """Commands that keep a store in order.  Heavy libraries are imported inside the commands that need them."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer()
-StoreOption = Annotated[Path, typer.Option(help="The results directory.")]
-DEFAULT_STORE = Path("results")
+StoreOption = Annotated[str, typer.Option(help="The results directory, or s3://BUCKET/PREFIX.")]
+DEFAULT_STORE = "results"
 
 
 @app.command()
@@ -80,7 +79,7 @@ def withdraw(
 
 
 @app.command()
-def merge(other: Annotated[Path, typer.Argument(metavar="OTHER")], store: StoreOption = DEFAULT_STORE) -> None:
+def merge(other: Annotated[str, typer.Argument(metavar="OTHER")], store: StoreOption = DEFAULT_STORE) -> None:
     """Copy into the store what another one has and it has not; refused where they disagree."""
     from storage.store import Store
     from storage.upkeep import merge as put_together

@@ -150,7 +150,7 @@ def _keys(runs: Mapping[str, Mapping[str, CommitRow]], units: Mapping[str, set[s
 def _scan(store: Store, table: str, files: Sequence[str], shared: bool) -> str:
     columns = ", ".join(_quoted(name) for name in SCHEMAS[table].names)
     # No union_by_name, which would open every file to bind a view: all files of a store have the schema of its version.
-    paths = ", ".join(_literal(store.files.local(name)) for name in files)
+    paths = ", ".join(map(_literal, store.files.fetch(files)))
     scan = (
         f"SELECT run_id, {columns} FROM read_parquet([{paths}], "
         "hive_partitioning = true, hive_types = {'run_id': VARCHAR})"

@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -44,7 +44,15 @@ class Files(Protocol):
         """A directory's absolute path, or an address."""
         ...
 
+    def make(self) -> None:
+        """Make the place itself, if it can be made."""
+        ...
+
     def read(self, name: str) -> bytes: ...
+
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the contents of many small files by name, without those that are not there."""
+        ...
 
     def write(self, name: str, content: Content) -> None:
         """Make a file appear whole, in the place of an earlier one."""
@@ -67,7 +75,11 @@ class Files(Protocol):
         ...
 
     def local(self, name: str) -> Path:
-        """Return a path under which the file's content can be read on this machine."""
+        """Return a path under which the content of a file that never changes can be read on this machine."""
+        ...
+
+    def fetch(self, names: Iterable[str]) -> list[Path]:
+        """Return the same of many files."""
         ...
 
 
@@ -81,9 +93,19 @@ class LocalFiles:
     def location(self) -> str:
         return str(self._root)
 
+    def make(self) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+
     def read(self, name: str) -> bytes:
         with self._reached():
             return (self._root / name).read_bytes()
+
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        found = {}
+        for name in names:
+            with suppress(FileNotFoundError):
+                found[name] = self.read(name)
+        return found
 
     def write(self, name: str, content: Content) -> None:
         with self._reached(), self._written(content) as temporary:
@@ -121,6 +143,9 @@ class LocalFiles:
 
     def local(self, name: str) -> Path:
         return self._root / name
+
+    def fetch(self, names: Iterable[str]) -> list[Path]:
+        return [self._root / name for name in names]
 
     def _check_there(self) -> None:
         # A directory that is not mounted must not look like a store without runs.

@@ -1,7 +1,7 @@
 """Waiting for a store that does not answer for a while."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -32,8 +32,14 @@ class PatientFiles:
     def location(self) -> str:
         return self._files.location
 
+    def make(self) -> None:
+        self._ask(self._files.make)
+
     def read(self, name: str) -> bytes:
         return self._ask(self._files.read, name)
+
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        return self._ask(self._files.read_all, list(names))
 
     def write(self, name: str, content: Content) -> None:
         self._ask(self._files.write, name, content)
@@ -52,6 +58,9 @@ class PatientFiles:
 
     def local(self, name: str) -> Path:
         return self._ask(self._files.local, name)
+
+    def fetch(self, names: Iterable[str]) -> list[Path]:
+        return self._ask(self._files.fetch, list(names))
 
     def _ask(self, operation: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         found: _T = self._retrying.copy()(operation, *args, **kwargs)

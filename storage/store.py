@@ -28,6 +28,7 @@ from storage.commits import Commit, CommitInfo, CommitRow, commit_of, from_json,
 from storage.errors import DamagedFileError, StorageError, StoreUnavailableError, StoreVersionError
 from storage.files import MARKER, Files, LocalFiles
 from storage.patience import PatientFiles
+from storage.s3 import SCHEME, S3Files
 from storage.schemas import SCHEMA_VERSION, SCHEMAS
 
 Row = Mapping[str, Any]
@@ -45,7 +46,7 @@ class Store:
     """A place for results.
 
     Args:
-        root: A directory; made a store if ``create``.
+        root: A directory, or a bucket's ``s3://BUCKET/PREFIX``; made a store if ``create``.
         patience_s: For how long to wait where the place does not answer, is full or is not mounted.
 
     Raises:
@@ -54,7 +55,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path, *, create: bool = False, patience_s: float = 0.0) -> None:
-        files: Files = LocalFiles(Path(root))
+        files = open_files(root)
         self.location = files.location
         self.files: Files = files if not patience_s else PatientFiles(files, patience_s)
         self._compacted: dict[str, tuple[str, dict[str, CommitRow]]] = {}
@@ -68,7 +69,7 @@ class Store:
                     f"no store at {self.location}: {MARKER} is missing; expected a directory written by `palimpsest run`; "
                     "check --store"
                 ) from None
-            Path(root).mkdir(parents=True, exist_ok=True)
+            self.files.make()
             marker = (json.dumps({"schema_version": SCHEMA_VERSION}) + "\n").encode()
             self.files.write(MARKER, marker)
         try:
@@ -167,12 +168,10 @@ class Store:
             names: Of its commit files, where they are known already.
         """
         found = dict(self.compacted(run_id))
-        for name in self.files.listing(f"commits/run_id={run_id}") if names is None else names:
-            if PurePosixPath(name).stem not in found:
-                row = self._commit_row(name)
-                if row is not None:
-                    found[row["unit_id"]] = row
-        return found
+        wanted = self.files.listing(f"commits/run_id={run_id}") if names is None else names
+        small = self.files.read_all(name for name in wanted if PurePosixPath(name).stem not in found)
+        rows = [from_json(content, f"{self.location}/{name}") for name, content in small.items()]
+        return found | {row["unit_id"]: row for row in rows}
 
     def read_commit(self, run_id: str, unit_id: str) -> Commit | None:
         """Return one commit, or None.
@@ -256,6 +255,22 @@ class Store:
             return from_json(self.files.read(name), f"{self.location}/{name}")
         except FileNotFoundError:
             return None
+
+
+def open_files(root: str | Path) -> Files:
+    """Return the files of a directory, or of a bucket (``s3://BUCKET/PREFIX``)."""
+    if str(root).startswith(SCHEME):
+        return S3Files(str(root))
+    return LocalFiles(Path(root))
+
+
+def is_store(root: str | Path) -> bool:
+    """Return whether there is a store, of whatever version."""
+    try:
+        open_files(root).read(MARKER)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def commit_name(run_id: str, unit_id: str) -> str:

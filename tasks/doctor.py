@@ -17,9 +17,9 @@ _PINNED = {
 }
 
 
-def examine(store: Path) -> list[dict[str, Any]]:
+def examine(store: str) -> list[dict[str, Any]]:
     """Return one row per check: ``ok``, ``note`` (works, with a limit) or ``fails``, with the fix."""
-    checks: tuple[tuple[str, Callable[[Path], tuple[str, str]]], ...] = (
+    checks: tuple[tuple[str, Callable[[str], tuple[str, str]]], ...] = (
         ("packages", _packages),
         ("accelerator", _accelerator),
         ("memory", _memory),
@@ -39,7 +39,7 @@ def examine(store: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _packages(_store: Path) -> tuple[str, str]:
+def _packages(_store: str) -> tuple[str, str]:
     from packaging.version import Version
 
     wrong = []
@@ -52,7 +52,7 @@ def _packages(_store: Path) -> tuple[str, str]:
     return "ok", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in (*_PINNED, "torch", "transformers"))
 
 
-def _accelerator(_store: Path) -> tuple[str, str]:
+def _accelerator(_store: str) -> tuple[str, str]:
     import torch
 
     if torch.accelerator.is_available():
@@ -63,19 +63,22 @@ def _accelerator(_store: Path) -> tuple[str, str]:
     )
 
 
-def _memory(_store: Path) -> tuple[str, str]:
+def _memory(_store: str) -> tuple[str, str]:
     free = psutil.virtual_memory().available / 2**30
     state = "ok" if free > 4 else "note"
     return state, f"{free:.1f} GiB free, {os.cpu_count()} CPUs (a worker with a bundled model takes about 0.7 GiB)"
 
 
-def _disk(store: Path) -> tuple[str, str]:
-    place = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
+def _disk(store: str) -> tuple[str, str]:
+    if "://" in store:
+        return "note", "the store is in a bucket"
+    root = Path(store).absolute()
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
     return ("ok" if free > 2 else "fails"), f"{free:.1f} GiB free at {place}" + ("" if free > 2 else "; free some")
 
 
-def _model(_store: Path) -> tuple[str, str]:
+def _model(_store: str) -> tuple[str, str]:
     from transformers.utils import logging
 
     from editing.factworld.bundled import bundled_names
@@ -88,17 +91,17 @@ def _model(_store: Path) -> tuple[str, str]:
     return "ok", f"{', '.join(bundled_names())}; {lm.name} loads with {lm.n_layers} layers"
 
 
-def _store(store: Path) -> tuple[str, str]:
-    from storage.store import Store
+def _store(store: str) -> tuple[str, str]:
+    from storage.store import Store, is_store
 
-    if not (store / "store.json").exists():
-        return "note", f"none at {store.absolute()} yet; `palimpsest run` makes it"
+    if not is_store(store):
+        return "note", f"none at {store} yet; `palimpsest run` makes it"
     opened = Store(store)
     opened.check(opened.run_ids())
-    return "ok", f"{store.absolute()}: {len(opened.run_ids())} runs and preparations, all committed files are whole"
+    return "ok", f"{opened.location}: {len(opened.run_ids())} runs and preparations, all committed files are whole"
 
 
-def _ray(_store: Path) -> tuple[str, str]:
+def _ray(_store: str) -> tuple[str, str]:
     import ray
 
     from tasks.placement import Placement, cluster
@@ -108,7 +111,7 @@ def _ray(_store: Path) -> tuple[str, str]:
     return "ok", f"an embedded cluster starts: {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs"
 
 
-def _prefect(_store: Path) -> tuple[str, str]:
+def _prefect(_store: str) -> tuple[str, str]:
     from prefect import flow
 
     @flow(name="doctor")

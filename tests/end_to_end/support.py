@@ -75,7 +75,7 @@ def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
     return condition()
 
 
-def contents(store: Path) -> dict[str, list[str]]:
+def contents(store: Path | str) -> dict[str, list[str]]:
     """Return every table of a store as sorted rows, without what only says when, where and by which attempt."""
     found = {}
     for table in SCHEMAS:

@@ -1,0 +1,139 @@
+"""A store in a bucket: a real server process on loopback; killed writers, and a server that stops for a while."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+
+from storage.artifacts import find_artifact, put_artifact
+from storage.catalog import query
+from storage.commits import CommitInfo
+from storage.compaction import compact, gc, withdraw
+from storage.errors import StorageError, StoreUnavailableError
+from storage.s3 import S3Files
+from storage.store import Store
+from storage.upkeep import merge, remove_run
+from tests.storage.bucket import bucket_server
+
+RUN = "run-a"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
+    """Yield the server's process; the environment says where it is."""
+    with bucket_server(tmp_path_factory.mktemp("s3")) as (process, variables), pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="results")
+        yield process
+
+
+@pytest.fixture
+def store(server: psutil.Process, request: pytest.FixtureRequest) -> Store:
+    return Store(f"s3://results/{request.node.name}", create=True)
+
+
+def edits(unit: int, count: int = 3) -> dict[str, list[dict[str, Any]]]:
+    return {"edits": [{"round": unit, "position": i, "fact_id": f"f{unit}-{i}"} for i in range(count)]}
+
+
+def write(store: Store, units: range, run_id: str = RUN) -> None:
+    for unit in units:
+        assert store.commit(run_id, f"unit-{unit}", edits(unit), CommitInfo(kind="own", digest=f"d{unit}"))
+
+
+def contents(store: Store) -> list[Any]:
+    return query(store.location, "SELECT * FROM edits ORDER BY ALL").to_pylist()
+
+
+def test_the_first_writer_wins(store: Store) -> None:
+    other = Store(store.location)
+    write(store, range(2))
+    assert not other.commit(RUN, "unit-1", edits(7), CommitInfo(kind="own"))
+    assert [row["round"] for row in contents(other)] == [0] * 3 + [1] * 3
+    assert other.run_ids() == [RUN] and other.is_committed(RUN, "unit-0") and not other.is_committed(RUN, "unit-9")
+    other.check([RUN])
+
+
+def test_compacted_cleared_withdrawn_merged_and_removed_as_on_a_disk(store: Store, tmp_path: Path) -> None:
+    write(store, range(4))
+    before = contents(store)
+    assert compact(store, RUN) and gc(store, grace_s=0).files >= 8
+    assert contents(store) == before and len(store.files.listing("")) == 3, "marker, commits, rows"
+    withdraw(store, RUN, "unit-2")
+    assert len(contents(store)) == 9
+    put_artifact(store, "moments", {"model": "m"}, {"a.bin": b"content"})
+    local = Store(tmp_path / "local", create=True)
+    assert merge(local, store) == (1, 3, 1) and len(contents(local)) == 9
+    back = Store(f"{store.location}-back", create=True)
+    assert merge(back, local) == (1, 3, 1) and contents(back) == contents(local)
+    found = find_artifact(back, "moments", {"model": "m"})
+    assert found is not None and found.path("a.bin").read_bytes() == b"content"
+    assert remove_run(store, RUN) == 3 and store.run_ids() == []
+
+
+def test_what_is_wrong_is_said(server: psutil.Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StorageError, match=r"'s3://results' names no store; expected s3://BUCKET/PREFIX"):
+        Store("s3://results")
+    with pytest.raises(StorageError, match=r"no store at s3://results/nowhere: store.json is missing"):
+        Store("s3://results/nowhere")
+    with pytest.raises(
+        StorageError, match=r"s3://nothing/x refuses store.json: .*NoSuchBucket.*check the bucket's name"
+    ):
+        Store("s3://nothing/x", create=True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreUnavailableError, match=r"does not answer: .*AWS_ENDPOINT_URL"):
+        Store("s3://results/x")
+
+
+def _upload(location: str, connection: Any) -> None:
+    files = S3Files(location)
+    connection.send("go")
+    files.write("edits/run_id=run-a/unit-9.0123456789ab.parquet", b"x" * 400 * 2**20)
+    connection.send("done")
+
+
+def test_a_writer_killed_in_mid_upload_leaves_nothing_half_visible(store: Store) -> None:
+    write(store, range(2))
+    before = store.files.listing("").keys()
+    spawn = multiprocessing.get_context("spawn")
+    mine, theirs = spawn.Pipe()
+    writer = spawn.Process(target=_upload, args=(store.location, theirs))
+    writer.start()
+    assert mine.poll(60) and mine.recv() == "go"
+    time.sleep(0.2)
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    assert not mine.poll(0.5), "it was killed before its end"
+    assert store.files.listing("").keys() == before and len(contents(store)) == 6
+
+
+def test_a_server_that_stops_for_a_while_is_waited_for(
+    store: Store, server: psutil.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, it takes connections and does not answer; a request whose answer was lost is not done twice."""
+    patient = Store(store.location, patience_s=120)
+    server.suspend()
+    timer = threading.Timer(4.0, server.resume)
+    timer.start()
+    began = time.monotonic()
+    write(patient, range(3))
+    assert time.monotonic() - began > 3.5
+    timer.join()
+    assert len(contents(store)) == 9 and len(store.commits(RUN)) == 3
+
+
+def test_a_conditional_put_that_is_asked_twice_is_ours(store: Store) -> None:
+    name = f"commits/run_id={RUN}/unit-0.json"
+    assert store.files.create(name, b"mine") and store.files.create(name, b"mine")
+    assert not store.files.create(name, b"another's")
+    assert store.files.read(name) == b"mine"
