@@ -38,6 +38,7 @@ def settings(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.minutes
 def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, tmp_path: Path) -> None:
     """Ctrl-C, a store that is away for a while, ``cancel`` and kill -9, one after another; then to the end."""
     store, log, home = tmp_path / "store", tmp_path / "log", tmp_path / "prefect"

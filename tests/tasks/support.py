@@ -16,7 +16,7 @@ from storage.store import Store
 from tasks.chain import choose_recipes, ready_units
 from tasks.errors import TaskError
 from tasks.identity import RunSpec, Unit
-from tasks.pool import Pool
+from tasks.pool import Failure, Pool
 from tasks.stages import Plan, Session, edit_and_score, record_failure, with_known_layers
 from tasks.worker import Worker
 
@@ -73,11 +73,22 @@ def edited(planned: Plan) -> RunSpec:
     return run
 
 
+class _NoWorkers:
+    def capacity(self) -> int:
+        return 0
+
+    def start(self) -> Any:
+        raise AssertionError("the work is done in this process")
+
+    def ended(self, worker: Any) -> None:
+        raise AssertionError("the work is done in this process")
+
+
 class InProcess(Pool):
     """In the place of a pool of Ray actors: one worker in this process."""
 
     def __init__(self, store: Store, worker: Worker) -> None:
-        super().__init__(start=lambda: worker, n_workers=1)
+        super().__init__(workers=_NoWorkers())
         self._store, self._worker = store, worker
 
     def run(
@@ -95,7 +106,7 @@ class InProcess(Pool):
                 self._worker.do(unit)
             except (EditingError, StorageError, TaskError) as error:
                 failed[unit.key] = str(error)
-                record_failure(self._store, unit, str(error))
+                record_failure(self._store, unit, Failure(str(error)))
                 continue
             on_done(unit)
             todo += [new for new in follow(unit) if new.key not in seen]
