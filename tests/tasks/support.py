@@ -73,7 +73,9 @@ def edited(planned: Plan) -> RunSpec:
     return run
 
 
-class _NoWorkers:
+class NoWorkers:
+    """For pools that are given nothing to do."""
+
     def capacity(self) -> int:
         return 0
 
@@ -88,7 +90,7 @@ class InProcess(Pool):
     """In the place of a pool of Ray actors: one worker in this process."""
 
     def __init__(self, store: Store, worker: Worker) -> None:
-        super().__init__(workers=_NoWorkers())
+        super().__init__(workers=NoWorkers())
         self._store, self._worker = store, worker
 
     def run(

@@ -19,7 +19,7 @@ from tasks.pool import Pool
 from tasks.shared import TARGETS
 from tasks.stages import Session, with_known_layers
 from tasks.worker import Worker
-from tests.tasks.support import command, plan, prepare
+from tests.tasks.support import NoWorkers, command, plan, prepare
 from tests.tasks.test_in_step import GRID, Killed, kill_after, sample, session, whole
 from tests.tasks.test_shared import edited_runs
 
@@ -140,7 +140,7 @@ def test_a_finished_training_is_not_begun_again_with_other_segments(tmp_path: Pa
     assert not twice(store, "training", "run_id, split, step")
     recipe = job.recipe
     drop_artifact(store, "networks", {**recipe, "step": 4})  # nobody needs it any more
-    opened = Session(planned, store, Pool(start=lambda: None, n_workers=0))
+    opened = Session(planned, store, Pool(NoWorkers()))
     opened.reopen_trainings()
     assert job.next_units(store) == []
     drop_artifact(store, "networks", {**recipe, "step": 6})
@@ -163,7 +163,7 @@ def test_a_second_moment_made_again_ends_where_it_ended(lost: int, tmp_path: Pat
     before = rows(store, sql)
     assert len({row["n_tokens"] for row in before}) == 2
     drop_artifact(store, MOMENTS, layer_recipe(job.recipe, lost))
-    Session(planned, store, Pool(start=lambda: None, n_workers=0)).reopen(job.units())
+    Session(planned, store, Pool(NoWorkers())).reopen(job.units())
     while units := job.next_units(store):
         worker.do(units[0])
     assert rows(store, sql) == before and not artifact_recipes(store, SUMS)
@@ -197,7 +197,7 @@ def test_what_is_left_of_an_artifact_does_not_hold_up_a_new_one(tmp_path: Path) 
     for card in (Path(store.location) / "artifacts" / MOMENTS).glob("*/artifact.json"):
         card.unlink()
     (job,) = planned.moments
-    Session(planned, store, Pool(start=lambda: None, n_workers=0)).reopen(job.units())
+    Session(planned, store, Pool(NoWorkers())).reopen(job.units())
     assert Worker(planned.store).do(job.next_units(store)[0]) == "done"
 
 

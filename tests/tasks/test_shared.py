@@ -20,7 +20,7 @@ from tasks.prepared import is_lost
 from tasks.shared import TARGETS, search_target_units, target_units, with_search_targets, with_shared_targets
 from tasks.stages import Plan, Session, as_begun
 from tasks.worker import Worker
-from tests.tasks.support import finish, plan, prepare
+from tests.tasks.support import NoWorkers, finish, plan, prepare
 
 GRID: dict[str, Any] = {
     "editors": [
@@ -107,7 +107,7 @@ def test_what_is_gone_from_the_store_is_made_again(tmp_path: Path) -> None:
         for recipe in artifact_recipes(store, kind)[:1]:
             drop_artifact(store, kind, recipe)
     assert all(is_lost(store, new) for new in made)
-    opened = Session(planned, store, Pool(start=lambda: None, n_workers=0))
+    opened = Session(planned, store, Pool(NoWorkers()))
     opened.reopen(made)
     for new in made[1:] + made[:1]:
         assert worker.do(new) == "done" and not is_lost(store, new)
