@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from storage.commits import Commit, CommitInfo, CommitRow, commit_of, from_json, to_json
 from storage.errors import DamagedFileError, StorageError, StoreUnavailableError, StoreVersionError
-from storage.files import MARKER, Files, LocalFiles
+from storage.files import MARKER, Entry, Files, LocalFiles
 from storage.patience import PatientFiles
 from storage.s3 import SCHEME, S3Files
 from storage.schemas import SCHEMA_VERSION, SCHEMAS
@@ -58,7 +58,7 @@ class Store:
         files = open_files(root)
         self.location = files.location
         self.files: Files = files if not patience_s else PatientFiles(files, patience_s)
-        self._compacted: dict[str, tuple[str, dict[str, CommitRow]]] = {}
+        self._compacted: dict[str, tuple[tuple[str, Entry], dict[str, CommitRow]]] = {}
         if patience_s and not create:
             self.files.size(MARKER)  # waits for a store that is not mounted yet
         try:
@@ -211,18 +211,20 @@ class Store:
     def compacted(self, run_id: str) -> dict[str, CommitRow]:
         """Return the commits of a run that the newest compaction holds, by unit id."""
         for _ in range(3):
-            numbers = sorted(self.files.listing(f"compacted/run_id={run_id}"))
-            if not numbers:
+            there = self.files.listing(f"compacted/run_id={run_id}")
+            if not there:
                 return {}
-            known = self._compacted.get(run_id)
-            if known is not None and known[0] == numbers[-1]:
+            newest = max(there)
+            # With size and time: a run that was removed and made anew counts from one again.
+            state, known = (newest, there[newest]), self._compacted.get(run_id)
+            if known is not None and known[0] == state:
                 return known[1]
             try:
-                rows = self.read_parquet(numbers[-1]).to_pylist()
+                rows = self.read_parquet(newest).to_pylist()
             except FileNotFoundError:  # a newer one has taken its place meanwhile
                 continue
             found = {row["unit_id"]: row for row in rows}
-            self._compacted[run_id] = numbers[-1], found
+            self._compacted[run_id] = state, found
             return found
         raise StoreUnavailableError(
             f"the compaction of {run_id} in {self.location} changes faster than it can be read; try again"

@@ -51,6 +51,18 @@ def test_a_removed_run_leaves_nothing(tmp_path: Path) -> None:
         remove_run(store, RUN)
 
 
+def test_a_run_that_was_removed_and_made_anew_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    store = made(tmp_path / "s", [0, 2, 4])
+    compact(store, RUN)
+    other = Store(store.location)
+    assert len(other.commits(RUN)) == 3
+    remove_run(store, RUN)
+    assert other.commits(RUN) == {}
+    segment(store, 0)
+    compact(store, RUN)
+    assert list(other.commits(RUN)) == ["segment-000000"] and not other.is_committed(RUN, "segment-000002")
+
+
 def test_a_removal_that_is_killed_has_happened_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kill_at in range(1, 9):
         store = made(tmp_path / str(kill_at), [0, 2, 4])
