@@ -92,7 +92,7 @@ def run(file: Path, set_: SetOption = None) -> None:
     planned = plan_experiment(experiment)
     publish_inputs(experiment)
     from flows.experiment import run_experiment
-    from flows.records import crash_stale_runs
+    from flows.flow_runs import crash_stale_runs
     from tasks.reaper import watch_descendants
     from tasks.stopping import unheard
 

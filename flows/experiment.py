@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 
-from flows.records import claim
+from flows.flow_runs import claim
 from tasks.errors import Stopped
 from tasks.stages import Plan, analyse, edit_and_score, locate, prepare, session
 

@@ -73,12 +73,9 @@ def query_many(path: str | Path, statements: Sequence[str]) -> list[pa.Table]:
         connection = _connect(store, *_needed(statements))
         try:
             return [connection.sql(sql).to_arrow_table() for sql in statements]
-        except duckdb.IOException:
-            if attempt == 2:
-                store.check(store.run_ids())
-                raise
-            # A file that a compaction had replaced was cleared away since the plan was made, or one is damaged.
         except duckdb.Error as error:
+            if isinstance(error, duckdb.IOException) and attempt < 2:
+                continue  # a file that a compaction had replaced may have been cleared away since the plan was made
             store.check(store.run_ids())
             message = str(error).split("LINE ")[0].strip()
             raise QueryError(f"{message}\n(tables: {', '.join(TABLES)}; views: {', '.join(PUBLIC)})") from None

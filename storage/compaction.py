@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.artifacts import CARD
 from storage.commits import CommitRow
 from storage.files import MARKER
 from storage.schemas import COMMITS, SCHEMAS
@@ -25,8 +26,6 @@ LARGE_BYTES = 8 * 2**20
 """Files from this size on stay as they are: there is nothing to win, and a ledger may be of many gigabytes."""
 _GROUP_BYTES = 4 * 2**20
 """Of rows in memory, after which a row group ends: a reader of one unit reads few others' rows."""
-
-
 _OF_RUNS = {*SCHEMAS, "commits", "compacted"}
 
 
@@ -176,4 +175,4 @@ def _replaced(store: Store, run_id: str, everything: set[str], old: set[str]) ->
 
 def _half_made_artifacts(everything: set[str]) -> set[str]:
     found = {name for name in everything if name.startswith("artifacts/")}
-    return {name for name in found if f"{name.rpartition('/')[0]}/artifact.json" not in found}
+    return {name for name in found if f"{name.rpartition('/')[0]}/{CARD}" not in found}

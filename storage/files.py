@@ -98,7 +98,12 @@ class LocalFiles:
 
     def read(self, name: str) -> bytes:
         with self._reached():
-            return (self._root / name).read_bytes()
+            try:
+                return (self._root / name).read_bytes()
+            except FileNotFoundError:
+                if name != MARKER:
+                    self._check_there()
+                raise
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         found = {}
@@ -139,6 +144,7 @@ class LocalFiles:
 
     def delete(self, name: str) -> None:
         with self._reached():
+            self._check_there()
             (self._root / name).unlink(missing_ok=True)
 
     def local(self, name: str) -> Path:

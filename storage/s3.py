@@ -1,7 +1,7 @@
 """Files in a bucket of S3, or of a server that speaks its language; an optional extra (``palimpsest[s3]``).
 
 An object appears whole when its upload is complete, and is created exclusively by a conditional PUT, which servers must
-enforce (Amazon's, MinIO, Ceph do).  Keys, region and address come from where boto3 looks for them (``AWS_ACCESS_KEY_ID``,
+enforce.  Keys, region and address come from where boto3 looks for them (``AWS_ACCESS_KEY_ID``,
 ``AWS_ENDPOINT_URL``, ``~/.aws``).
 """
 

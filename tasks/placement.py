@@ -11,12 +11,14 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from editing.factworld.bundled import bundled_folder
 from tasks.errors import ClusterError, InputError
 from tasks.identity import ModelRef
 from tasks.models import weight_bytes
-from tasks.probe import has_folders
+from tasks.node_files import has_folders
 from tasks.worker import Worker
 
+_log = logging.getLogger(__name__)
 _PROBE_S = 60.0
 """For how long a node may take to say which files it has; its first process has to start."""
 
@@ -121,9 +123,8 @@ class Placer:
     A node that joins is used, one that is gone is not counted.
 
     Args:
-        folders: Of the models' files on this machine; a node that has none of them at the same place is used only if the
-            models can be had from the hub there.
-        memory: Bytes that a worker needs beside a GPU's own.
+        models: What workers will load, with folders on this machine; a node that does not have them at the same place is
+            used only if they can be had there otherwise: from the hub, or with this package.
 
     Raises:
         InputError: No node holds even one worker; says what each has.
@@ -135,6 +136,7 @@ class Placer:
         self._store, self._placement, self._models, self._patience_s = store, placement, models, patience_s
         self._placed: dict[Any, str] = {}
         self._with_files: dict[str, bool] = {}
+        self._elsewhere = all(model.revision is not None or bundled_folder(model.name) for model in models)
         nodes = living_nodes()
         self._shape = _shape(placement, nodes, max((weight_bytes(model) for model in models), default=0))
         if not any(node.holds(self._shape) for node in nodes):
@@ -209,8 +211,9 @@ class Placer:
                 self._with_files[node_id] = reference in ready and bool(ray.get(reference))
             except RayError:  # it has gone again
                 self._with_files[node_id] = False
-        from_hub = all(model.revision is not None for model in self._models)
-        return [node for node in nodes if self._with_files[node.node_id] or from_hub]
+            if not (self._with_files[node_id] or self._elsewhere):
+                _log.warning("node %s is left out: it has not all of %s, or does not say so in time", node_id, folders)
+        return [node for node in nodes if self._with_files[node.node_id] or self._elsewhere]
 
 
 def _shape(placement: Placement, nodes: Sequence[Node], weights: int) -> Shape:

@@ -36,7 +36,7 @@ class Stop:
         """Return why the run is to end, None if it is to go on."""
         if self._reason is None and time.monotonic() - self._asked_at > _POLL_S:
             found, self._asked_at = _request(self._store), time.monotonic()
-            if found != self._before and found.get("experiment") in (None, self._name):
+            if found and found != self._before and found.get("experiment") in (None, self._name):
                 self.ask("cancelled")
         return self._reason
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from storage.catalog import query
 from tests.end_to_end.nodes import Nodes, cluster_of
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import ended, segments_done
@@ -33,9 +32,6 @@ def test_every_role_killed_again_and_again(tiny_store: Path, tmp_path: Path) -> 
     assert left == []
     for store in stores:
         assert contents(store) == contents(tiny_store), f"{store.name} differs after the kills of seed {seed}"
-    hosts = "SELECT count(DISTINCT unit_id) AS units, count(*) AS n FROM commits WHERE kind = 'segment'"
-    (row,) = query(stores[0], hosts).to_pylist()
-    assert row["n"] > 10
 
 
 def run_with_kills(nodes: Nodes, store: Path, left: list[str], rng: random.Random, log: Path) -> list[str]:

@@ -30,7 +30,7 @@ def flow_runs(home: Path) -> list[tuple[str, str]]:
         check=True,
         env=environment() | settings(home),
     )
-    return [tuple(line.split("|", 1)) for line in done.stdout.splitlines()]  # type: ignore[misc]
+    return [(state, message) for state, _, message in (line.partition("|") for line in done.stdout.splitlines())]
 
 
 def settings(home: Path) -> dict[str, str]:

@@ -66,5 +66,7 @@ def test_cancel_reaches_the_drivers_that_run_now(store: Store, monkeypatch: pyte
         assert reasons(grid, other) == ["cancelled", None]
         with stops(store, "grid") as later:
             assert reasons(later) == [None], "it was asked of those before it"
+            (Path(store.location) / "control" / "cancel.json").unlink()
+            assert reasons(other, later) == [None, None], "a request that is gone is none"
             ask("cancel", "--store", store.location)
             assert reasons(grid, other, later) == ["cancelled"] * 3

@@ -95,6 +95,8 @@ def test_a_truncated_file_is_named_with_a_way_out_and_nothing_else_is_lost(store
 def test_wrong_sql_says_what_there_is(store: Store) -> None:
     with pytest.raises(QueryError, match=r"(?s)run_sumary.*views: .*editing_curve.*run_summary"):
         query(store.location, "SELECT * FROM run_sumary")
+    with pytest.raises(QueryError, match=r"nowhere\.csv"):
+        query(store.location, "SELECT * FROM read_csv('nowhere.csv')")
 
 
 def test_an_open_connection_shows_the_store_as_it_was(store: Store) -> None:

@@ -123,7 +123,13 @@ def test_artifacts_that_disagree_are_kept_apart(tmp_path: Path) -> None:
 def test_a_store_that_is_not_mounted_does_not_look_empty(tmp_path: Path) -> None:
     store = made(tmp_path / "s", [0])
     (tmp_path / "s").rename(tmp_path / "away")
-    for ask in (store.run_ids, lambda: store.is_committed(RUN, "segment-000000"), lambda: segment(store, 2)):
+    for ask in (
+        store.run_ids,
+        lambda: store.is_committed(RUN, "segment-000000"),
+        lambda: segment(store, 2),
+        lambda: find_artifact(store, "moments", {"model": "m"}),
+        lambda: store.files.delete("commits/run_id=run-a/segment-000000.json"),
+    ):
         with pytest.raises(StoreUnavailableError, match=r"the store .* is gone: store\.json is missing; mount it"):
             ask()
     assert not (tmp_path / "s").exists(), "it is not made anew"

@@ -67,18 +67,15 @@ def test_what_no_node_holds_is_refused_with_what_each_has(embedded: None, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_model_that_is_on_no_node_is_refused(embedded: None, tmp_path: Path) -> None:
+def test_a_model_that_is_on_no_node_is_refused(embedded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = resolve_model("factworld-tiny")
-    assert Placer(str(tmp_path), Placement(), [model]).capacity() >= 1
-    lost = replace(model, folder=str(tmp_path / "nowhere"))
-    # Its size is read on this machine, where the plan found it.
-    (tmp_path / "nowhere").mkdir()
-    (tmp_path / "nowhere" / "config.json").write_text("{}")
-    placer = Placer(str(tmp_path), Placement(), [lost])
-    placer._with_files.clear()
-    (tmp_path / "nowhere" / "config.json").unlink()
-    (tmp_path / "nowhere").rmdir()
-    assert placer.capacity() == 0
+    own = replace(model, name="my-model")
+    assert Placer(str(tmp_path), Placement(), [own]).capacity() >= 1
+    monkeypatch.setattr("tasks.placement.has_folders", lambda folders: False)
+    with pytest.raises(InputError, match=r"none of the nodes .* has the folder .*copy it to the same place on each"):
+        Placer(str(tmp_path), Placement(), [own])
+    for found_otherwise in (replace(own, revision="c0ffee"), model):
+        assert Placer(str(tmp_path), Placement(), [found_otherwise]).capacity() >= 1
 
 
 @pytest.mark.slow
