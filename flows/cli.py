@@ -3,12 +3,12 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
-from flows.upkeep import DEFAULT_STORE, StoreOption
+from flows.options import DEFAULT_STORE, SetOption, StoreOption, overrides
+from flows.schedules import app as schedules
 from flows.upkeep import app as upkeep
 
 app = typer.Typer(
@@ -16,10 +16,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a value of the file: --set facts.size=50. May be repeated.")
-]
 app.add_typer(upkeep)
+app.add_typer(schedules)
 INTERRUPTED = 130
 """The exit code of a command that was asked to end, as shells have it."""
 
@@ -47,16 +45,6 @@ def _is_known(error: Exception) -> bool:
     return False
 
 
-def _overrides(given: list[str] | None) -> dict[str, Any]:
-    found = {}
-    for entry in given or []:
-        key, separator, value = entry.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"--set {entry}: expected key=value, as facts.size=50")
-        found[key] = yaml.safe_load(value)
-    return found
-
-
 @app.command()
 def plan(file: Path, set_: SetOption = None) -> None:
     """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
@@ -65,7 +53,7 @@ def plan(file: Path, set_: SetOption = None) -> None:
     from flows.spec import load_experiment
     from tasks.tables import print_table
 
-    planned = plan_experiment(load_experiment(file, _overrides(set_)))
+    planned = plan_experiment(load_experiment(file, overrides(set_)))
     rows, notes = forecast(planned)
     print_table(rows)
     for note in notes:
@@ -79,32 +67,22 @@ def run(file: Path, set_: SetOption = None) -> None:
     import signal
     import time
 
-    from flows.settings import configure
-    from flows.spec import load_experiment
+    from flows.running import planned, take_over
 
     started = time.perf_counter()
     atexit.register(_silence)
-    experiment = load_experiment(file, _overrides(set_))
-    configure(experiment.store)
-    from flows.inputs import publish_inputs
-    from flows.plan import plan_experiment
-
-    planned = plan_experiment(experiment)
-    publish_inputs(experiment)
+    plan = planned(file, overrides(set_))
     from flows.experiment import run_experiment
-    from flows.flow_runs import crash_stale_runs
-    from tasks.reaper import watch_descendants
     from tasks.stopping import unheard
 
-    watch_descendants()
     with unheard(signal.SIGINT):  # by Prefect's own server, which starts here and would end at a terminal's Ctrl-C
-        crash_stale_runs(experiment.store)
-    state = run_experiment(planned, return_state=True)
+        take_over(plan.store)
+    state = run_experiment(plan, return_state=True)
     if state.is_cancelled():
         typer.secho(state.message, err=True, fg="yellow")
         raise typer.Exit(INTERRUPTED)
     report_path = state.result()
-    _print_summary(experiment.store)
+    _print_summary(plan.store)
     typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
     typer.echo(f"report: {report_path}")
 
@@ -117,7 +95,7 @@ def lint(file: Path, set_: SetOption = None) -> None:
     from tasks.lint import summary
     from tasks.tables import print_table
 
-    experiment = load_experiment(file, _overrides(set_))
+    experiment = load_experiment(file, overrides(set_))
     facts = read_facts(experiment, read_model(experiment))
     print_table(summary(facts.n_records, facts.findings))
     named = sum(bool(request.subject) for request in facts.requests)
@@ -130,11 +108,16 @@ def lint(file: Path, set_: SetOption = None) -> None:
 def status(
     run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show why its units were given up.")] = None,
     store: StoreOption = DEFAULT_STORE,
+    watch: Annotated[bool, typer.Option("--watch", help="Show what is under way now, until it has ended.")] = False,
 ) -> None:
     """Show each run's progress, and the units that were given up; of one run, with their tracebacks."""
     from storage.catalog import query
     from tasks.tables import print_table
 
+    if watch:
+        from tasks.watching import watch_progress
+
+        watch_progress(store)
     sql = """
         SELECT run_id, coalesce(model, '') AS model, coalesce(editor, kind) AS what, batch_size, units, edits, given_up
         FROM (
@@ -150,6 +133,26 @@ def status(
         typer.echo(f"{row['run_id']} {row['unit_id']}: {row['message'].splitlines()[0]}")
         if row["run_id"] == run_id:
             typer.echo(row["traceback"])
+
+
+@app.command()
+def logs(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    unit_id: Annotated[str | None, typer.Argument(metavar="[UNIT]")] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Print what workers said while they did a run's units, in the order of its rounds; or one of them."""
+    from storage.catalog import query
+    from storage.store import check_name
+
+    check_name(run_id)
+    sql = f"""
+        SELECT unit_id, log FROM commits WHERE run_id = '{run_id}' AND log IS NOT NULL
+        ORDER BY first_round, kind, unit_id
+    """
+    for row in query(store, sql).to_pylist():
+        if unit_id in (None, row["unit_id"]):
+            typer.echo(f"--- {row['unit_id']} {row['log'].rstrip()}")
 
 
 @app.command()
@@ -172,7 +175,7 @@ def report(store: StoreOption = DEFAULT_STORE) -> None:
     from storage.store import Store
     from tasks.report import write_report
 
-    typer.echo(f"report: {write_report(Store(store))}")
+    typer.echo(f"report: {write_report(Store(store)).location}")
 
 
 @app.command()

@@ -3,17 +3,26 @@
 import os
 from pathlib import Path
 
+VARIABLES = {
+    "DO_NOT_TRACK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # An accelerator worker is chosen by Ray; without this, Ray warns about its own future default.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Wherever a run takes place."""
+
+_EMBEDDED = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+}
+
 
 def configure(store: str) -> None:
     """Set what is not set already; an existing Prefect server or home is left as it is."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    # An accelerator worker is chosen by Ray; without this, Ray warns about its own future default.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in (VARIABLES | _EMBEDDED).items():
+        os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:
         remote = "://" in store
         beside = Path.home() / ".cache" / "palimpsest" / "_prefect" if remote else Path(store).absolute() / "_prefect"

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from flows.options import DEFAULT_STORE, StoreOption
+
 app = typer.Typer()
-StoreOption = Annotated[str, typer.Option(help="The results directory, or s3://BUCKET/PREFIX.")]
-DEFAULT_STORE = "results"
 
 
 @app.command()

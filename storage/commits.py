@@ -31,6 +31,8 @@ class CommitInfo:
     """Of the edited parameters after the unit."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     message: str | None = None
+    log: str | None = None
+    """What was said while the unit was done: warnings, and how its weights came to stand."""
     seconds: float | None = None
 
 

@@ -6,7 +6,7 @@ Rounds count from 0.  ``scored_at`` is the last round applied when something was
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _STAMP = [pa.field("unit_id", pa.string(), nullable=False), pa.field("attempt", pa.string(), nullable=False)]
 
@@ -261,6 +261,7 @@ COMMITS: pa.Schema = _schema(
     file_bytes=pa.list_(pa.int64()),
     spec=_text,
     message=_text,
+    log=_text,
     host=_text,
     seconds=_float,
     finished_at=pa.timestamp("us", tz="UTC"),

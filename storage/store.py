@@ -124,6 +124,7 @@ class Store:
             "file_bytes": sizes,
             "spec": json.dumps(dict(info.spec), sort_keys=True),
             "message": info.message,
+            "log": info.log,
             "host": platform.node(),
             "seconds": info.seconds,
             "finished_at": datetime.now(UTC),

@@ -1,5 +1,7 @@
 """The edit ledger: changes of parameters and patches as rows, rows as changes, replays, and digests of what they give."""
 
+import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from storage.commits import Commit
 from storage.identity import digest_of_bytes
 from storage.store import Store
 from tasks.errors import LedgerMismatch
+
+_log = logging.getLogger(__name__)
 
 STATE, PATCH = "state", "patch"
 Change = ParameterUpdate | PatchChange
@@ -98,7 +102,7 @@ def replay(
     Raises:
         LedgerMismatch: The ledger ends before ``stop``, or the weights are not those that were committed.
     """
-    at = start
+    at, began = start, time.perf_counter()
     for commit in segments(store, run_id):
         first, last = commit.first_round or 0, commit.last_round or 0
         if last <= start or first >= stop:
@@ -118,6 +122,10 @@ def replay(
                 )
     if at < stop:
         raise LedgerMismatch(f"run {run_id}: the ledger ends at round {at}, wanted {stop}; let the run go on first")
+    if stop - start > 1:  # not each step of one that scores round by round
+        _log.info(
+            "rounds %d to %d of %s replayed from the ledger in %.2f s", start, stop, run_id, time.perf_counter() - began
+        )
 
 
 def digest_of_parameters(lm: LanguageModel, names: Sequence[str]) -> str:

@@ -135,6 +135,7 @@ class Placer:
     ) -> None:
         self._store, self._placement, self._models, self._patience_s = store, placement, models, patience_s
         self._placed: dict[Any, str] = {}
+        self._all_gpus = 0.0
         self._with_files: dict[str, bool] = {}
         self._elsewhere = all(model.revision is not None or bundled_folder(model.name) for model in models)
         nodes = living_nodes()
@@ -154,7 +155,9 @@ class Placer:
 
     def capacity(self) -> int:
         """Return how many workers the living nodes hold, at most as many as were asked for."""
-        fit = sum(node.holds(self._shape) for node in self._nodes())
+        nodes = self._nodes()
+        self._all_gpus = sum(node.gpus for node in nodes)
+        fit = sum(node.holds(self._shape) for node in nodes)
         return min(fit, self._placement.actors or fit)
 
     def start(self) -> Any:
@@ -188,6 +191,10 @@ class Placer:
     def ended(self, worker: Any) -> None:
         """Take note that a worker is gone."""
         self._placed.pop(worker, None)
+
+    def gpus(self) -> tuple[float, float]:
+        """Return how many GPUs workers hold now, and how many there are."""
+        return len(self._placed) * self._shape.gpus, self._all_gpus
 
     def _nodes(self) -> list[Node]:
         """Return the living nodes that can load all models, having asked new ones what they hold."""

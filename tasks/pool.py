@@ -129,6 +129,10 @@ class Pool:
             waiting = backlog.take(run_id)
             self._busy[worker.do.remote(waiting.unit)] = (worker, waiting)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many workers do what now."""
+        return {"busy": len(self._busy), "idle": len(self._idle), "starting": len(self._starting)}
+
     def close(self) -> None:
         """End all workers."""
         for worker, _ in self._idle:

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
@@ -34,8 +34,18 @@ MOMENTS = """SELECT DISTINCT model, layer, n_texts AS texts, n_tokens AS tokens,
 FROM second_moments WHERE digest IS NOT NULL ORDER BY ALL"""
 
 
-def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: str = "report") -> str:
-    """Write ``<store>/report.html`` (or ``report-<title>.html``) and return where it is; no network is needed to open it.
+class Report(NamedTuple):
+    """A report that was written."""
+
+    location: str
+    summary: list[dict[str, Any]]
+    """Rows of ``run_summary``."""
+    figures: dict[str, str]
+    """Pictures by what they show: PNG in base64."""
+
+
+def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: str = "report") -> Report:
+    """Write ``<store>/report.html`` (or ``report-<title>.html``); no network is needed to open it.
 
     Args:
         run_ids: Runs to show, with their searches and traces; all of the store if None.
@@ -58,7 +68,8 @@ def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: s
     )
     name = "report.html" if title == "report" else f"report-{title}.html"
     store.files.write(name, page.encode())
-    return f"{store.location}/{name}"
+    figures = {section["name"]: section["image"] for section in sections}
+    return Report(f"{store.location}/{name}", summary, figures)
 
 
 def format_cell(value: Any) -> str:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from itertools import takewhile
@@ -18,6 +18,7 @@ from storage.commits import CommitInfo
 from storage.compaction import compact, withdraw
 from storage.identity import digest_of
 from storage.store import Store, failure_id
+from tasks.beacon import Beacon
 from tasks.chain import all_units, choose_recipes, ready_units
 from tasks.errors import InputError, Stopped
 from tasks.identity import Compute, ModelRef, Recipe, RunSpec, SharedTargets, Unit
@@ -29,6 +30,7 @@ from tasks.pool import Failure, Pool
 from tasks.prepared import is_lost
 from tasks.progress import progress_bar
 from tasks.report import write_report
+from tasks.results_page import show_report
 from tasks.shared import search_target_units, target_units, with_search_targets, with_shared_targets
 from tasks.stopping import stops
 
@@ -67,8 +69,8 @@ class Plan:
 class Session:
     """A store and a pool of workers that stages share; a plain class, so that Prefect passes it on untouched."""
 
-    def __init__(self, plan: Plan, store: Store, pool: Pool) -> None:
-        self.plan, self.store, self.pool = plan, store, pool
+    def __init__(self, plan: Plan, store: Store, pool: Pool, beacon: Beacon | None = None) -> None:
+        self.plan, self.store, self.pool, self._beacon = plan, store, pool, beacon
         self.failed: dict[tuple[str, str], str] = {}
         self.stopped: str | None = None
         """Why the run was asked to end, if it was."""
@@ -87,8 +89,16 @@ class Session:
             return
         planned = [unit for unit in expected if not self.store.is_committed(*unit.key)] or todo
         total = sum(unit.cost for unit in planned)
-        with progress_bar(title, total, len(planned)) as advance:
-            self.failed |= self.pool.run(todo, follow=follow, on_done=lambda unit: advance(unit.cost))
+        with ExitStack() as shown:
+            tell = [shown.enter_context(progress_bar(title, total, len(planned)))]
+            if self._beacon is not None:
+                tell.append(shown.enter_context(self._beacon.stage(title, total, len(planned))))
+
+            def done(unit: Unit) -> None:
+                for advance in tell:
+                    advance(unit.cost)
+
+            self.failed |= self.pool.run(todo, follow=follow, on_done=done)
 
     def reopen(self, units: Iterable[Unit]) -> None:
         """Forget the commits of units whose artifacts are gone, so that these are made again."""
@@ -150,12 +160,23 @@ def session(plan: Plan) -> Iterator[Session]:
             max_attempts=plan.max_attempts,
             quarantine=lambda unit, failure: record_failure(store, unit, failure),
         )
+
+        def look() -> dict[str, float]:
+            used, there = placer.gpus()
+            return {**pool.counts(), "gpus": used, "all_gpus": there}
+
+        beacon, ended = Beacon(plan.store, plan.name, look), "failed"
         try:
             with stops(store, plan.name) as stop:
                 pool.stop = stop.reason
-                yield Session(plan, store, pool)
+                yield Session(plan, store, pool, beacon)
+            ended = "completed"
+        except Stopped:
+            ended = "cancelled"
+            raise
         finally:
             pool.close()
+            beacon.close(ended)
 
 
 def record_failure(store: Store, unit: Unit, failure: Failure) -> None:
@@ -258,7 +279,9 @@ def _starts_pristine(store: Store, run: RunSpec) -> bool:
 def analyse(session: Session, runs: tuple[RunSpec, ...]) -> str:
     """Write the report with all figures; return where it is."""
     _stop_if_failed(session)
-    return write_report(session.store, [run.run_id for run in runs], title=session.plan.name)
+    report = write_report(session.store, [run.run_id for run in runs], title=session.plan.name)
+    show_report(session.plan.name, report)
+    return report.location
 
 
 def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:

@@ -1,5 +1,7 @@
 """Models in a worker's memory, and where each stands: pristine, or after some rounds of a run."""
 
+import logging
+import time
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -14,6 +16,8 @@ from tasks.errors import LedgerMismatch
 from tasks.identity import ModelRef, RunSpec
 from tasks.ledger import replay, segments, state_of
 from tasks.models import local_folder
+
+_log = logging.getLogger(__name__)
 
 TOKENS_PER_FORWARD = 2048
 """Of units that belong to no run: their rows must not depend on what a worker did before."""
@@ -49,9 +53,11 @@ class Models:
         """Return a model wherever it stands."""
         key = _key(model)
         if key not in self._loaded:
+            began = time.perf_counter()
             lm = load(local_folder(model), dtype=model.dtype, device=self._device, chat=model.chat)
             lm.name = model.name
             self._loaded[key] = Loaded(lm)
+            _log.info("%s loaded to %s in %.1f s", model.name, self._device, time.perf_counter() - began)
         return self._loaded[key]
 
     def pristine(self, model: ModelRef) -> Loaded:

@@ -32,6 +32,7 @@ from tasks.segment import Chain, do_rounds
 from tasks.shared import find_targets, shared_targets
 from tasks.standing import TOKENS_PER_FORWARD, Models
 from tasks.texts import corpus_texts
+from tasks.unit_log import UnitLog
 
 
 class Worker:
@@ -80,12 +81,16 @@ class Worker:
             "perplexity": self._perplexity,
             "baseline": self._baseline,
         }
+        log = UnitLog()
         try:
-            tables, info = work[unit.kind](unit)
-        except BaseException:
+            with log.listening():
+                tables, info = work[unit.kind](unit)
+        except BaseException as error:
             self._models.forget_position(unit.model)
+            if said := log.text():
+                error.add_note(said)
             raise
-        if self._commit(unit, unit.run_id, tables, info, started):
+        if self._commit(unit, unit.run_id, tables, replace(info, log=log.text()), started):
             return "done"
         self._models.forget_position(unit.model)  # what another attempt has committed may differ in bits
         return "lost"

@@ -83,7 +83,7 @@ print(lm.tokens_per_forward, float((found - expected).double().norm() / expected
         ("states", 8),
         ("moments", 4),
         ("generation", 2),
-        ("ft", 8),
+        ("ft", 2),
         ("ultraedit", 4),
         ("training", 8),
     ],

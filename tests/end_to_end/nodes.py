@@ -15,7 +15,7 @@ import psutil
 
 from tests.end_to_end.support import environment, wait_until
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _RAY = Path(sys.executable).parent / "ray"
 _COUNT = """
 import ray
@@ -32,7 +32,7 @@ class Nodes:
         token = folder / "token"
         token.write_text(secrets.token_hex(32))
         self.variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-        self.address = f"{_LOOPBACK}:{free_port()}"
+        self.address = f"{LOOPBACK}:{free_port()}"
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, *, head: bool = False) -> None:
@@ -48,7 +48,7 @@ class Nodes:
             else [f"--address={self.address}"]
         )
         common = [
-            f"--node-ip-address={_LOOPBACK}",
+            f"--node-ip-address={LOOPBACK}",
             "--num-cpus=1",
             "--num-gpus=1",
             f"--object-store-memory={80 * 2**20}",
@@ -132,7 +132,7 @@ def title(process: psutil.Process) -> str:
 
 def free_port() -> int:
     with socket.socket() as found:
-        found.bind((_LOOPBACK, 0))
+        found.bind((LOOPBACK, 0))
         return int(found.getsockname()[1])
 
 

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -13,33 +13,42 @@ from tests.end_to_end.nodes import Nodes, cluster_of
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import ended, segments_done
 
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Nodes]:
+    with cluster_of(3) as nodes:
+        yield nodes
+
+
 N_KILLS = int(os.environ.get("PALIMPSEST_KILLS", "2"))
 """Of each role."""
 
 
 @pytest.mark.slow
-@pytest.mark.minutes
-def test_every_role_killed_again_and_again(tiny_store: Path, tmp_path: Path) -> None:
+def test_every_role_killed_again_and_again(
+    tiny_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
+) -> None:
     seed = os.environ.get("PALIMPSEST_KILL_SEED") or str(os.getpid())
     rng, stores, log = random.Random(seed), [], tmp_path / "log"
-    with cluster_of(3) as nodes:
-        left = [role for role in ("worker", "node", "driver") for _ in range(N_KILLS)]
-        rng.shuffle(left)
-        while left:
-            store = tmp_path / f"store-{len(stores)}"
-            stores.append(store)
-            left = run_with_kills(nodes, store, left, rng, log)
+    left = [role for role in ("worker", "node", "driver") for _ in range(N_KILLS)]
+    rng.shuffle(left)
+    while left:
+        store = tmp_path / f"store-{len(stores)}"
+        stores.append(store)
+        left = run_with_kills(three, store, left, rng, log, server)
     assert left == []
     for store in stores:
         assert contents(store) == contents(tiny_store), f"{store.name} differs after the kills of seed {seed}"
 
 
-def run_with_kills(nodes: Nodes, store: Path, left: list[str], rng: random.Random, log: Path) -> list[str]:
+def run_with_kills(
+    nodes: Nodes, store: Path, left: list[str], rng: random.Random, log: Path, server: dict[str, str]
+) -> list[str]:
     """Run the experiment to its end, killing what is next in ``left`` a little after each few segments; return what remains."""
     given = ("run", str(EXPERIMENT), "--set", f"store={store}", "--set", f"compute.ray={nodes.address}")
     given = (*given, "--set", "compute.gpus_per_model=1")
     while True:
-        run = start(*given, log=log, **nodes.variables)
+        run = start(*given, log=log, **nodes.variables, **server)
         with ended(run):
             while run.poll() is None and left:
                 aim = segments_done(store) + rng.randint(1, 3)
@@ -72,19 +81,11 @@ def kill(role: str, nodes: Nodes, driver: int, rng: random.Random) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.minutes
-def test_a_grid_on_one_two_and_three_workers(tiny_store: Path, tmp_path: Path) -> None:
-    """The tables do not depend on how many do the work, or where."""
-    with cluster_of(3) as nodes:
-        for count in (1, 3):
-            store = tmp_path / str(count)
-            given = (
-                "--set",
-                f"store={store}",
-                "--set",
-                f"compute.ray={nodes.address}",
-                "--set",
-                f"compute.actors={count}",
-            )
-            palimpsest("run", str(EXPERIMENT), *given, "--set", "compute.gpus_per_model=1", **nodes.variables)
-            assert contents(store) == contents(tiny_store), f"{count} workers"
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_tables_do_not_depend_on_how_many_workers_there_are(
+    count: int, tiny_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
+) -> None:
+    given = (f"store={tmp_path / 'store'}", f"compute.ray={three.address}", f"compute.actors={count}")
+    options = [part for setting in (*given, "compute.gpus_per_model=1") for part in ("--set", setting)]
+    palimpsest("run", str(EXPERIMENT), *options, **three.variables, **server)
+    assert contents(tmp_path / "store") == contents(tiny_store)

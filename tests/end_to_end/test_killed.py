@@ -39,7 +39,9 @@ def victim(run: subprocess.Popen[bytes], role: str) -> psutil.Process | None:
 
 
 @pytest.mark.slow
-def test_killed_run_ends_with_the_same_rows_ledger_and_weights(unkilled: dict[str, list[str]], tmp_path: Path) -> None:
+def test_killed_run_ends_with_the_same_rows_ledger_and_weights(
+    unkilled: dict[str, list[str]], server: dict[str, str], tmp_path: Path
+) -> None:
     """First a worker dies, then the Ray node under the same driver, then the driver of the resumed run."""
     store, log = tmp_path / "store", tmp_path / "log"
     seed = os.environ.get("PALIMPSEST_KILL_SEED") or str(os.getpid())
@@ -55,7 +57,7 @@ def test_killed_run_ends_with_the_same_rows_ledger_and_weights(unkilled: dict[st
     with ended(run) as family:
         kill(run, "driver", store, family, after_segments=rng.randint(9, 14), delay=rng.uniform(0, 0.3), log=log)
         assert_nothing_left(run, family, seed)
-    palimpsest("run", str(EXPERIMENT), "--set", f"store={store}")
+    palimpsest("run", str(EXPERIMENT), "--set", f"store={store}", **server)
     found = contents(store)
     for table, rows in unkilled.items():
         assert found[table] == rows, f"table {table} differs after the kills of seed {seed}"

@@ -3,48 +3,23 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.support import EXPERIMENT, ROOT, contents, environment, palimpsest, start, wait_until
+from tests.end_to_end.servers import flow_runs
+from tests.end_to_end.support import EXPERIMENT, ROOT, contents, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import ended, kill, segments_done
-
-FLOW_RUNS = """
-from prefect.client.orchestration import get_client
-with get_client(sync_client=True) as client:
-    for run in client.read_flow_runs():
-        print(run.state_type.value, run.state.message, sep="|")
-"""
-
-
-def flow_runs(home: Path) -> list[tuple[str, str]]:
-    """Return state and message of all runs that Prefect has on record."""
-    done = subprocess.run(
-        [sys.executable, "-c", FLOW_RUNS],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment() | settings(home),
-    )
-    return [(state, message) for state, _, message in (line.partition("|") for line in done.stdout.splitlines())]
-
-
-def settings(home: Path) -> dict[str, str]:
-    return {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "ERROR"}
 
 
 @pytest.mark.slow
-@pytest.mark.minutes
-def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, tmp_path: Path) -> None:
+def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, server: dict[str, str], tmp_path: Path) -> None:
     """Ctrl-C, a store that is away for a while, ``cancel`` and kill -9, one after another; then to the end."""
-    store, log, home = tmp_path / "store", tmp_path / "log", tmp_path / "prefect"
+    store, log = tmp_path / "store", tmp_path / "log"
     given = ("run", str(EXPERIMENT), "--set", f"store={store}")
 
-    run = start(*given, log=log, PREFECT_HOME=str(home))
+    run = start(*given, log=log, **server)
     with ended(run):
         assert wait_until(lambda: segments_done(store) >= 1 or run.poll() is not None, seconds=240)
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the driver and all that it has started
@@ -53,7 +28,7 @@ def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, tmp_path: Path) -
     assert "units were not begun; run the same command again to go on" in log.read_text().replace("\n", " ")
     assert segments_done(store) >= 1
 
-    run = start(*given, log=log, PREFECT_HOME=str(home))
+    run = start(*given, log=log, **server)
     with ended(run):
         before = segments_done(store)
         assert wait_until(lambda: segments_done(store) > before or run.poll() is not None, seconds=240)
@@ -65,13 +40,14 @@ def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, tmp_path: Path) -
         assert run.wait(120) == 130, log.read_text()[-3000:]
     assert "cancelled: " in log.read_text().replace("\n", " ")
 
-    run = start(*given, log=log, PREFECT_HOME=str(home))
+    run = start(*given, log=log, **server)
     with ended(run) as family:
         kill(run, "driver", store, family, after_segments=segments_done(store) + 1, delay=0.1, log=log)
-    palimpsest(*given, PREFECT_HOME=str(home))
+    palimpsest(*given, **server)
     assert contents(store) == contents(tiny_store)
-    assert sorted(state for state, _ in flow_runs(home)) == ["CANCELLED", "CANCELLED", "COMPLETED", "CRASHED"]
-    assert ("CRASHED", "its driver was killed; what it had committed is in the store") in flow_runs(home)
+    ended_as = [(run["state_type"], run["state"]["message"]) for run in flow_runs(server["PREFECT_API_URL"], store)]
+    assert [state for state, _ in ended_as] == ["CANCELLED", "CANCELLED", "CRASHED", "COMPLETED"]
+    assert ended_as[2][1] == "its driver was killed; what it had committed is in the store"
 
 
 SHIFTED_CLOCK = """
@@ -102,8 +78,9 @@ sys.meta_path.insert(0, Finder())
 
 
 @pytest.mark.slow
-@pytest.mark.minutes
-def test_two_drivers_whose_clocks_differ_do_every_unit_once(tiny_store: Path, tmp_path: Path) -> None:
+def test_two_drivers_whose_clocks_differ_do_every_unit_once(
+    tiny_store: Path, server: dict[str, str], tmp_path: Path
+) -> None:
     store, clock = tmp_path / "store", tmp_path / "clock"
     clock.mkdir()
     (clock / "sitecustomize.py").write_text(SHIFTED_CLOCK)
@@ -113,9 +90,9 @@ def test_two_drivers_whose_clocks_differ_do_every_unit_once(tiny_store: Path, tm
         start(
             *given,
             log=log,
-            PREFECT_HOME=str(tmp_path / f"prefect-{i}"),
             PYTHONPATH=f"{clock}:{ROOT}",
             TEST_CLOCK_SHIFT=str(i * -86_400),
+            **server,
         )
         for i, log in enumerate(logs)
     ]
@@ -128,7 +105,7 @@ def test_two_drivers_whose_clocks_differ_do_every_unit_once(tiny_store: Path, tm
         code == 0 or "another process may be doing them" in " ".join(text.split())
         for code, text in zip(codes, said, strict=True)
     )
-    palimpsest(*given)
+    palimpsest(*given, **server)
     assert contents(store) == contents(tiny_store)
     days = {json.loads(path.read_text())["finished_at"][:10] for path in (store / "commits").rglob("segment-*.json")}
     assert len(days) == 2, "both drivers' workers committed segments, a day apart"

@@ -1,0 +1,119 @@
+"""Experiments as Prefect deployments: a flow that takes a file, to be served here or run by the workers of a pool.
+
+Light to import: a server of schedules loads nothing that only a run needs.
+"""
+
+from pathlib import Path
+from typing import Any, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Cron, Schedule
+from prefect.settings import get_current_settings
+
+from flows.settings import VARIABLES
+from flows.spec import Experiment, SpecError
+
+
+@flow(name="palimpsest")
+def scheduled(file: str, store: str | None = None, overrides: dict[str, Any] | None = None) -> Any:
+    """Run what the store lacks of an experiment, as ``palimpsest run`` does.
+
+    Args:
+        file: The experiment, at the same place on every machine that may run it.
+        store: Where results go; the file's own store if None.
+        overrides: Values by dotted path, as ``{"facts.size": 50}``.
+    """
+    from flows.running import planned, take_over
+
+    given = dict(overrides or {})
+    plan = planned(Path(file), given | ({"store": store} if store else {}))
+    take_over(plan.store)
+    from flows.experiment import run_experiment
+
+    return run_experiment.fn(plan)
+
+
+def deployment_of(
+    file: Path,
+    experiment: Experiment,
+    overrides: dict[str, Any],
+    *,
+    cron: str | None,
+    timezone: str,
+    pool: str | None = None,
+) -> RunnerDeployment:
+    """Return an experiment as a deployment named after it; one run of it at a time, and one that comes too early is left out.
+
+    Args:
+        pool: A work pool; None where the deployment is served by this process.
+
+    Raises:
+        SpecError: No cron expression, or an unknown time zone.
+    """
+    own = {key: value for key, value in overrides.items() if key != "store"}
+    found = scheduled.to_deployment(
+        experiment.name,
+        schedule=_schedule(cron, timezone) if cron else None,
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        parameters={"file": str(file.resolve()), "store": experiment.store, "overrides": own},
+        description=f"What {experiment.store} lacks of {file.resolve()}",
+        tags=["palimpsest"],
+        work_pool_name=pool,
+        job_variables={"env": dict(VARIABLES)} if pool else None,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return cast(RunnerDeployment, found)
+
+
+def _schedule(cron: str, timezone: str) -> Schedule:
+    try:
+        ZoneInfo(timezone)
+        return Cron(cron, timezone=timezone)
+    except (ValueError, ZoneInfoNotFoundError) as error:
+        raise SpecError(
+            f"--cron {cron!r} --timezone {timezone!r}: {error}; expected five fields, as '0 2 * * *' for every night at "
+            "two, and a name as Europe/Paris"
+        ) from error
+
+
+def require_server() -> str:
+    """Return the address of the Prefect server.
+
+    Raises:
+        SpecError: None is configured, or it does not answer: a temporary one would forget every schedule at its end.
+    """
+    address = get_current_settings().api.url
+    advice = (
+        "start one with `prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api (docs/cluster.md); "
+        "`palimpsest run` needs none"
+    )
+    if not address:
+        raise SpecError(f"schedules need a Prefect server that stays, and PREFECT_API_URL names none; {advice}")
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem:
+        raise SpecError(f"the Prefect server at {address} does not answer ({problem}); {advice}")
+    return address
+
+
+def ensure_pool(name: str) -> bool:
+    """Make a work pool whose runs are processes of its workers, unless there is one of that name; return whether it was made.
+
+    Raises:
+        SpecError: There is one of another type.
+    """
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+            return True
+    if found.type != "process":
+        raise SpecError(f"work pool {name!r} is of type {found.type!r}; expected 'process'; choose another name")
+    return False

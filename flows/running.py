@@ -1,0 +1,36 @@
+"""What stands before every run, however it was started: the plan, its inputs in the store, and what a killed run has left."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.settings import configure
+from flows.spec import load_experiment
+
+if TYPE_CHECKING:
+    from tasks.stages import Plan
+
+
+def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
+    """Return the plan of an experiment file, with all that it needs written to its store.
+
+    Raises:
+        SpecError: The file cannot be run.
+        TaskError: It asks for something that is not there.
+    """
+    experiment = load_experiment(file, overrides)
+    configure(experiment.store)  # before Prefect and Ray are imported
+    from flows.inputs import publish_inputs
+    from flows.plan import plan_experiment
+
+    plan = plan_experiment(experiment)
+    publish_inputs(experiment)
+    return plan
+
+
+def take_over(store: str) -> None:
+    """See to it that this process leaves nothing behind, and mark runs on the store as Crashed whose driver is gone."""
+    from flows.flow_runs import crash_stale_runs
+    from tasks.reaper import watch_descendants
+
+    watch_descendants()
+    crash_stale_runs(store)

@@ -1,0 +1,87 @@
+"""A Prefect server of its own on loopback, for commands that need one that stays, or that should not each start one."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from storage.identity import digest_of
+from tests.end_to_end.nodes import LOOPBACK, free_port
+from tests.end_to_end.support import environment, wait_until
+
+PREFECT = Path(sys.executable).parent / "prefect"
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[dict[str, str]]:
+    """Yield the variables that lead commands to a running server; on leaving it is gone."""
+    home.mkdir(exist_ok=True)
+    port = free_port()
+    variables = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://{LOOPBACK}:{port}/api",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(PREFECT), "server", "start", "--host", LOOPBACK, "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            env=environment() | variables,
+            start_new_session=True,
+        )
+    try:
+        ready = wait_until(lambda: server.poll() is not None or answers(variables["PREFECT_API_URL"]), seconds=120)
+        assert ready and server.poll() is None, (home / "server.log").read_text()[-3000:]
+        yield variables
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def ask(address: str, what: str, **wanted: object) -> list[dict[str, object]]:
+    """Return what the server has on record: ``flow_runs``, ``artifacts``."""
+    question = urllib.request.Request(
+        f"{address}/{what}/filter", data=json.dumps(wanted).encode(), headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(question, timeout=30) as reply:
+        found: list[dict[str, object]] = json.load(reply)
+    return found
+
+
+def flow_runs(address: str, store: Path) -> list[dict[str, object]]:
+    """Return the records of all runs on a store."""
+    tag = f"store-{digest_of(str(store), length=10)}"
+    return ask(address, "flow_runs", flow_runs={"tags": {"all_": [tag]}}, sort="START_TIME_ASC")
+
+
+def prefect(*arguments: str, variables: dict[str, str], timeout: float = 300) -> str:
+    """Run one of Prefect's own commands to its end and return what it printed."""
+    done = subprocess.run(
+        [str(PREFECT), "--no-prompt", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=environment() | variables,
+    )
+    assert done.returncode == 0, f"{arguments}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
