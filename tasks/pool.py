@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from editing.errors import EditingError
 from storage.errors import StorageError, StoreUnavailableError
@@ -166,7 +166,7 @@ class Pool:
             ray.get(reference)
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
-        except RayActorError as error:
+        except RayError as error:
             self.workers.ended(worker)
             _refuse_without_nodes()
             raise ClusterError(
@@ -198,7 +198,7 @@ class Pool:
             if isinstance(cause, StoreUnavailableError):
                 raise cause from None
             return Failure(f"{type(cause).__name__}: {cause}", str(error), isinstance(cause, _PERMANENT))
-        except (RayActorError, GetTimeoutError) as error:
+        except RayError as error:  # its process or node is gone, or Ray has ended it for want of memory
             self._end(worker)
             return Failure(f"worker lost: {str(error).splitlines()[0]}", str(error))
         self._idle.append((worker, unit.run_id if unit.run is not None else None))

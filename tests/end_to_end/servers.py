@@ -11,7 +11,7 @@ from pathlib import Path
 
 from storage.identity import digest_of
 from tests.end_to_end.nodes import LOOPBACK, free_port
-from tests.end_to_end.support import environment, wait_until
+from tests.end_to_end.support import ROOT, environment, wait_until
 
 PREFECT = Path(sys.executable).parent / "prefect"
 
@@ -82,6 +82,7 @@ def prefect(*arguments: str, variables: dict[str, str], timeout: float = 300) ->
         timeout=timeout,
         check=False,
         env=environment() | variables,
+        cwd=ROOT,
     )
     assert done.returncode == 0, f"{arguments}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout

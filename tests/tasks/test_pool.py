@@ -45,8 +45,9 @@ def unit(name: str, what: str) -> Unit:
 class Fakes:
     """Starts so many of them."""
 
-    def __init__(self, count: int, **options: Any) -> None:
-        self._count, self._options = count, {"num_cpus": 0.5, "max_restarts": 0, "max_task_retries": 0} | options
+    def __init__(self, count: int, *, kind: type = Fake, **options: Any) -> None:
+        self._count, self._kind = count, kind
+        self._options = {"num_cpus": 0.5, "max_restarts": 0, "max_task_retries": 0} | options
         self.n_started = self.n_ended = 0
 
     def capacity(self) -> int:
@@ -54,7 +55,7 @@ class Fakes:
 
     def start(self) -> Any:
         self.n_started += 1
-        return ray.remote(Fake).options(**self._options).remote()
+        return ray.remote(self._kind).options(**self._options).remote()
 
     def ended(self, worker: Any) -> None:
         self.n_ended += 1

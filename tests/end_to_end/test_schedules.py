@@ -1,0 +1,137 @@
+"""Experiments that a schedule runs, or a work pool's worker when it is asked: real servers, workers and clocks."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from storage.catalog import query
+from tests.end_to_end.servers import PREFECT, ask, flow_runs, prefect
+from tests.end_to_end.support import ROOT, environment, palimpsest, start, wait_until
+
+NIGHTLY = Path(__file__).parent / "nightly.yaml"
+
+
+@contextmanager
+def running(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Inside, a process serves; on leaving it is gone."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def served(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, Path]]:
+    """An experiment file, its store, and the log of the process that runs it every minute."""
+    folder = tmp_path_factory.mktemp("cron")
+    file, store, log = folder / "nightly.yaml", folder / "store", folder / "log"
+    shutil.copy(NIGHTLY, file)
+    with running(start("serve", str(file), "--cron", "* * * * *", "--set", f"store={store}", log=log, **server)):
+        yield file, store, log
+
+
+@pytest.mark.slow
+def test_a_deployment_that_the_prefect_command_line_triggers(
+    server: dict[str, str], served: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """While the schedule of the next test waits for its minute."""
+    experiment, store, address = tmp_path / "on-demand.yaml", tmp_path / "store", server["PREFECT_API_URL"]
+    experiment.write_text(NIGHTLY.read_text().replace("name: nightly", "name: on-demand"))
+    said = palimpsest("deploy", str(experiment), "--pool", "tests", "--set", f"store={store}", **server).stdout
+    assert "deployed palimpsest/on-demand to work pool tests (made)" in said
+    with (tmp_path / "worker.log").open("wb") as log:
+        command = [str(PREFECT), "worker", "start", "--pool", "tests"]
+        worker = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment() | server, cwd=tmp_path, start_new_session=True
+        )
+    with running(worker):
+        # Whoever asks may ask for other values.
+        changed = json.dumps({"facts.size": 16, "editors": [{"name": "ft_c", "steps": 2}]})
+        given = ("deployment", "run", "palimpsest/on-demand", "-p", f"overrides={changed}", "--watch")
+        prefect(*given, variables=server)
+    assert query(store, "SELECT editor, edits FROM run_summary WHERE editor <> 'none'").to_pylist() == [
+        {"editor": "ft_c", "edits": 16}
+    ]
+    (run,) = flow_runs(address, store)
+    assert run["state_type"] == "COMPLETED"
+    shown = ask(address, "artifacts", flow_runs={"id": {"any_": [run["id"]]}})
+    by_key = {str(each["key"]): each for each in shown}
+    assert by_key["edit-and-score-on-demand"]["data"] == 100.0, "the progress of a stage that is done"
+    summary = json.loads(str(by_key["summary-on-demand"]["data"]))
+    assert [row["editor"] for row in summary] == ["ft_c", "none"]
+    assert "data:image/png;base64," in str(by_key["figures-on-demand"]["data"])
+    assert f"file://{store}/report-on-demand.html" in str(by_key["report-on-demand"]["data"])
+
+
+@pytest.mark.slow
+def test_a_schedule_fires_by_itself_and_adds_only_what_is_new(
+    server: dict[str, str], served: tuple[Path, Path, Path]
+) -> None:
+    file, store, log = served
+
+    def completed() -> list[dict[str, Any]]:
+        return [run for run in flow_runs(server["PREFECT_API_URL"], store) if run["state_type"] == "COMPLETED"]
+
+    assert wait_until(lambda: bool(completed()), seconds=240), log.read_text()[-3000:]
+    first = commits(store)
+    spec = yaml.safe_load(file.read_text())
+    spec["editors"].append({"name": "no_op", "batch_sizes": [4]})
+    file.write_text(yaml.safe_dump(spec))
+    editors = "SELECT editor FROM run_summary ORDER BY editor"
+    assert wait_until(lambda: query(store, editors).num_rows == 3, seconds=240), log.read_text()[-3000:]
+    before = len(completed())
+    assert wait_until(lambda: len(completed()) > before, seconds=120), log.read_text()[-3000:]
+    assert [row["editor"] for row in query(store, editors).to_pylist()] == ["ft_c", "no_op", "none"]
+    assert all(run["auto_scheduled"] for run in completed()), "nobody asked for them"
+    now = commits(store)
+    assert {name: now[name] for name in first} == first, "what was there was not done again"
+
+
+def commits(store: Path) -> dict[str, str]:
+    """Return the attempt that made each unit."""
+    return {str(path): json.loads(path.read_text())["attempt"] for path in (store / "commits").rglob("*.json")}
+
+
+@pytest.mark.slow
+def test_the_deployments_of_a_checkout(server: dict[str, str]) -> None:
+    prefect("work-pool", "create", "palimpsest", "--type", "process", variables=server)
+    prefect("deploy", "--all", variables=server)
+    found = ask(server["PREFECT_API_URL"], "deployments")
+    demo = next(each for each in found if each["name"] == "demo")
+    assert demo["entrypoint"] == "flows/deployments.py:scheduled"
+    assert demo["parameters"] == {"file": "flows/experiments/demo.yaml", "store": "results/demo"}
+    pull = json.dumps(demo["pull_steps"])
+    assert str(ROOT) in pull, "relative paths are those of the checkout"
+
+
+def test_a_schedule_without_a_server_is_refused(tmp_path: Path) -> None:
+    given = ("serve", str(NIGHTLY), "--cron", "0 2 * * *")
+    done = palimpsest(*given, check=False, PREFECT_HOME=str(tmp_path), PREFECT_API_URL="")
+    assert done.returncode == 2 and "PREFECT_API_URL names none; start one with `prefect server start`" in done.stderr
+    done = palimpsest(*given, check=False, PREFECT_HOME=str(tmp_path), PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 2 and "does not answer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--cron", "61 * * * *"), "expected five fields"),
+        (("--cron", "0 2 * * *", "--timezone", "Mars"), "a name as Europe/Paris"),
+        (("--set", "facts.size=many"), "facts.size"),
+    ],
+)
+def test_a_bad_schedule_is_refused(options: tuple[str, ...], expected: str, server: dict[str, str]) -> None:
+    done = palimpsest("deploy", str(NIGHTLY), *options, check=False, **server)
+    assert done.returncode == 2 and expected in done.stderr
