@@ -161,21 +161,20 @@ class LocalFiles:
             )
 
     def _room(self, name: str) -> Path:
-        final = self._root / name
-        final.parent.mkdir(parents=True, exist_ok=True)
-        return final
+        # Level by level: the root itself is never made here, for it may be unmounted at any instant.
+        *folders, last = name.split("/")
+        place = self._root
+        for folder in folders:
+            place = place / folder
+            place.mkdir(exist_ok=True)
+        return place / last
 
     @contextmanager
     def _written(self, content: Content) -> Iterator[Path]:
         """Inside, a temporary file on the same file system holds the content, and is on the disk."""
-        folder = self._root / "_tmp"
+        temporary = self._root / "_tmp" / uuid.uuid4().hex
         try:
-            folder.mkdir(exist_ok=True)
-        except FileNotFoundError:
-            self._check_there()
-            raise
-        temporary = folder / uuid.uuid4().hex
-        try:
+            temporary.parent.mkdir(exist_ok=True)
             with temporary.open("wb") as stream:
                 if isinstance(content, bytes):
                     stream.write(content)
@@ -185,6 +184,9 @@ class LocalFiles:
                 stream.flush()
                 os.fsync(stream.fileno())
             yield temporary
+        except FileNotFoundError:
+            self._check_there()
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 

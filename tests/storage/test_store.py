@@ -15,7 +15,15 @@ from storage.artifacts import find_artifact, put_artifact
 from storage.catalog import open_store, query
 from storage.commits import CommitInfo
 from storage.compaction import withdraw
-from storage.errors import ArtifactMismatch, DamagedFileError, QueryError, StorageError, StoreVersionError
+from storage.errors import (
+    ArtifactMismatch,
+    DamagedFileError,
+    QueryError,
+    StorageError,
+    StoreUnavailableError,
+    StoreVersionError,
+)
+from storage.files import LocalFiles
 from storage.store import Store
 
 
@@ -152,3 +160,17 @@ def test_racing_writers_killed_at_random_instants_leave_whole_units_only(store: 
     assert units, "no writer ever came to its commit"
     assert query(store.location, "SELECT count(*) AS n FROM timings").to_pylist() == [{"n": len(units)}]
     assert all(pq.ParquetFile(Path(store.location) / f).metadata.num_rows for c in units.values() for f in c.files)
+
+
+def test_a_store_that_goes_away_between_two_steps_of_a_write_is_not_made_anew(tmp_path: Path) -> None:
+    """The instant between the temporary file and its new name."""
+    Store(tmp_path / "store", create=True)
+
+    class Unmounting(LocalFiles):
+        def _room(self, name: str) -> Path:
+            (tmp_path / "store").rename(tmp_path / "away")
+            return super()._room(name)
+
+    with pytest.raises(StoreUnavailableError, match="is gone"):
+        Unmounting(tmp_path / "store").write("control/new/x.json", b"{}")
+    assert not (tmp_path / "store").exists() and list((tmp_path / "away" / "control").rglob("*.json")) == []
