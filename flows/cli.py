@@ -217,15 +217,29 @@ def list_(
 
 
 @app.command()
-def doctor(store: StoreOption = DEFAULT_STORE) -> None:
-    """Check what works on this machine, and say how to mend what does not."""
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="An experiment: also check its model, cluster and store.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = None,
+) -> None:
+    """Check what works on this machine, and on the nodes of an experiment's cluster, and say how to mend what does not."""
     from flows.settings import configure
+    from flows.spec import load_experiment
 
-    configure(store)
+    experiment = load_experiment(file, overrides(set_)) if file else None
+    configure(experiment.store if experiment else store, ray=experiment.compute.ray if experiment else "local")
     from tasks.doctor import examine
     from tasks.tables import print_table
 
-    rows = examine(store)
+    if experiment is None:
+        rows = examine(store)
+    else:
+        from flows.inputs import read_model
+        from flows.plan import placement_of
+
+        rows = examine(experiment.store, placement_of(experiment), lambda: [read_model(experiment)])
     print_table(rows)
     if any(row["state"] == "fails" for row in rows):
         raise typer.Exit(1)

@@ -65,14 +65,20 @@ def plan_experiment(experiment: Experiment) -> Plan:
         trainings=trainings,
         searches=(search,) if search else (),
         traces=(trace,) if trace else (),
-        placement=Placement(
-            ray=compute.ray, actors=compute.actors, gpus_per_model=compute.gpus_per_model, threads=compute.threads
-        ),
+        placement=placement_of(experiment),
         start_timeout_s=compute.start_timeout_s,
         chains_in_step=compute.chains_in_step,
         max_attempts=compute.max_attempts,
         store_timeout_s=compute.store_timeout_s,
         notes=notes_on(inputs),
+    )
+
+
+def placement_of(experiment: Experiment) -> Placement:
+    """Return where an experiment wants its workers."""
+    compute = experiment.compute
+    return Placement(
+        ray=compute.ray, actors=compute.actors, gpus_per_model=compute.gpus_per_model, threads=compute.threads
     )
 
 

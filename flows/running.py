@@ -18,7 +18,7 @@ def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
         TaskError: It asks for something that is not there.
     """
     experiment = load_experiment(file, overrides)
-    configure(experiment.store)  # before Prefect and Ray are imported
+    configure(experiment.store, ray=experiment.compute.ray)  # before Prefect and Ray are imported
     from flows.inputs import publish_inputs
     from flows.plan import plan_experiment
 

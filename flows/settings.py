@@ -19,8 +19,18 @@ _EMBEDDED = {
 }
 
 
-def configure(store: str) -> None:
-    """Set what is not set already; an existing Prefect server or home is left as it is."""
+_LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+"""An embedded cluster listens on loopback only; by Ray's default, which foresees other nodes, on every interface."""
+
+
+def configure(store: str, *, ray: str = "local") -> None:
+    """Set what is not set already; an existing Prefect server or home is left as it is.
+
+    Args:
+        ray: ``local``, or the address of a cluster.
+    """
+    if ray == "local":
+        os.environ.setdefault(*_LOOPBACK)
     for name, value in (VARIABLES | _EMBEDDED).items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:

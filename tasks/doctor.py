@@ -3,11 +3,19 @@
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
+
+from tasks.identity import ModelRef
+from tasks.node_files import describe
+from tasks.placement import Placement, Placer, cluster, living_nodes, on_each_node
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _PINNED = {
     "fastapi": ("0.139", "0.151"),
@@ -17,29 +25,47 @@ _PINNED = {
 }
 
 
-def examine(store: str) -> list[dict[str, Any]]:
-    """Return one row per check: ``ok``, ``note`` (works, with a limit) or ``fails``, with the fix."""
-    checks: tuple[tuple[str, Callable[[str], tuple[str, str]]], ...] = (
+Finding = tuple[str, str]
+
+
+def examine(
+    store: str, placement: Placement | None = None, resolve: Callable[[], Sequence[ModelRef]] | None = None
+) -> list[dict[str, Any]]:
+    """Return one row per check: ``ok``, ``note`` (works, with a limit) or ``fails``, with the fix.
+
+    Args:
+        placement: Where an experiment wants its workers; an embedded cluster if None.
+        resolve: Gives the models of an experiment, which may have to be fetched for it.
+    """
+    placement, models = placement or Placement(), list[ModelRef]()
+
+    def model() -> Finding:
+        models.extend(resolve() if resolve else ())
+        return _model(models)
+
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("packages", _packages),
         ("accelerator", _accelerator),
         ("memory", _memory),
-        ("disk", _disk),
-        ("model", _model),
-        ("store", _store),
-        ("ray", _ray),
+        ("disk", partial(_disk, store)),
+        ("hub", _hub),
+        ("model", model),
+        ("store", partial(_store, store)),
+        ("ray", partial(_ray, store, placement, models)),
         ("prefect", _prefect),
+        ("schedules", _schedules),
     )
     rows = []
     for name, check in checks:
         try:
-            state, found = check(store)
+            state, found = check()
         except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
             state, found = "fails", f"{type(error).__name__}: {error}"
         rows.append({"check": name, "state": state, "found": found})
     return rows
 
 
-def _packages(_store: str) -> tuple[str, str]:
+def _packages() -> Finding:
     from packaging.version import Version
 
     wrong = []
@@ -52,7 +78,7 @@ def _packages(_store: str) -> tuple[str, str]:
     return "ok", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in (*_PINNED, "torch", "transformers"))
 
 
-def _accelerator(_store: str) -> tuple[str, str]:
+def _accelerator() -> Finding:
     import torch
 
     if torch.accelerator.is_available():
@@ -63,13 +89,13 @@ def _accelerator(_store: str) -> tuple[str, str]:
     )
 
 
-def _memory(_store: str) -> tuple[str, str]:
+def _memory() -> Finding:
     free = psutil.virtual_memory().available / 2**30
     state = "ok" if free > 4 else "note"
     return state, f"{free:.1f} GiB free, {os.cpu_count()} CPUs (a worker with a bundled model takes about 0.7 GiB)"
 
 
-def _disk(store: str) -> tuple[str, str]:
+def _disk(store: str) -> Finding:
     if "://" in store:
         return "note", "the store is in a bucket"
     root = Path(store).absolute()
@@ -78,7 +104,7 @@ def _disk(store: str) -> tuple[str, str]:
     return ("ok" if free > 2 else "fails"), f"{free:.1f} GiB free at {place}" + ("" if free > 2 else "; free some")
 
 
-def _model(_store: str) -> tuple[str, str]:
+def _model(models: Sequence[ModelRef]) -> Finding:
     from transformers.utils import logging
 
     from editing.factworld.bundled import bundled_names
@@ -88,10 +114,11 @@ def _model(_store: str) -> tuple[str, str]:
     if not bundled_names():
         return "fails", "no bundled models; install the package from a complete checkout"
     lm = load(bundled_names()[0])
-    return "ok", f"{', '.join(bundled_names())}; {lm.name} loads with {lm.n_layers} layers"
+    found = f"{', '.join(bundled_names())}; {lm.name} loads with {lm.n_layers} layers"
+    return "ok", "; ".join([found, *(f"{model.name} is at {model.folder}" for model in models)])
 
 
-def _store(store: str) -> tuple[str, str]:
+def _store(store: str) -> Finding:
     from storage.store import Store, is_store
 
     if not is_store(store):
@@ -101,21 +128,83 @@ def _store(store: str) -> tuple[str, str]:
     return "ok", f"{opened.location}: {len(opened.run_ids())} runs and preparations, all committed files are whole"
 
 
-def _ray(_store: str) -> tuple[str, str]:
-    import ray
+def _hub() -> Finding:
+    from huggingface_hub import constants, get_token
 
-    from tasks.placement import Placement, cluster
+    if constants.HF_HUB_OFFLINE:
+        return "note", f"offline (HF_HUB_OFFLINE); only what is in {constants.HF_HUB_CACHE}"
+    if get_token() is None:
+        return "note", "no token: gated models need one; accept a model's licence on its page, then: hf auth login"
+    return "ok", f"a token is set; files are kept in {constants.HF_HUB_CACHE}"
 
-    with cluster(Placement()):
-        found = ray.cluster_resources()
-    return "ok", f"an embedded cluster starts: {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs"
+
+def _ray(store: str, placement: Placement, models: Sequence[ModelRef]) -> Finding:
+    with cluster(placement):
+        nodes = living_nodes()
+        workers = Placer(store, placement, models).capacity()
+        told = on_each_node([node.node_id for node in nodes], describe, store, [model.folder for model in models])
+    found = f"{len(nodes)} nodes, {workers} workers: {'; '.join(map(str, nodes))}"
+    mine = describe(store, ())
+    wrong = [
+        f"{node.address} has {name} {value}, here it is {mine[name]}"
+        for node, has in zip(nodes, told, strict=True)
+        for name, value in (has or {"answer": "none"}).items()
+        if name in mine and value != mine[name]
+    ]
+    silent = [node.address for node, has in zip(nodes, told, strict=True) if has is None]
+    without = [node.address for node, has in zip(nodes, told, strict=True) if has and not has["folders"]]
+    if silent:
+        return "fails", f"{found}; no answer from {', '.join(silent)}: see the node's own Ray logs"
+    if wrong:
+        return "fails", f"{found}; {'; '.join(wrong)}; install the same versions, and let each node see the store"
+    if without:
+        return (
+            "note",
+            f"{found}; {', '.join(without)} lack the model's folder and are left out, or fetch it (docs/cluster.md)",
+        )
+    if placement.ray != "local" and os.environ.get("RAY_AUTH_MODE") != "token":
+        return "note", f"{found}; without RAY_AUTH_MODE=token whoever reaches the head can run code (docs/cluster.md)"
+    return "ok", found
 
 
-def _prefect(_store: str) -> tuple[str, str]:
+def _prefect() -> Finding:
     from prefect import flow
+    from prefect.settings import get_current_settings
 
     @flow(name="doctor")
     def answer() -> int:
         return 42
 
-    return ("ok", "a flow runs") if answer() == 42 else ("fails", "a flow gave a wrong answer")
+    if answer() != 42:
+        return "fails", "a flow gave a wrong answer"
+    settings = get_current_settings()
+    if settings.api.url is None:
+        return "ok", "a flow runs, with a temporary server"
+    host = urlsplit(str(settings.api.url)).hostname
+    if host not in _LOOPBACK and settings.api.auth_string is None:
+        return "note", (
+            f"a flow runs, with the server on {host}; whoever reaches it can have code run: set "
+            "PREFECT_SERVER_API_AUTH_STRING there and PREFECT_API_AUTH_STRING here (docs/cluster.md)"
+        )
+    return "ok", f"a flow runs, with the server at {settings.api.url}"
+
+
+def _schedules() -> Finding:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import WorkerStatus
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is None:
+        return "note", "none without a server that stays; docs/cluster.md tells how to start one"
+    with get_client(sync_client=True) as client:
+        pools = client.read_work_pools()
+        served = [each.name for each in client.read_deployments() if each.work_pool_name is None]
+        online = {
+            pool.name: sum(each.status == WorkerStatus.ONLINE for each in client.read_workers_for_work_pool(pool.name))
+            for pool in pools
+        }
+    idle = [name for name, count in online.items() if not count]
+    if idle:
+        return "note", f"no worker is online for {', '.join(idle)}; start one: prefect worker start --pool {idle[0]}"
+    shown = [f"{name}: {count} workers online" for name, count in online.items()]
+    return "ok", ", ".join(shown + [f"served: {', '.join(served)}"] * bool(served)) or "no deployments yet"

@@ -141,12 +141,17 @@ def edited_shape(model: ModelRef) -> tuple[int, int]:
 
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     if name.startswith((".", "/", "~")):
         raise InputError(f"model folder {name!r} does not exist; expected a folder with config.json, or a hub id")
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(_PATTERNS)))
+    except GatedRepoError as error:
+        raise InputError(
+            f"model {name!r} is gated: accept its licence on its page at the hub, then log in on each node that fetches it: "
+            "hf auth login, or HF_TOKEN"
+        ) from error
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"model {name!r} is neither bundled ({', '.join(bundled_names())}) nor a local folder, and the hub did not "

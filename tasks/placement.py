@@ -2,10 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 from ray.exceptions import RayError
@@ -19,6 +19,7 @@ from tasks.node_files import has_folders
 from tasks.worker import Worker
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _PROBE_S = 60.0
 """For how long a node may take to say which files it has; its first process has to start."""
 
@@ -117,6 +118,24 @@ def living_nodes() -> list[Node]:
     ]
 
 
+def on_each_node(node_ids: Sequence[str], function: Callable[..., _T], *args: Any) -> list[_T | None]:
+    """Return what a function says on each node; None for a node that does not answer in time."""
+    references = [
+        ray.remote(function)
+        .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
+        .remote(*args)
+        for node_id in node_ids
+    ]
+    ready, _ = ray.wait(references, num_returns=len(references), timeout=_PROBE_S) if references else ([], [])
+    answers: list[_T | None] = []
+    for reference in references:
+        try:
+            answers.append(ray.get(reference) if reference in ready else None)
+        except RayError:  # the node has gone again
+            answers.append(None)
+    return answers
+
+
 class Placer:
     """Starts workers on the nodes of a cluster, as many as fit, first where the models' files are.
 
@@ -201,23 +220,9 @@ class Placer:
         nodes = living_nodes()
         folders = [model.folder for model in self._models]
         self._with_files.setdefault(ray.get_runtime_context().get_node_id(), has_folders(folders))
-        asked = {
-            node.node_id: ray.remote(has_folders)
-            .options(
-                num_cpus=0,
-                max_retries=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
-            )
-            .remote(folders)
-            for node in nodes
-            if node.node_id not in self._with_files
-        }
-        ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_PROBE_S) if asked else ([], [])
-        for node_id, reference in asked.items():
-            try:
-                self._with_files[node_id] = reference in ready and bool(ray.get(reference))
-            except RayError:  # it has gone again
-                self._with_files[node_id] = False
+        new = [node.node_id for node in nodes if node.node_id not in self._with_files]
+        for node_id, answer in zip(new, on_each_node(new, has_folders, folders), strict=True):
+            self._with_files[node_id] = bool(answer)
             if not (self._with_files[node_id] or self._elsewhere):
                 _log.warning("node %s is left out: it has not all of %s, or does not say so in time", node_id, folders)
         return [node for node in nodes if self._with_files[node.node_id] or self._elsewhere]

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -42,12 +43,15 @@ def victim(run: subprocess.Popen[bytes], role: str) -> psutil.Process | None:
 def test_killed_run_ends_with_the_same_rows_ledger_and_weights(
     unkilled: dict[str, list[str]], server: dict[str, str], tmp_path: Path
 ) -> None:
-    """First a worker dies, then the Ray node under the same driver, then the driver of the resumed run."""
+    """Nothing listens beyond this machine.  First a worker dies, then the Ray node under the same driver, then the driver of the resumed run."""
     store, log = tmp_path / "store", tmp_path / "log"
     seed = os.environ.get("PALIMPSEST_KILL_SEED") or str(os.getpid())
     rng = random.Random(seed)
     run = start("run", str(EXPERIMENT), "--set", f"store={store}", log=log)
     with ended(run) as family:
+        assert wait_until(lambda: victim(run, "worker") is not None or run.poll() is not None, seconds=240)
+        listening = {address for process in descendants(run) for address in listens_on(process)}
+        assert listening and all(ip_address(address).is_loopback for address in listening), listening
         kill(run, "worker", store, family, after_segments=rng.randint(1, 3), delay=rng.uniform(0, 0.3), log=log)
         # The driver replaces the worker and goes on.
         kill(run, "node", store, family, after_segments=rng.randint(4, 8), delay=rng.uniform(0, 0.3), log=log)
@@ -61,6 +65,15 @@ def test_killed_run_ends_with_the_same_rows_ledger_and_weights(
     found = contents(store)
     for table, rows in unkilled.items():
         assert found[table] == rows, f"table {table} differs after the kills of seed {seed}"
+
+
+def listens_on(process: psutil.Process) -> set[str]:
+    """Return the addresses at which others can reach a process."""
+    try:
+        found = [each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+    except psutil.Error:
+        return set()
+    return {address.removeprefix("::ffff:") for address in found}
 
 
 def kill(
