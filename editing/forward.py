@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from editing.families import submodule
 from editing.heads import Ids
@@ -158,7 +158,7 @@ class ForwardPasses(EditableWeights):
         """
         n_head, width = packed.n_head, packed.ids.shape[1]
         kept, again = live
-        cache = DynamicCache() if prefix is None else prefix.cache(len(again))
+        cache = transformers.DynamicCache() if prefix is None else prefix.cache(len(again))
         states, calls, blocks, final_norm = self._recorded(first_block, lambda: self.forward_packed(packed, cache))
         rows = torch.arange(len(again), device=states.device)[:, None]
         deep = {index: layer for index, layer in enumerate(cache.layers) if index >= first_block}
@@ -243,7 +243,7 @@ class ForwardPasses(EditableWeights):
         """Whether sequences can share rows: in a decoder without patches, which look at whole rows."""
         return self.family.head == "causal" and not self.patches
 
-    def forward_packed(self, packed: Packed, cache: DynamicCache | None = None) -> Tensor:
+    def forward_packed(self, packed: Packed, cache: "transformers.DynamicCache | None" = None) -> Tensor:
         """Return the final normalised states [row, column, d] of packed rows.
 
         Args:
@@ -255,7 +255,7 @@ class ForwardPasses(EditableWeights):
         return self.forward_seeing(packed.ids, at, packed.sees, key_at, cache)
 
     def forward_seeing(
-        self, ids: Tensor, at: Tensor, sees: Tensor, key_at: Tensor, cache: DynamicCache | None = None
+        self, ids: Tensor, at: Tensor, sees: Tensor, key_at: Tensor, cache: "transformers.DynamicCache | None" = None
     ) -> Tensor:
         """Return the final normalised states [row, column, d] of tokens with given places and sights.
 
@@ -279,7 +279,7 @@ class ForwardPasses(EditableWeights):
     @torch.no_grad()
     def prefix(self, head: Packed) -> Prefix:
         """Return the attention keys and values of a row that stands in front of others."""
-        cache = DynamicCache()
+        cache = transformers.DynamicCache()
         self.forward_packed(head, cache)
         return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
 

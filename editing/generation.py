@@ -5,8 +5,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import DynamicCache
 
 from editing.errors import ModelError
 from editing.forward import log_softmax
@@ -102,7 +102,7 @@ def _kept(lm: "LanguageModel", heads: Sequence[Ids], n_tokens: int, choose: Choo
     mask = rows.mask.to(lm.input_device)
     at = (mask.cumsum(1) - 1).clamp_min(0)
     lengths, every = mask.sum(1), torch.arange(len(heads), device=mask.device)
-    cache = DynamicCache()
+    cache = transformers.DynamicCache()
     tails: list[list[int]] = [[] for _ in heads]
     going = list(range(len(heads)))
     final = lm.forward_seeing(rows.ids, at, causal_sight(mask), at, cache)[every, lengths - 1] if n_tokens else None

@@ -5,11 +5,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-)
 
 from editing.families import HeadKind
 from editing.tokens import Rows, pad_rows
@@ -48,7 +43,8 @@ class AnswerRows(NamedTuple):
 class Head(Protocol):
     """How one kind of model reads prompts and answers them."""
 
-    auto_class: Any
+    auto_class: str
+    """Of transformers; a name, for its module takes seconds to import and a plan needs none of it."""
     """The Hugging Face class that loads such a model."""
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
@@ -70,7 +66,7 @@ class Head(Protocol):
 class CausalHead:
     """A decoder: the prompt's last position predicts the answer's first token."""
 
-    auto_class = AutoModelForCausalLM
+    auto_class = "AutoModelForCausalLM"
     longest: int | None = None
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
@@ -97,7 +93,7 @@ class CausalHead:
 class Seq2SeqHead:
     """An encoder-decoder: the encoder reads the prompt, the decoder gives the answer."""
 
-    auto_class = AutoModelForSeq2SeqLM
+    auto_class = "AutoModelForSeq2SeqLM"
     longest: int | None = None
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
@@ -129,7 +125,7 @@ class Seq2SeqHead:
 class ClassifierHead:
     """An encoder with a classification head: one "token", the class, predicted at the first position."""
 
-    auto_class = AutoModelForSequenceClassification
+    auto_class = "AutoModelForSequenceClassification"
     longest: int | None = 1
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:

@@ -6,8 +6,8 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.families import context_of, submodule
 from editing.forward import ForwardPasses, Site, log_softmax
@@ -51,7 +51,12 @@ class LanguageModel(ForwardPasses):
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "", chat: bool = False
+        self,
+        model: "transformers.PreTrainedModel",
+        tokenizer: "transformers.PreTrainedTokenizerBase",
+        *,
+        name: str = "",
+        chat: bool = False,
     ) -> None:
         super().__init__(model, name=name)
         self.tokenizer = tokenizer

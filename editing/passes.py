@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import DynamicCache
 
 from editing.packing import Packed
 
@@ -238,9 +238,9 @@ class Prefix(NamedTuple):
     kept: tuple[tuple[Tensor, Tensor], ...]
     """Per layer, [1, attention head, column, d]."""
 
-    def cache(self, n_rows: int) -> DynamicCache:
+    def cache(self, n_rows: int) -> "transformers.DynamicCache":
         """Return a Hugging Face cache that begins with these columns in each row."""
-        cache = DynamicCache()
+        cache = transformers.DynamicCache()
         for layer, (keys, values) in enumerate(self.kept):
             cache.update(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1), layer)
         return cache

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from editing.errors import TokenizationError
 from editing.families import HeadKind
@@ -54,7 +54,7 @@ class PromptFormat:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "transformers.PreTrainedTokenizerBase",
         *,
         head: HeadKind = "causal",
         labels: Mapping[str, int] | None = None,

@@ -5,10 +5,8 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.activations import NewGELUActivation
-from transformers.pytorch_utils import Conv1D
 
 from editing.errors import ModelError
 from editing.families import Stack, family_of, submodule
@@ -25,7 +23,7 @@ class EditableWeights:
         ModelError: The family is unknown, the weights are quantised, or one of them is NaN.
     """
 
-    def __init__(self, model: PreTrainedModel, *, name: str = "") -> None:
+    def __init__(self, model: "transformers.PreTrainedModel", *, name: str = "") -> None:
         self.model = model.eval().requires_grad_(False)
         self.name = name
         self.family = family_of(model.config)
@@ -126,6 +124,8 @@ class EditableWeights:
 
     def is_transposed(self, name: str) -> bool:
         """Whether a parameter is stored ``[d_in, d_out]`` (GPT-2's Conv1D)."""
+        from transformers.pytorch_utils import Conv1D
+
         return isinstance(submodule(self.model, name.rpartition(".")[0]), Conv1D) and self.parameter(name).ndim == 2
 
     def weight_view(self, name: str) -> Tensor:
@@ -161,6 +161,8 @@ class EditableWeights:
 
     def _fuse_activations(self) -> None:
         """Put torch's one kernel in the place of the eight of ``gelu_new``, which is the same function (docs/log.md)."""
+        from transformers.activations import NewGELUActivation
+
         for module in list(self.model.modules()):
             for name, child in module.named_children():
                 if isinstance(child, NewGELUActivation):

@@ -43,7 +43,10 @@ def victim(run: subprocess.Popen[bytes], role: str) -> psutil.Process | None:
 def test_killed_run_ends_with_the_same_rows_ledger_and_weights(
     unkilled: dict[str, list[str]], server: dict[str, str], tmp_path: Path
 ) -> None:
-    """Nothing listens beyond this machine.  First a worker dies, then the Ray node under the same driver, then the driver of the resumed run."""
+    """First a worker dies, then the Ray node under the same driver, then the driver of the resumed run.
+
+    And nothing of it listens beyond this machine.
+    """
     store, log = tmp_path / "store", tmp_path / "log"
     seed = os.environ.get("PALIMPSEST_KILL_SEED") or str(os.getpid())
     rng = random.Random(seed)
