@@ -1,9 +1,12 @@
 """Options that name outside directories; without them the tests use what the repository holds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.end_to_end.servers import prefect_server
 
 # Test processes run side by side; matrices here are too small for threads to pay.
 torch.set_num_threads(1)
@@ -12,3 +15,10 @@ torch.set_num_threads(1)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=None, help="directory of golden vectors for tests/parity")
     parser.addoption("--data", type=Path, default=None, help="directory of published data sets for tests/scores")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server that stays: the variables that lead to it.  Without it each command starts one of its own."""
+    with prefect_server(tmp_path_factory.mktemp("prefect") / "home") as variables:
+        yield variables

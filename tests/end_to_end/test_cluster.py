@@ -81,10 +81,11 @@ def kill(role: str, nodes: Nodes, driver: int, rng: random.Random) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 3])
 def test_the_tables_do_not_depend_on_how_many_workers_there_are(
     count: int, tiny_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
 ) -> None:
+    """On one machine there were two."""
     given = (f"store={tmp_path / 'store'}", f"compute.ray={three.address}", f"compute.actors={count}")
     options = [part for setting in (*given, "compute.gpus_per_model=1") for part in ("--set", setting)]
     palimpsest("run", str(EXPERIMENT), *options, **three.variables, **server)

@@ -85,9 +85,11 @@ def test_checkout_refuses_what_is_no_round_boundary(tiny_store: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_running_again_does_nothing_and_plan_says_what_a_longer_run_adds(tiny_store: Path) -> None:
+def test_running_again_does_nothing_and_plan_says_what_a_longer_run_adds(
+    tiny_store: Path, server: dict[str, str]
+) -> None:
     before = contents(tiny_store)
-    again = palimpsest("run", str(EXPERIMENT), "--set", f"store={tiny_store}")
+    again = palimpsest("run", str(EXPERIMENT), "--set", f"store={tiny_store}", **server)
     assert contents(tiny_store) == before and "edit and score" not in again.stderr
     assert (tiny_store / "report-tiny.html").stat().st_size > 100_000
     plan = palimpsest("plan", str(EXPERIMENT), "--set", f"store={tiny_store}", "--set", "facts.size=28")

@@ -15,6 +15,7 @@ from storage.catalog import query
 from tests.end_to_end.servers import PREFECT, ask, flow_runs, prefect
 from tests.end_to_end.support import ROOT, environment, palimpsest, start, wait_until
 
+pytestmark = pytest.mark.xdist_group("schedules")  # they mostly wait
 NIGHTLY = Path(__file__).parent / "nightly.yaml"
 
 

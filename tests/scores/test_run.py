@@ -35,9 +35,9 @@ ASKED = (
 )
 
 
-def palimpsest(*arguments: str, cwd: Path) -> str:
+def palimpsest(*arguments: str, cwd: Path, **variables: str) -> str:
     command = [sys.executable, "-m", "flows.cli", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | variables
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -45,7 +45,7 @@ def palimpsest(*arguments: str, cwd: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("end_to_end")
-def test_benchmarks_of_a_run(tmp_path: Path) -> None:
+def test_benchmarks_of_a_run(server: dict[str, str], tmp_path: Path) -> None:
     benchmarks: list[dict[str, Any]] = []
     for name in ASKED:
         WRITERS[name](tmp_path / name, 16)
@@ -80,7 +80,7 @@ def test_benchmarks_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(experiment))
     notes = plan_experiment(load_experiment(tmp_path / "run.yaml")).notes
     assert any(note.startswith("benchmark mmlu: 4 questions (questions-") for note in notes)
-    palimpsest("run", "run.yaml", cwd=tmp_path)
+    palimpsest("run", "run.yaml", cwd=tmp_path, **server)
     store = tmp_path / "results"
 
     rows = query(store, "SELECT * FROM benchmark_curve").to_pylist()
