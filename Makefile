@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all check bench clean lock
+.PHONY: demo test test-all check bench soak clean lock
 
 demo: $(STAMP)
 	$(BIN)/palimpsest run flows/experiments/demo.yaml --set store=results/demo
@@ -22,6 +22,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_imports.py
+
+# Every role of a cluster killed twenty times, and something every minute for as long as 200 units take; about an hour.
+soak: $(STAMP)
+	rm -f docs/soak.log
+	$(BIN)/pytest tests/end_to_end/test_cluster.py -k "killed_again or kill_every" --kills 20 --soak-log docs/soak.log -o timeout=7200
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench

@@ -4,14 +4,21 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
+from storage.catalog import query
 from tests.end_to_end.nodes import Nodes, cluster_of
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import ended, segments_done
+
+ROLES = ("worker", "node", "driver")
+LONG = ("facts.size=64", "commit_every=1", "score.every_edits=8", "compute.chains_in_step=1")
+"""Of the tiny experiment: more than two hundred units."""
 
 
 @pytest.fixture(scope="module")
@@ -20,64 +27,118 @@ def three() -> Iterator[Nodes]:
         yield nodes
 
 
-N_KILLS = int(os.environ.get("PALIMPSEST_KILLS", "2"))
-"""Of each role."""
+@dataclass
+class Killer:
+    """Runs an experiment on a cluster to its end while it kills what takes part in it; keeps a log."""
+
+    nodes: Nodes
+    variables: dict[str, str]
+    said: Path
+    """What the drivers print."""
+    log: Path | None = None
+    seed: str = field(default_factory=lambda: os.environ.get("PALIMPSEST_KILL_SEED") or str(os.getpid()))
+    killed: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng, self._began = random.Random(self.seed), time.monotonic()
+        self.note(f"seed {self.seed}")
+
+    def note(self, line: str) -> None:
+        if self.log is not None:
+            with self.log.open("a") as stream:
+                stream.write(f"{timedelta(seconds=round(time.monotonic() - self._began))} {line}\n")
+
+    def run(self, store: Path, left: list[str], pause: Callable[[Callable[[], bool]], None], *more: str) -> list[str]:
+        """Run to the end, killing what is next in ``left`` after each pause; return what remains.
+
+        Args:
+            pause: Waits for the next kill, or until the run is over.
+        """
+        settings = (f"store={store}", f"compute.ray={self.nodes.address}", "compute.gpus_per_model=1", *more)
+        given = ("run", str(EXPERIMENT), *(part for setting in settings for part in ("--set", setting)))
+        while True:
+            run = start(*given, log=self.said, **self.variables)
+            with ended(run):
+                while run.poll() is None and left:
+                    pause(lambda run=run: run.poll() is not None)
+                    if run.poll() is None and self._kill(left[0], run.pid):
+                        self.killed += 1
+                        self.note(f"kill {self.killed}: {left[0]}, with {segments_done(store)} segments committed")
+                        role = left.pop(0)
+                        if role == "driver":
+                            run.wait(30)
+                        if role == "node":
+                            self.nodes.start()
+                code = run.wait(600)
+            self.note(f"the driver ended with {code}, {segments_done(store)} segments committed")
+            if code == 0:
+                return left
+            assert code == -9, self.said.read_text()[-4000:]
+
+    def _kill(self, role: str, driver: int) -> bool:
+        found: dict[str, Callable[[], list[psutil.Process]]] = {
+            "worker": self.nodes.workers,
+            "node": self.nodes.raylets,
+            "driver": lambda: [psutil.Process(driver)],
+        }
+        candidates = found[role]()
+        if candidates:
+            self.rng.choice(candidates).kill()
+        return bool(candidates)
+
+
+@pytest.fixture
+def killer(three: Nodes, server: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Killer:
+    log = request.config.getoption("--soak-log")
+    return Killer(three, three.variables | server, tmp_path / "said", log and log.absolute())
 
 
 @pytest.mark.slow
 def test_every_role_killed_again_and_again(
-    tiny_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
+    tiny_store: Path, killer: Killer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    seed = os.environ.get("PALIMPSEST_KILL_SEED") or str(os.getpid())
-    rng, stores, log = random.Random(seed), [], tmp_path / "log"
-    left = [role for role in ("worker", "node", "driver") for _ in range(N_KILLS)]
-    rng.shuffle(left)
+    left = [role for role in ROLES for _ in range(request.config.getoption("--kills"))]
+    killer.rng.shuffle(left)
+    killer.note(f"each of {', '.join(ROLES)} is killed {len(left) // len(ROLES)} times, a little after a few segments")
+    stores: list[Path] = []
     while left:
         store = tmp_path / f"store-{len(stores)}"
         stores.append(store)
-        left = run_with_kills(three, store, left, rng, log, server)
-    assert left == []
-    for store in stores:
-        assert contents(store) == contents(tiny_store), f"{store.name} differs after the kills of seed {seed}"
+
+        def pause(over: Callable[[], bool], store: Path = store) -> None:
+            aim = segments_done(store) + killer.rng.randint(1, 3)
+            wait_until(lambda: over() or segments_done(store) >= aim, seconds=240)
+            time.sleep(killer.rng.uniform(0, 0.3))
+
+        left = killer.run(store, left, pause)
+        assert contents(store) == contents(tiny_store), f"{store.name} differs after the kills of seed {killer.seed}"
+        killer.note(f"{store.name}: every table equals that of the run that nobody killed; kills left: {len(left)}")
 
 
-def run_with_kills(
-    nodes: Nodes, store: Path, left: list[str], rng: random.Random, log: Path, server: dict[str, str]
-) -> list[str]:
-    """Run the experiment to its end, killing what is next in ``left`` a little after each few segments; return what remains."""
-    given = ("run", str(EXPERIMENT), "--set", f"store={store}", "--set", f"compute.ray={nodes.address}")
-    given = (*given, "--set", "compute.gpus_per_model=1")
-    while True:
-        run = start(*given, log=log, **nodes.variables, **server)
-        with ended(run):
-            while run.poll() is None and left:
-                aim = segments_done(store) + rng.randint(1, 3)
-                wait_until(lambda run=run, aim=aim: run.poll() is not None or segments_done(store) >= aim, seconds=240)
-                time.sleep(rng.uniform(0, 0.3))
-                if run.poll() is None and kill(left[0], nodes, run.pid, rng):
-                    role = left.pop(0)
-                    if role == "driver":
-                        run.wait(30)
-                    if role == "node":
-                        nodes.start()
-            code = run.wait(300)
-        if code == 0:
-            return left
-        assert code == -9, log.read_text()[-4000:]
+@pytest.mark.slow
+@pytest.mark.minutes
+def test_two_hundred_units_and_a_kill_every_minute(
+    server: dict[str, str], killer: Killer, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """On three nodes, until nothing is left to be done."""
+    killer.note("200 units on three nodes, something is killed every 30 to 60 s")
+    options = [part for setting in (f"store={tmp_path / 'unkilled'}", *LONG) for part in ("--set", setting)]
+    palimpsest("run", str(EXPERIMENT), *options, timeout=900, **server)
 
+    def pause(over: Callable[[], bool]) -> None:
+        wait_until(over, seconds=killer.rng.uniform(30, 60))
 
-def kill(role: str, nodes: Nodes, driver: int, rng: random.Random) -> bool:
-    """Kill one process of a role, if there is one."""
-    found: dict[str, Callable[[], list[psutil.Process]]] = {
-        "worker": nodes.workers,
-        "node": nodes.raylets,
-        "driver": lambda: [psutil.Process(driver)],
-    }
-    candidates = found[role]()
-    if not candidates:
-        return False
-    rng.choice(candidates).kill()
-    return True
+    store = tmp_path / "store"
+    killer.run(store, [killer.rng.choice(ROLES) for _ in range(1000)], pause, *LONG)
+    (counted,) = query(
+        store,
+        "SELECT count(*) AS units, count(DISTINCT (run_id, unit_id)) AS different FROM commits WHERE status = 'done'",
+    ).to_pylist()
+    assert counted["units"] == counted["different"] >= 200 and killer.killed >= 3
+    assert contents(store) == contents(tmp_path / "unkilled"), f"it differs after the kills of seed {killer.seed}"
+    killer.note(
+        f"{counted['units']} units, each committed once, {killer.killed} kills; its tables are those without kills"
+    )
 
 
 @pytest.mark.slow
