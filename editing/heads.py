@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
+import transformers
 from torch import Tensor
 
 from editing.families import HeadKind
@@ -43,9 +44,10 @@ class AnswerRows(NamedTuple):
 class Head(Protocol):
     """How one kind of model reads prompts and answers them."""
 
-    auto_class: str
-    """Of transformers; a name, for its module takes seconds to import and a plan needs none of it."""
-    """The Hugging Face class that loads such a model."""
+    @property
+    def auto_class(self) -> Any:
+        """The Hugging Face class that loads such a model."""
+        ...
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
         """Return prompts with their answers; ``whole`` puts a decoder's last answer token into its input too."""
@@ -66,8 +68,11 @@ class Head(Protocol):
 class CausalHead:
     """A decoder: the prompt's last position predicts the answer's first token."""
 
-    auto_class = "AutoModelForCausalLM"
     longest: int | None = None
+
+    @property
+    def auto_class(self) -> Any:
+        return transformers.AutoModelForCausalLM
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
         where = [
@@ -93,8 +98,11 @@ class CausalHead:
 class Seq2SeqHead:
     """An encoder-decoder: the encoder reads the prompt, the decoder gives the answer."""
 
-    auto_class = "AutoModelForSeq2SeqLM"
     longest: int | None = None
+
+    @property
+    def auto_class(self) -> Any:
+        return transformers.AutoModelForSeq2SeqLM
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
         start = (int(model.config.decoder_start_token_id),)
@@ -125,8 +133,11 @@ class Seq2SeqHead:
 class ClassifierHead:
     """An encoder with a classification head: one "token", the class, predicted at the first position."""
 
-    auto_class = "AutoModelForSequenceClassification"
     longest: int | None = 1
+
+    @property
+    def auto_class(self) -> Any:
+        return transformers.AutoModelForSequenceClassification
 
     def rows(self, model: Any, heads: Sequence[Ids], tails: Sequence[Ids], *, whole: bool = False) -> AnswerRows:
         where = [(row, 0, tail[0]) for row, tail in enumerate(tails)]

@@ -1,7 +1,6 @@
 """Loading models: bundled ones by name, Hugging Face's by hub id or folder."""
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 from editing.errors import ModelError
@@ -41,7 +40,7 @@ def load(
                 f"model {name_or_path!r} is quantised ({config.quantization_config}); expected float32, bfloat16 or "
                 "float16 weights; an update cannot be added to packed ones: load the unquantised checkpoint"
             )
-        auto_class = getattr(transformers, HEADS[family_of(config).head].auto_class)
+        auto_class = HEADS[family_of(config).head].auto_class
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
         spread = {"device_map": "auto"} if device == "auto" else {}
         model = auto_class.from_pretrained(folder, revision=revision, dtype=dtype, **spread)
