@@ -1,20 +1,24 @@
 """Experiments as Prefect deployments: a flow that takes a file, to be served here or run by the workers of a pool.
 
-Light to import: a server of schedules loads nothing that only a run needs.
+Light to import: a server of schedules loads nothing that only a run needs.  The command of a run is given, though it is
+Prefect's own, because runs without one are ended as a process group: with the first signal an embedded cluster would be gone
+before the units in work are finished.
 """
 
+import sys
 from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import httpx
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.settings import get_current_settings
+from prefect.states import Cancelled
 
 from flows.settings import VARIABLES
 from flows.spec import Experiment, SpecError
@@ -33,6 +37,11 @@ def scheduled(file: str, store: str | None = None, overrides: dict[str, Any] | N
 
     given = dict(overrides or {})
     plan = planned(Path(file), given | ({"store": store} if store else {}))
+    from tasks.beacon import is_under_way
+
+    # Not by Prefect's own limit: its lease ends a run that is under way when the server is started again.
+    if driver := is_under_way(plan.store, plan.name):
+        return Cancelled(message=f"{driver} is at it; what is missing then is done by the next run")
     take_over(plan.store)
     from flows.experiment import run_experiment
 
@@ -48,7 +57,7 @@ def deployment_of(
     timezone: str,
     pool: str | None = None,
 ) -> RunnerDeployment:
-    """Return an experiment as a deployment named after it; one run of it at a time, and one that comes too early is left out.
+    """Return an experiment as a deployment named after it; to be served by this process or run by a pool.
 
     Args:
         pool: A work pool; None where the deployment is served by this process.
@@ -60,12 +69,11 @@ def deployment_of(
     found = scheduled.to_deployment(
         experiment.name,
         schedule=_schedule(cron, timezone) if cron else None,
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         parameters={"file": str(file.resolve()), "store": experiment.store, "overrides": own},
         description=f"What {experiment.store} lacks of {file.resolve()}",
         tags=["palimpsest"],
         work_pool_name=pool,
-        job_variables={"env": dict(VARIABLES)} if pool else None,
+        job_variables={"env": dict(VARIABLES), "command": f"{sys.executable} -m prefect.engine"} if pool else None,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     return cast(RunnerDeployment, found)
@@ -73,9 +81,11 @@ def deployment_of(
 
 def _schedule(cron: str, timezone: str) -> Schedule:
     try:
+        if len(cron.split()) != 5 and not cron.startswith("@"):
+            raise ValueError(f"it has {len(cron.split())} fields")
         ZoneInfo(timezone)
         return Cron(cron, timezone=timezone)
-    except (ValueError, ZoneInfoNotFoundError) as error:
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
         raise SpecError(
             f"--cron {cron!r} --timezone {timezone!r}: {error}; expected five fields, as '0 2 * * *' for every night at "
             "two, and a name as Europe/Paris"
@@ -97,9 +107,16 @@ def require_server() -> str:
         raise SpecError(f"schedules need a Prefect server that stays, and PREFECT_API_URL names none; {advice}")
     with get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
-    if problem:
-        raise SpecError(f"the Prefect server at {address} does not answer ({problem}); {advice}")
-    return address
+        if problem:
+            raise SpecError(f"the Prefect server at {address} does not answer ({problem}); {advice}")
+        try:
+            client.read_work_pools(limit=1)
+        except httpx.HTTPStatusError as error:  # its health is told to everyone
+            raise SpecError(
+                f"the Prefect server at {address} refuses: {error.response.status_code} {error.response.reason_phrase}; "
+                "expected the server's password in PREFECT_API_AUTH_STRING=user:password (docs/cluster.md)"
+            ) from error
+    return str(address)
 
 
 def ensure_pool(name: str) -> bool:

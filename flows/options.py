@@ -23,5 +23,8 @@ def overrides(given: list[str] | None) -> dict[str, Any]:
         key, separator, value = entry.partition("=")
         if not separator:
             raise typer.BadParameter(f"--set {entry}: expected key=value, as facts.size=50")
-        found[key] = yaml.safe_load(value)
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"--set {entry}: the value is not YAML: {error}") from error
     return found

@@ -113,13 +113,13 @@ class LocalFiles:
         return found
 
     def write(self, name: str, content: Content) -> None:
-        with self._reached(), self._written(content) as temporary:
+        with self._reached(), self._written(name, content) as temporary:
             final = self._room(name)
             temporary.replace(final)
             _sync_directory(final.parent)
 
     def create(self, name: str, content: Content) -> bool:
-        with self._reached(), self._written(content) as temporary:
+        with self._reached(), self._written(name, content) as temporary:
             final = self._room(name)
             try:
                 os.link(temporary, final)
@@ -170,7 +170,7 @@ class LocalFiles:
         return place / last
 
     @contextmanager
-    def _written(self, content: Content) -> Iterator[Path]:
+    def _written(self, name: str, content: Content) -> Iterator[Path]:
         """Inside, a temporary file on the same file system holds the content, and is on the disk."""
         temporary = self._root / "_tmp" / uuid.uuid4().hex
         try:
@@ -183,9 +183,12 @@ class LocalFiles:
                         shutil.copyfileobj(source, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
+            if name != MARKER:
+                self._check_there()  # an empty mount point takes files, too
             yield temporary
-        except FileNotFoundError:
-            self._check_there()
+        except (FileNotFoundError, PermissionError):
+            if name != MARKER:
+                self._check_there()
             raise
         finally:
             temporary.unlink(missing_ok=True)

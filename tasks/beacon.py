@@ -9,22 +9,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
 
 import httpx
+import psutil
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 
 from storage.errors import StorageError
+from storage.files import Files
 from storage.store import open_files
 
 _log = logging.getLogger(__name__)
 _FOLDER = "control"
 _PREFIX = "progress-"
 _EVERY_S = 2.0
+SILENT_AFTER = 8
+"""Looks, one every two seconds, without a sign of a driver after which it is called silent."""
 
 
 @dataclass
@@ -34,6 +39,8 @@ class _Stage:
     name: str
     cost: float
     units: int
+    context: Context | None
+    """Of the Prefect task that it is, if it is one."""
     artifact: UUID | None = None
     done_cost: float = 0.0
     done: int = 0
@@ -59,22 +66,23 @@ class Beacon:
 
     def __init__(self, store: str, name: str, look: Callable[[], Mapping[str, Any]]) -> None:
         self._files, self._name, self._look = open_files(store), name, look
-        self._stage: _Stage | None = None
-        self._beat, self._said = 0, threading.Lock()
+        self._driver = f"{platform.node()}:{os.getpid()}"
+        self._stages: list[_Stage] = []
+        """Stages that Prefect is still to hear of; the last one is under way unless ``_between``."""
+        self._between, self._beat = True, 0
+        self._ended: str | None = None
         self._over = threading.Event()
+        _clear(self._files, name)
         self._thread = threading.Thread(target=self._keep_telling, name="beacon", daemon=True)
         self._thread.start()
 
     @contextmanager
     def stage(self, name: str, cost: float, n_units: int) -> Iterator[Callable[[float], None]]:
         """Inside, a stage is under way; yields a function that is told the cost of each finished unit."""
-        stage = _Stage(name, max(cost, 1e-9), n_units)
-        if TaskRunContext.get() is not None:
-            made = create_progress_artifact(
-                0.0, key=artifact_key(name, self._name), description=f"Progress of {self._name}: {name}"
-            )
-            stage.artifact = cast(UUID, made)
-        self._stage = stage
+        context = copy_context() if TaskRunContext.get() is not None else None
+        stage = _Stage(name, max(cost, 1e-9), n_units, context)
+        self._stages.append(stage)
+        self._between = False
 
         def advance(cost: float) -> None:
             stage.done += 1
@@ -83,44 +91,93 @@ class Beacon:
         try:
             yield advance
         finally:
-            self._tell()
-            self._stage = None
+            self._between = True
 
     def close(self, ended: str) -> None:
-        """Say how the run has ended, and be silent."""
+        """Say how the run has ended, and be silent; not longer than a few seconds for a server that does not answer."""
+        self._ended = ended
         self._over.set()
-        self._thread.join(_EVERY_S * 2)
-        self._tell(ended)
+        self._thread.join(3 * _EVERY_S)
 
     def _keep_telling(self) -> None:
         while not self._over.wait(_EVERY_S):
-            self._tell()
+            self._tell_store()
+            self._tell_prefect()
+        self._tell_store()
+        self._tell_prefect()
 
-    def _tell(self, ended: str | None = None) -> None:
-        with self._said:
-            stage, self._beat = self._stage, self._beat + 1
-            row = {"experiment": self._name, "driver": f"{platform.node()}:{os.getpid()}", "beat": self._beat}
-            row |= {"ended": ended, **(stage.row() if stage else {}), **self._look()}
-            with suppress(StorageError, OSError):  # what matters is committed elsewhere
-                self._files.write(f"{_FOLDER}/{_PREFIX}{self._name}.json", json.dumps(row).encode())
-            if stage and stage.artifact:
-                try:
-                    update_progress_artifact(stage.artifact, progress=min(100.0, 100 * stage.done_cost / stage.cost))
-                except (httpx.HTTPError, PrefectException) as error:
-                    _log.warning("Prefect's server takes no progress (%s); the run goes on without telling it", error)
-                    stage.artifact = None
+    def _tell_store(self) -> None:
+        now = None if self._between or not self._stages else self._stages[-1]
+        self._beat += 1
+        row = {"experiment": self._name, "driver": self._driver, "beat": self._beat, "ended": self._ended}
+        row |= {**(now.row() if now else {}), **self._look()}
+        with suppress(StorageError, OSError):  # what matters is committed elsewhere
+            name = f"{_PREFIX}{self._name}-{self._driver.replace(':', '-')}.json"
+            self._files.write(f"{_FOLDER}/{name}", json.dumps(row).encode())
+
+    def _tell_prefect(self) -> None:
+        between, stages = self._between, list(self._stages)
+        for stage in stages if between else stages[:-1]:
+            self._stages.remove(stage)
+        for stage in stages:
+            if stage.context is None:
+                continue
+            try:
+                stage.context.run(self._show, stage)
+            except (httpx.HTTPError, PrefectException) as error:
+                _log.warning("Prefect's server takes no progress (%s); the run goes on without telling it", error)
+                stage.context = None
+
+    def _show(self, stage: _Stage) -> None:
+        progress = min(100.0, 100 * stage.done_cost / stage.cost)
+        if stage.artifact is not None:
+            update_progress_artifact(stage.artifact, progress=progress)
+            return
+        key, described = artifact_key(stage.name, self._name), f"Progress of {self._name}: {stage.name}"
+        stage.artifact = cast(UUID, create_progress_artifact(progress, key=key, description=described))
 
 
 def read_progress(store: str) -> list[dict[str, Any]]:
-    """Return what the drivers on a store have said last, one row per experiment."""
-    files, rows = open_files(store), []
-    for name in sorted(files.listing(_FOLDER)):
-        if name.rpartition("/")[2].startswith(_PREFIX):
-            with suppress(FileNotFoundError, ValueError):
-                rows.append(json.loads(files.read(name)))
-    return rows
+    """Return what the drivers on a store have said last, one row for each."""
+    return list(_said(open_files(store)).values())
+
+
+def is_under_way(store: str, name: str) -> str | None:
+    """Return the driver that is at an experiment, if there is one: its word changes while it is looked at.
+
+    No clock is asked and no process: a driver may be anywhere.
+    """
+    before = {
+        row["driver"]: row["beat"] for row in read_progress(store) if row["experiment"] == name and not row["ended"]
+    }
+    deadline = time.monotonic() + (SILENT_AFTER * _EVERY_S if before else 0.0)
+    while time.monotonic() < deadline:
+        time.sleep(_EVERY_S / 4)
+        for row in read_progress(store):
+            if row["experiment"] == name and not row["ended"] and row["beat"] != before.get(row["driver"]):
+                return str(row["driver"])
+    return None
 
 
 def artifact_key(*parts: str) -> str:
     """Return a key as Prefect wants it: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def _said(files: Files) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in sorted(files.listing(_FOLDER)):
+        if name.rpartition("/")[2].startswith(_PREFIX):
+            with suppress(FileNotFoundError, ValueError):
+                found[name] = json.loads(files.read(name))
+    return found
+
+
+def _clear(files: Files, experiment: str) -> None:
+    """Delete what earlier drivers have said of an experiment: those that have ended, or were killed on this host."""
+    with suppress(StorageError, OSError):
+        for name, row in _said(files).items():
+            host, _, pid = row["driver"].rpartition(":")
+            killed = host == platform.node() and not psutil.pid_exists(int(pid))
+            if row["experiment"] == experiment and (row["ended"] or killed):
+                files.delete(name)

@@ -65,6 +65,7 @@ class Pool:
     _starting: dict[Any, tuple[Any, float]] = field(default_factory=dict)
     _busy: dict[Any, tuple[Any, Waiting]] = field(default_factory=dict)
     _n_workers: int = 0
+    _failed_starts: int = 0
     _looked_at: float = -math.inf
 
     def run(
@@ -169,9 +170,14 @@ class Pool:
         except RayError as error:
             self.workers.ended(worker)
             _refuse_without_nodes()
+            self._failed_starts += 1
+            if self._failed_starts < self.max_attempts:  # its node may have died; others are there
+                _log.warning("a worker died while starting: %s", str(error).splitlines()[0])
+                return
             raise ClusterError(
-                f"a worker died while starting: {error}; `palimpsest doctor` checks this machine"
+                f"{self._failed_starts} workers in a row died while starting: {error}; `palimpsest doctor` checks this machine"
             ) from error
+        self._failed_starts = 0
         self._idle.append((worker, None))
 
     def _check_starts(self, others: bool) -> None:

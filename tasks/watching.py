@@ -8,12 +8,10 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from tasks.beacon import read_progress
+from tasks.beacon import SILENT_AFTER, read_progress
 from tasks.progress import console
 
 _EVERY_S = 2.0
-_SILENT_AFTER = 8
-"""Looks without a sign of a driver after which it is called silent; it tells every two seconds."""
 _COLUMNS = ("experiment", "driver", "stage", "units", "per minute", "ETA", "workers", "GPUs", "state")
 
 
@@ -22,15 +20,17 @@ def watch_progress(store: str, *, every_s: float = _EVERY_S) -> None:
 
     Off a terminal, a line is written whenever something has changed.
     """
-    beats: dict[str, tuple[int, int]] = {}
+    beats: dict[tuple[str, str], tuple[int, int]] = {}
     shown: list[dict[str, str]] = []
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             said = read_progress(store)
             for row in said:
-                beat, looks = beats.get(row["experiment"], (-1, 0))
-                beats[row["experiment"]] = (row["beat"], 0 if row["beat"] != beat else looks + 1)
-            rows = [progress_row(row, silent=beats[row["experiment"]][1] >= _SILENT_AFTER) for row in said]
+                beat, looks = beats.get((row["experiment"], row["driver"]), (-1, 0))
+                beats[row["experiment"], row["driver"]] = (row["beat"], 0 if row["beat"] != beat else looks + 1)
+            rows = [
+                progress_row(row, silent=beats[row["experiment"], row["driver"]][1] >= SILENT_AFTER) for row in said
+            ]
             if console.is_terminal:
                 live.update(_table(rows), refresh=True)
             elif rows != shown:

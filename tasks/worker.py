@@ -55,6 +55,7 @@ class Worker:
         self._prepared = lru_cache(maxsize=8)(self._prepare)
         self._runs: dict[str, RunSpec] = {}
         self._shared: dict[str, Mapping[str, Targets]] = {}
+        self._log = UnitLog()
 
     def ping(self) -> str:
         return f"{platform.node()}/{self._device}"
@@ -81,7 +82,7 @@ class Worker:
             "perplexity": self._perplexity,
             "baseline": self._baseline,
         }
-        log = UnitLog()
+        self._log = log = UnitLog()
         try:
             with log.listening():
                 tables, info = work[unit.kind](unit)
@@ -90,7 +91,7 @@ class Worker:
             if said := log.text():
                 error.add_note(said)
             raise
-        if self._commit(unit, unit.run_id, tables, replace(info, log=log.text()), started):
+        if self._commit(unit, unit.run_id, tables, info, started):
             return "done"
         self._models.forget_position(unit.model)  # what another attempt has committed may differ in bits
         return "lost"
@@ -100,7 +101,7 @@ class Worker:
         runs = 1 + len(unit.others)
         seconds, n_items = (time.perf_counter() - started) / runs, int(unit.payload.get("n_items", 0)) // runs
         tables["timings"] = [{"stage": unit.kind, "seconds": seconds, "n_items": n_items, "device": self.ping()}]
-        return self._store.commit(run_id, unit.unit_id, tables, replace(info, seconds=seconds))
+        return self._store.commit(run_id, unit.unit_id, tables, replace(info, seconds=seconds, log=self._log.text()))
 
     # --- preparation
 

@@ -13,6 +13,7 @@ import pytest
 
 from storage.catalog import query
 from tests.end_to_end.nodes import Nodes, cluster_of
+from tests.end_to_end.servers import flow_runs
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import ended, segments_done
 
@@ -95,12 +96,13 @@ def killer(three: Nodes, server: dict[str, str], tmp_path: Path, request: pytest
 
 @pytest.mark.slow
 def test_every_role_killed_again_and_again(
-    tiny_store: Path, killer: Killer, tmp_path: Path, request: pytest.FixtureRequest
+    tiny_store: Path, killer: Killer, server: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     left = [role for role in ROLES for _ in range(request.config.getoption("--kills"))]
     killer.rng.shuffle(left)
     killer.note(f"each of {', '.join(ROLES)} is killed {len(left) // len(ROLES)} times, a little after a few segments")
     stores: list[Path] = []
+    n_crashed = 0
     while left:
         store = tmp_path / f"store-{len(stores)}"
         stores.append(store)
@@ -112,7 +114,11 @@ def test_every_role_killed_again_and_again(
 
         left = killer.run(store, left, pause)
         assert contents(store) == contents(tiny_store), f"{store.name} differs after the kills of seed {killer.seed}"
+        crashed = [run for run in flow_runs(server["PREFECT_API_URL"], store) if run["state_type"] == "CRASHED"]
+        assert all("its driver was killed" in str(run["state"]) for run in crashed)
+        n_crashed += len(crashed)
         killer.note(f"{store.name}: every table equals that of the run that nobody killed; kills left: {len(left)}")
+    assert n_crashed == request.config.getoption("--kills"), "Prefect knows of each driver that was killed"
 
 
 @pytest.mark.slow
@@ -142,7 +148,7 @@ def test_two_hundred_units_and_a_kill_every_minute(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.minutes), 3])
 def test_the_tables_do_not_depend_on_how_many_workers_there_are(
     count: int, tiny_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
 ) -> None:

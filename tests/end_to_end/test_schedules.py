@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from storage.catalog import query
+from tasks.beacon import read_progress
 from tests.end_to_end.servers import PREFECT, ask, flow_runs, prefect
 from tests.end_to_end.support import ROOT, environment, palimpsest, start, wait_until
+from tests.end_to_end.test_killed import segments_done
 
 pytestmark = pytest.mark.xdist_group("schedules")  # they mostly wait
 NIGHTLY = Path(__file__).parent / "nightly.yaml"
@@ -43,25 +45,32 @@ def served(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         yield file, store, log
 
 
+@pytest.fixture(scope="module")
+def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A worker of the pool ``tests``, which it makes."""
+    folder = tmp_path_factory.mktemp("worker")
+    with (folder / "log").open("wb") as log:
+        command = [str(PREFECT), "worker", "start", "--pool", "tests", "--type", "process"]
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment() | server, cwd=folder, start_new_session=True
+        )
+    with running(process):
+        yield
+
+
 @pytest.mark.slow
 def test_a_deployment_that_the_prefect_command_line_triggers(
-    server: dict[str, str], served: tuple[Path, Path, Path], tmp_path: Path
+    server: dict[str, str], worker: None, served: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     """While the schedule of the next test waits for its minute."""
     experiment, store, address = tmp_path / "on-demand.yaml", tmp_path / "store", server["PREFECT_API_URL"]
     experiment.write_text(NIGHTLY.read_text().replace("name: nightly", "name: on-demand"))
     said = palimpsest("deploy", str(experiment), "--pool", "tests", "--set", f"store={store}", **server).stdout
-    assert "deployed palimpsest/on-demand to work pool tests (made)" in said
-    with (tmp_path / "worker.log").open("wb") as log:
-        command = [str(PREFECT), "worker", "start", "--pool", "tests"]
-        worker = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment() | server, cwd=tmp_path, start_new_session=True
-        )
-    with running(worker):
-        # Whoever asks may ask for other values.
-        changed = json.dumps({"facts.size": 16, "editors": [{"name": "ft_c", "steps": 2}]})
-        given = ("deployment", "run", "palimpsest/on-demand", "-p", f"overrides={changed}", "--watch")
-        prefect(*given, variables=server)
+    assert "deployed palimpsest/on-demand to work pool tests" in said
+    # Whoever asks may ask for other values.
+    changed = json.dumps({"facts.size": 16, "editors": [{"name": "ft_c", "steps": 2}]})
+    given = ("deployment", "run", "palimpsest/on-demand", "-p", f"overrides={changed}", "--watch")
+    prefect(*given, variables=server)
     assert query(store, "SELECT editor, edits FROM run_summary WHERE editor <> 'none'").to_pylist() == [
         {"editor": "ft_c", "edits": 16}
     ]
@@ -74,6 +83,28 @@ def test_a_deployment_that_the_prefect_command_line_triggers(
     assert [row["editor"] for row in summary] == ["ft_c", "none"]
     assert "data:image/png;base64," in str(by_key["figures-on-demand"]["data"])
     assert f"file://{store}/report-on-demand.html" in str(by_key["report-on-demand"]["data"])
+
+
+@pytest.mark.slow
+def test_a_run_that_is_cancelled_on_prefects_pages_finishes_its_units(
+    server: dict[str, str], worker: None, tmp_path: Path
+) -> None:
+    experiment, store, address = tmp_path / "long.yaml", tmp_path / "store", server["PREFECT_API_URL"]
+    experiment.write_text(NIGHTLY.read_text().replace("name: nightly", "name: long"))
+    settings = (f"store={store}", "facts.size=160", "commit_every=1", "editors=[{name: ft_c, steps: 25}]")
+    palimpsest("deploy", str(experiment), "--pool", "tests", *(p for s in settings for p in ("--set", s)), **server)
+    prefect("deployment", "run", "palimpsest/long", variables=server)
+    assert wait_until(lambda: segments_done(store) >= 2, seconds=120)
+    (run,) = flow_runs(address, store)
+    prefect("flow-run", "cancel", str(run["id"]), variables=server)
+
+    def state() -> Any:
+        return flow_runs(address, store)[0]["state"]
+
+    assert wait_until(lambda: state()["type"] == "CANCELLED", seconds=60)
+    assert 2 <= segments_done(store) < 20
+    (told,) = read_progress(str(store))
+    assert told["ended"] == "cancelled", "the driver itself came to its end, and was not killed"
 
 
 @pytest.mark.slow
@@ -129,6 +160,8 @@ def test_a_schedule_without_a_server_is_refused(tmp_path: Path) -> None:
     ("options", "expected"),
     [
         (("--cron", "61 * * * *"), "expected five fields"),
+        (("--cron", "0 2 * * * *"), "it has 6 fields; expected five fields"),
+        (("--cron", "0 2 * * *", "--timezone", "Europe"), "a name as Europe/Paris"),
         (("--cron", "0 2 * * *", "--timezone", "Mars"), "a name as Europe/Paris"),
         (("--set", "facts.size=many"), "facts.size"),
     ],

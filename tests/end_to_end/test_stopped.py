@@ -10,12 +10,12 @@ import pytest
 
 from tests.end_to_end.servers import flow_runs
 from tests.end_to_end.support import EXPERIMENT, ROOT, contents, palimpsest, start, wait_until
-from tests.end_to_end.test_killed import ended, kill, segments_done
+from tests.end_to_end.test_killed import ended, segments_done
 
 
 @pytest.mark.slow
 def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, server: dict[str, str], tmp_path: Path) -> None:
-    """Ctrl-C, a store that is away for a while, ``cancel`` and kill -9, one after another; then to the end."""
+    """Ctrl-C, a store that is away for a while, and ``cancel``, one after another; then to the end."""
     store, log = tmp_path / "store", tmp_path / "log"
     given = ("run", str(EXPERIMENT), "--set", f"store={store}")
 
@@ -40,14 +40,11 @@ def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, server: dict[str,
         assert run.wait(120) == 130, log.read_text()[-3000:]
     assert "cancelled: " in log.read_text().replace("\n", " ")
 
-    run = start(*given, log=log, **server)
-    with ended(run) as family:
-        kill(run, "driver", store, family, after_segments=segments_done(store) + 1, delay=0.1, log=log)
     palimpsest(*given, **server)
     assert contents(store) == contents(tiny_store)
     ended_as = [(run["state_type"], run["state"]["message"]) for run in flow_runs(server["PREFECT_API_URL"], store)]
-    assert [state for state, _ in ended_as] == ["CANCELLED", "CANCELLED", "CRASHED", "COMPLETED"]
-    assert ended_as[2][1] == "its driver was killed; what it had committed is in the store"
+    assert [state for state, _ in ended_as] == ["CANCELLED", "CANCELLED", "COMPLETED"]
+    assert str(ended_as[1][1]).startswith("cancelled: ")
 
 
 SHIFTED_CLOCK = """
@@ -78,6 +75,7 @@ sys.meta_path.insert(0, Finder())
 
 
 @pytest.mark.slow
+@pytest.mark.minutes
 def test_two_drivers_whose_clocks_differ_do_every_unit_once(
     tiny_store: Path, server: dict[str, str], tmp_path: Path
 ) -> None:

@@ -174,3 +174,13 @@ def test_a_store_that_goes_away_between_two_steps_of_a_write_is_not_made_anew(tm
     with pytest.raises(StoreUnavailableError, match="is gone"):
         Unmounting(tmp_path / "store").write("control/new/x.json", b"{}")
     assert not (tmp_path / "store").exists() and list((tmp_path / "away" / "control").rglob("*.json")) == []
+
+
+def test_an_empty_mount_point_takes_nothing(tmp_path: Path) -> None:
+    """Where the store itself is mounted, its place is there when the store is not."""
+    store = Store(tmp_path / "store", create=True)
+    (tmp_path / "store").rename(tmp_path / "away")
+    (tmp_path / "store").mkdir()
+    with pytest.raises(StoreUnavailableError, match="is gone"):
+        store.commit("run", "unit", edits(0), CommitInfo(kind="segment"))
+    assert list((tmp_path / "store").rglob("*.parquet")) == [] and not (tmp_path / "store" / "commits").exists()

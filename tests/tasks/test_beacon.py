@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import platform
 import shutil
 import time
 import warnings
@@ -11,9 +13,10 @@ import pytest
 
 from storage.catalog import query
 from storage.store import Store
-from tasks.beacon import Beacon, read_progress
+from tasks.beacon import Beacon, is_under_way, read_progress
 from tasks.unit_log import UnitLog
 from tasks.watching import progress_row, watch_progress
+from tests.end_to_end.support import wait_until
 from tests.tasks.support import run_all
 
 
@@ -53,11 +56,33 @@ def test_a_store_that_is_away_does_not_hold_a_run_up(store: str) -> None:
     assert time.monotonic() - began < 10 and not Path(store).exists()
 
 
+def test_two_drivers_of_one_experiment_do_not_speak_for_each_other(store: str) -> None:
+    other = {"experiment": "grid", "driver": "elsewhere:1", "beat": 3, "ended": None, **busy()}
+    Store(store).files.write("control/progress-grid-elsewhere-1.json", json.dumps(other).encode())
+    Beacon(store, "grid", busy).close("failed")
+    assert sorted((row["driver"], row["ended"]) for row in read_progress(store))[0] == ("elsewhere:1", None)
+    Beacon(store, "grid", busy).close("completed")
+    assert sorted(str(row["ended"]) for row in read_progress(store)) == ["None", "completed"], "its own is told anew"
+
+
+def test_a_driver_is_known_by_its_changing_word(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.beacon._EVERY_S", 0.2)
+    assert is_under_way(store, "grid") is None
+    beacon = Beacon(store, "grid", busy)
+    assert wait_until(lambda: bool(read_progress(store)), seconds=10)
+    assert is_under_way(store, "grid") == f"{platform.node()}:{os.getpid()}" and is_under_way(store, "other") is None
+    beacon.close("completed")
+    assert is_under_way(store, "grid") is None
+    killed = {"experiment": "grid", "driver": "elsewhere:1", "beat": 3, "ended": None, **busy()}
+    Store(store).files.write("control/progress-grid-elsewhere-1.json", json.dumps(killed).encode())
+    assert is_under_way(store, "grid") is None, "it says nothing new"
+
+
 def test_watching_ends_when_the_last_run_has_ended_or_is_silent(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     beacon = Beacon(store, "done", busy)
     beacon.close("completed")
     lost = {"experiment": "lost", "driver": "h:1", "beat": 7, "ended": None, **busy()}
-    Store(store).files.write("control/progress-lost.json", json.dumps(lost).encode())
+    Store(store).files.write("control/progress-lost-h-1.json", json.dumps(lost).encode())
     watch_progress(store, every_s=0.01)
     shown = capsys.readouterr().err.splitlines()
     assert any("experiment done" in line and "state completed" in line for line in shown)

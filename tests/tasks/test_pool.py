@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,9 +46,11 @@ def unit(name: str, what: str) -> Unit:
 class Fakes:
     """Starts so many of them."""
 
-    def __init__(self, count: int, *, kind: type = Fake, **options: Any) -> None:
-        self._count, self._kind = count, kind
-        self._options = {"num_cpus": 0.5, "max_restarts": 0, "max_task_retries": 0} | options
+    def __init__(
+        self, count: int, *, kind: type = Fake, resources: dict[str, float] | None = None, **given: Any
+    ) -> None:
+        self._count, self._kind, self._given = count, kind, given
+        self._options = {"num_cpus": 0.5, "max_restarts": 0, "max_task_retries": 0, "resources": resources or {}}
         self.n_started = self.n_ended = 0
 
     def capacity(self) -> int:
@@ -55,7 +58,7 @@ class Fakes:
 
     def start(self) -> Any:
         self.n_started += 1
-        return ray.remote(self._kind).options(**self._options).remote()
+        return ray.remote(self._kind).options(**self._options).remote(**self._given)
 
     def ended(self, worker: Any) -> None:
         self.n_ended += 1
@@ -78,6 +81,29 @@ def test_failures_cost_their_own_unit_only() -> None:
     assert 'raise ValueError("a poisoned unit")' in dict(given_up)["raises"], "with the line that raised"
     assert "worker lost" in failed["r", "dies"] and "a poisoned unit" in failed["r", "raises"]
     assert failed["r", "no"] == "ClusterError: will never work", "it was not tried again"
+
+
+class Reluctant(Fake):
+    """A worker that dies while it starts, unless so many have died before it."""
+
+    def __init__(self, graves: str, deaths: int) -> None:
+        dead = len(list(Path(graves).iterdir()))
+        if dead < deaths:
+            (Path(graves) / str(dead)).touch()
+            os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_starting_is_replaced_but_not_for_ever(tmp_path: Path) -> None:
+    once, always = tmp_path / "once", tmp_path / "always"
+    once.mkdir()
+    always.mkdir()
+    pool = Pool(Fakes(1, kind=Reluctant, graves=str(once), deaths=1))
+    assert pool.run([unit("a", "fine")]) == {}
+    pool.close()
+    pool = Pool(Fakes(1, kind=Reluctant, graves=str(always), deaths=99))
+    with pytest.raises(ClusterError, match="3 workers in a row died while starting"):
+        pool.run([unit("a", "fine")])
 
 
 @pytest.mark.slow
