@@ -44,7 +44,9 @@ WITHOUT_FOLDER = ("grace", "in_context")
 def run_process(planned: Plan, doomed: Callable[[str, str], bool]) -> tuple[str, str]:
     """Do everything in a process; kill it a moment after it begins a unit that is ``doomed``; return its last word."""
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["tasks.worker", "tasks.stages"])
+    context.set_forkserver_preload(
+        ["tasks.worker", "tasks.stages", "transformers.generation", "transformers.modeling_utils"]
+    )
     listen, tell = context.Pipe(duplex=False)
     process = context.Process(target=do_all, args=(planned, tell))
     process.start()

@@ -88,6 +88,11 @@ class Nodes:
             if each.name() == "raylet"
         ]
 
+    def head(self) -> psutil.Process:
+        """Return the process that holds the cluster together; without it all ends."""
+        (found,) = (p for p in children(psutil.Process(self._running[0].pid)) if p.name() == "gcs_server")
+        return found
+
     def workers(self) -> list[psutil.Process]:
         """Return the workers of runs."""
         found = [

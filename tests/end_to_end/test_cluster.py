@@ -169,3 +169,23 @@ def test_doctor_asks_every_node(three: Nodes, server: dict[str, str], tmp_path: 
     wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     done = palimpsest("doctor", str(EXPERIMENT), *options, check=False, **wrong, **server)
     assert done.returncode == 1 and "the same token on every node" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.minutes
+def test_the_head_is_killed(tiny_store: Path, server: dict[str, str], tmp_path: Path) -> None:
+    """The driver ends after a minute; on a cluster that was started anew the same command goes on."""
+    store, log = tmp_path / "store", tmp_path / "log"
+    settings = (f"store={store}", "compute.gpus_per_model=1")
+    given = ("run", str(EXPERIMENT), *(part for setting in settings for part in ("--set", setting)))
+    with cluster_of(2) as nodes:
+        run = start(*given, "--set", f"compute.ray={nodes.address}", log=log, **nodes.variables, **server)
+        with ended(run):
+            assert wait_until(lambda: segments_done(store) >= 1 or run.poll() is not None, seconds=240)
+            nodes.head().kill()
+            assert run.wait(180) not in (0, None), log.read_text()[-3000:]
+    with cluster_of(2) as nodes:
+        palimpsest(*given, "--set", f"compute.ray={nodes.address}", **nodes.variables, **server)
+    assert contents(store) == contents(tiny_store)
+    states = [run["state_type"] for run in flow_runs(server["PREFECT_API_URL"], store)]
+    assert states == ["CRASHED", "COMPLETED"]
