@@ -91,7 +91,12 @@ def test_one_driver_at_a_time_and_one_that_is_cancelled_on_prefects_pages_finish
 ) -> None:
     experiment, store, address = tmp_path / "long.yaml", tmp_path / "store", server["PREFECT_API_URL"]
     experiment.write_text(NIGHTLY.read_text().replace("name: nightly", "name: long"))
-    settings = (f"store={store}", "facts.size=1600", "commit_every=1", "editors=[{name: ft_c, steps: 25}]")
+    settings = (
+        f"store={store}",
+        "facts.size=200",
+        "commit_every=1",
+        "editors=[{name: ft_c, batch_sizes: [1], steps: 60}]",
+    )
     palimpsest("deploy", str(experiment), "--pool", "tests", *(p for s in settings for p in ("--set", s)), **server)
     prefect("deployment", "run", "palimpsest/long", variables=server)
     assert wait_until(lambda: segments_done(store) >= 2, seconds=120)
