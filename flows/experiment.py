@@ -6,7 +6,8 @@ from prefect.states import Cancelled
 
 from flows.flow_runs import claim
 from tasks.errors import Stopped
-from tasks.stages import Plan, analyse, edit_and_score, locate, prepare, session
+from tasks.session import Plan, session
+from tasks.stages import analyse, edit_and_score, locate, prepare
 
 
 @flow(name="palimpsest", validate_parameters=False)

@@ -10,7 +10,8 @@ from tasks.in_step import with_companions
 from tasks.jobs import MomentsJob
 from tasks.ledger import segments
 from tasks.models import edited_shape
-from tasks.stages import Plan, with_known_layers
+from tasks.session import Plan
+from tasks.stages import with_known_layers
 
 
 def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:

@@ -13,7 +13,7 @@ from tasks.catalog import EditorCard, editor_card
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob
 from tasks.placement import Placement
-from tasks.stages import Plan
+from tasks.session import Plan
 
 _CARRIES = {"remember": True, "bound_from": "pristine"}
 """Hyper-parameters that mean something in sequential runs only."""

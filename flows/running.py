@@ -7,7 +7,7 @@ from flows.settings import configure
 from flows.spec import load_experiment
 
 if TYPE_CHECKING:
-    from tasks.stages import Plan
+    from tasks.session import Plan
 
 
 def planned(file: Path, overrides: dict[str, Any]) -> "Plan":

@@ -144,12 +144,12 @@ def _ray(store: str, placement: Placement, models: Sequence[ModelRef]) -> Findin
         workers = Placer(store, placement, models).capacity()
         told = on_each_node([node.node_id for node in nodes], describe, store, [model.folder for model in models])
     found = f"{len(nodes)} nodes, {workers} workers: {'; '.join(map(str, nodes))}"
-    mine = describe(store, ())
+    mine = {name: value for name, value in describe(store, ()).items() if name != "folders"}
     wrong = [
-        f"{node.address} has {name} {value}, here it is {mine[name]}"
+        f"{node.address} has {name} {has[name]}, here it is {value}"
         for node, has in zip(nodes, told, strict=True)
-        for name, value in (has or {"answer": "none"}).items()
-        if name in mine and value != mine[name]
+        for name, value in mine.items()
+        if has and has[name] != value
     ]
     silent = [node.address for node, has in zip(nodes, told, strict=True) if has is None]
     without = [node.address for node, has in zip(nodes, told, strict=True) if has and not has["folders"]]

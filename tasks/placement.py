@@ -207,9 +207,10 @@ class Placer:
         self._placed[worker] = best.node_id if best is not None else ""
         return worker
 
-    def ended(self, worker: Any) -> None:
-        """Take note that a worker is gone."""
-        self._placed.pop(worker, None)
+    def ended(self, worker: Any) -> bool:
+        """Take note that a worker is gone; return whether its node is still there."""
+        place = self._placed.pop(worker, None)
+        return any(node.node_id == place for node in living_nodes())
 
     def gpus(self) -> tuple[float, float]:
         """Return how many GPUs workers hold now, and how many there are."""

@@ -42,8 +42,8 @@ class Workers(Protocol):
         """Start a worker actor."""
         ...
 
-    def ended(self, worker: Any) -> None:
-        """Take note that one is gone."""
+    def ended(self, worker: Any) -> bool:
+        """Take note that one is gone; return whether its node is still there."""
         ...
 
 
@@ -168,10 +168,10 @@ class Pool:
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except RayError as error:
-            self.workers.ended(worker)
+            # A node that has died takes all with it that were placed there before anybody noticed.
+            self._failed_starts += self.workers.ended(worker)
             _refuse_without_nodes()
-            self._failed_starts += 1
-            if self._failed_starts < self.max_attempts:  # its node may have died; others are there
+            if self._failed_starts < self.max_attempts:
                 _log.warning("a worker died while starting: %s", str(error).splitlines()[0])
                 return
             raise ClusterError(

@@ -148,8 +148,8 @@ class _TwoWorkers:
     def start(self) -> Any:
         return ray.remote(_Trivial).options(num_cpus=0.5, max_restarts=0, max_task_retries=0).remote()
 
-    def ended(self, worker: Any) -> None:
-        pass
+    def ended(self, worker: Any) -> bool:
+        return True
 
 
 def _units(count: int) -> list[Unit]:

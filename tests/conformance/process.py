@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 from storage.store import Store
 from tasks.chain import ready_units
 from tasks.identity import Unit
-from tasks.stages import Plan
+from tasks.session import Plan
 
 
 def units_left(planned: Plan) -> Iterator[Unit]:

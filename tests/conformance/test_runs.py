@@ -15,7 +15,7 @@ from storage.store import Store
 from tasks.checkout import checkout
 from tasks.errors import InputError
 from tasks.identity import RunSpec
-from tasks.stages import Plan
+from tasks.session import Plan
 from tests.conformance.cases import batch_size
 from tests.conformance.process import do_all
 from tests.tasks.support import plan

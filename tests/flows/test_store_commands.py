@@ -11,7 +11,7 @@ from storage.commits import CommitInfo
 from storage.store import Store
 from tasks.identity import ModelRef, Unit
 from tasks.pool import Failure
-from tasks.stages import record_failure
+from tasks.session import record_failure
 from tasks.stopping import Stop, stops
 
 MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")

@@ -17,7 +17,8 @@ from tasks.chain import choose_recipes, ready_units
 from tasks.errors import TaskError
 from tasks.identity import RunSpec, Unit
 from tasks.pool import Failure, Pool
-from tasks.stages import Plan, Session, edit_and_score, record_failure, with_known_layers
+from tasks.session import Plan, Session, record_failure
+from tasks.stages import edit_and_score, with_known_layers
 from tasks.worker import Worker
 
 BASE: dict[str, Any] = {
@@ -82,7 +83,7 @@ class NoWorkers:
     def start(self) -> Any:
         raise AssertionError("the work is done in this process")
 
-    def ended(self, worker: Any) -> None:
+    def ended(self, worker: Any) -> bool:
         raise AssertionError("the work is done in this process")
 
 

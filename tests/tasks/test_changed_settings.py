@@ -16,8 +16,9 @@ from tasks.errors import LedgerMismatch
 from tasks.models import resolve_model
 from tasks.moments import MOMENTS, SUMS, layer_recipe
 from tasks.pool import Pool
+from tasks.session import Session
 from tasks.shared import TARGETS
-from tasks.stages import Session, with_known_layers
+from tasks.stages import with_known_layers
 from tasks.worker import Worker
 from tests.tasks.support import NoWorkers, command, plan, prepare
 from tests.tasks.test_in_step import GRID, Killed, kill_after, sample, session, whole

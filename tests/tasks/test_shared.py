@@ -17,8 +17,9 @@ from tasks.identity import RunSpec, Unit
 from tasks.ledger import changes_of, segments
 from tasks.pool import Pool
 from tasks.prepared import is_lost
+from tasks.session import Plan, Session
 from tasks.shared import TARGETS, search_target_units, target_units, with_search_targets, with_shared_targets
-from tasks.stages import Plan, Session, as_begun
+from tasks.stages import as_begun
 from tasks.worker import Worker
 from tests.tasks.support import NoWorkers, finish, plan, prepare
 

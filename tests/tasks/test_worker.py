@@ -25,7 +25,7 @@ from tasks.errors import InputError, LedgerMismatch
 from tasks.ledger import changes_of, replay, segments
 from tasks.orders import seeded_order
 from tasks.rounds import last_logits, run_row
-from tasks.stages import session
+from tasks.session import session
 from tasks.worker import Worker
 from tests.end_to_end.support import contents
 from tests.tasks.support import edited, finish, plan, prepare, run_all
