@@ -1,6 +1,5 @@
 """The command line.  Heavy libraries are imported inside the commands that need them."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -63,14 +62,12 @@ def plan(file: Path, set_: SetOption = None) -> None:
 @app.command()
 def run(file: Path, set_: SetOption = None) -> None:
     """Run an experiment, or what the store lacks of it; running it again resumes it."""
-    import atexit
     import signal
     import time
 
     from flows.running import planned, take_over
 
     started = time.perf_counter()
-    atexit.register(_silence)
     plan = planned(file, overrides(set_))
     from flows.experiment import run_experiment
     from tasks.stopping import unheard
@@ -243,13 +240,6 @@ def doctor(
     print_table(rows)
     if any(row["state"] == "fails" for row in rows):
         raise typer.Exit(1)
-
-
-def _silence() -> None:
-    # Registered first, so it runs last. Prefect's and Ray's threads keep DuckDB's module alive beyond the interpreter's end,
-    # and its bindings would then print a page of "leaked" functions; nothing that follows is of use to anyone.
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _print_summary(store: str) -> None:

@@ -1,5 +1,8 @@
 """What stands before every run, however it was started: the plan, its inputs in the store, and what a killed run has left."""
 
+import atexit
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
         SpecError: The file cannot be run.
         TaskError: It asks for something that is not there.
     """
+    atexit.register(_silence)
     experiment = load_experiment(file, overrides)
     configure(experiment.store, ray=experiment.compute.ray)  # before Prefect and Ray are imported
     from flows.inputs import publish_inputs
@@ -34,3 +38,10 @@ def take_over(store: str) -> None:
 
     watch_descendants()
     crash_stale_runs(store)
+
+
+def _silence() -> None:
+    # Registered first, so it runs last. Prefect's and Ray's threads keep DuckDB's module alive beyond the interpreter's end,
+    # and its bindings would then print a page of "leaked" functions; nothing that follows is of use to anyone.
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
