@@ -18,8 +18,8 @@ from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wa
 from tests.end_to_end.test_killed import ended, segments_done
 
 ROLES = ("worker", "node", "driver")
-LONG = ("facts.size=64", "commit_every=1", "score.every_edits=8", "compute.chains_in_step=1")
-"""Of the tiny experiment: more than two hundred units."""
+LONG = ("facts.size=200", "commit_every=1", "score.every_edits=8", "compute.chains_in_step=1")
+"""Of the tiny experiment: far more than two hundred units, for some minutes."""
 
 
 @pytest.fixture(scope="module")
