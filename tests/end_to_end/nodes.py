@@ -150,7 +150,11 @@ def cluster_of(count: int) -> Iterator[Nodes]:
     try:
         for number in range(count):
             nodes.start(head=number == 0)
-        assert wait_until(lambda: nodes.alive() == count, seconds=90), nodes.logs()
+        for _ in range(2):
+            if wait_until(lambda: nodes.alive() >= count, seconds=45):
+                break
+            nodes.start()  # now and then a node that starts beside others does not join
+        assert wait_until(lambda: nodes.alive() >= count, seconds=45), nodes.logs()
         yield nodes
     finally:
         nodes.end()
