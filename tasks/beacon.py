@@ -44,6 +44,7 @@ class _Stage:
     artifact: UUID | None = None
     done_cost: float = 0.0
     done: int = 0
+    over: bool = False
     since: float = field(default_factory=time.monotonic)
 
     def row(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class _Stage:
 
 
 class Beacon:
-    """Tells every two seconds, from a thread of its own: neither the store nor the server can hold a run up by it.
+    """Tells every two seconds, each listener from a thread of its own: none of them can hold up the run, or the other.
 
     Args:
         look: What else there is to tell, as how many workers are busy.
@@ -67,22 +68,27 @@ class Beacon:
     def __init__(self, store: str, name: str, look: Callable[[], Mapping[str, Any]]) -> None:
         self._files, self._name, self._look = open_files(store), name, look
         self._driver = f"{platform.node()}:{os.getpid()}"
-        self._stages: list[_Stage] = []
-        """Stages that Prefect is still to hear of; the last one is under way unless ``_between``."""
-        self._between, self._beat = True, 0
+        self._now: _Stage | None = None
+        self._untold: list[_Stage] = []
+        """Stages that Prefect is still to hear of."""
+        self._beat = 0
         self._ended: str | None = None
         self._over = threading.Event()
         _clear(self._files, name)
-        self._thread = threading.Thread(target=self._keep_telling, name="beacon", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(tell,), daemon=True)
+            for tell in (self._tell_store, self._tell_prefect)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @contextmanager
     def stage(self, name: str, cost: float, n_units: int) -> Iterator[Callable[[float], None]]:
         """Inside, a stage is under way; yields a function that is told the cost of each finished unit."""
         context = copy_context() if TaskRunContext.get() is not None else None
         stage = _Stage(name, max(cost, 1e-9), n_units, context)
-        self._stages.append(stage)
-        self._between = False
+        self._untold.append(stage)
+        self._now = stage
 
         def advance(cost: float) -> None:
             stage.done += 1
@@ -91,23 +97,22 @@ class Beacon:
         try:
             yield advance
         finally:
-            self._between = True
+            self._now, stage.over = None, True
 
     def close(self, ended: str) -> None:
         """Say how the run has ended, and be silent; not longer than a few seconds for a server that does not answer."""
         self._ended = ended
         self._over.set()
-        self._thread.join(3 * _EVERY_S)
+        for thread in self._threads:
+            thread.join(2 * _EVERY_S)
 
-    def _keep_telling(self) -> None:
+    def _repeat(self, tell: Callable[[], None]) -> None:
         while not self._over.wait(_EVERY_S):
-            self._tell_store()
-            self._tell_prefect()
-        self._tell_store()
-        self._tell_prefect()
+            tell()
+        tell()
 
     def _tell_store(self) -> None:
-        now = None if self._between or not self._stages else self._stages[-1]
+        now = self._now
         self._beat += 1
         row = {"experiment": self._name, "driver": self._driver, "beat": self._beat, "ended": self._ended}
         row |= {**(now.row() if now else {}), **self._look()}
@@ -116,10 +121,9 @@ class Beacon:
             self._files.write(f"{_FOLDER}/{name}", json.dumps(row).encode())
 
     def _tell_prefect(self) -> None:
-        between, stages = self._between, list(self._stages)
-        for stage in stages if between else stages[:-1]:
-            self._stages.remove(stage)
-        for stage in stages:
+        for stage in list(self._untold):
+            if stage.over:  # once more, with what it came to
+                self._untold.remove(stage)
             if stage.context is None:
                 continue
             try:

@@ -17,6 +17,20 @@ PREFECT = Path(sys.executable).parent / "prefect"
 
 
 @contextmanager
+def running(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Inside, a process serves; on leaving it is gone."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def prefect_server(home: Path) -> Iterator[dict[str, str]]:
     """Yield the variables that lead commands to a running server; on leaving it is gone."""
     home.mkdir(exist_ok=True)
@@ -36,17 +50,10 @@ def prefect_server(home: Path) -> Iterator[dict[str, str]]:
             env=environment() | variables,
             start_new_session=True,
         )
-    try:
+    with running(server):
         ready = wait_until(lambda: server.poll() is not None or answers(variables["PREFECT_API_URL"]), seconds=120)
         assert ready and server.poll() is None, (home / "server.log").read_text()[-3000:]
         yield variables
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 def answers(address: str) -> bool:

@@ -3,8 +3,9 @@
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,12 @@ import yaml
 
 from storage.catalog import query
 from tasks.beacon import read_progress
-from tests.end_to_end.servers import PREFECT, ask, flow_runs, prefect
+from tests.end_to_end.servers import PREFECT, ask, flow_runs, prefect, running
 from tests.end_to_end.support import ROOT, environment, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import segments_done
 
 pytestmark = pytest.mark.xdist_group("schedules")  # they mostly wait
 NIGHTLY = Path(__file__).parent / "nightly.yaml"
-
-
-@contextmanager
-def running(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Inside, a process serves; on leaving it is gone."""
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +170,33 @@ def test_a_schedule_without_a_server_is_refused(tmp_path: Path) -> None:
 def test_a_bad_schedule_is_refused(options: tuple[str, ...], expected: str, server: dict[str, str]) -> None:
     done = palimpsest("deploy", str(NIGHTLY), *options, check=False, **server)
     assert done.returncode == 2 and expected in done.stderr
+
+
+class Locked(BaseHTTPRequestHandler):
+    """A server that wants a password: its health is told to everyone, nothing else."""
+
+    def do_GET(self) -> None:
+        self._answer(200 if self.path.endswith("/health") else 401)
+
+    def do_POST(self) -> None:
+        self._answer(401)
+
+    def _answer(self, status: int) -> None:
+        content = b"true" if status == 200 else b'{"exception_message": "Unauthorized"}'
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_a_server_that_wants_a_password_is_told_apart(tmp_path: Path) -> None:
+    locked = ThreadingHTTPServer(("127.0.0.1", 0), Locked)
+    threading.Thread(target=locked.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{locked.server_port}/api"
+    done = palimpsest("deploy", str(NIGHTLY), check=False, PREFECT_HOME=str(tmp_path), PREFECT_API_URL=address)
+    locked.shutdown()
+    assert done.returncode == 2 and "refuses: 401" in done.stderr and "PREFECT_API_AUTH_STRING" in done.stderr

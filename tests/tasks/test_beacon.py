@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import shutil
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -54,6 +55,20 @@ def test_a_store_that_is_away_does_not_hold_a_run_up(store: str) -> None:
         advance(1.0)
     beacon.close("failed")
     assert time.monotonic() - began < 10 and not Path(store).exists()
+
+
+def test_a_server_that_does_not_answer_does_not_silence_a_run(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(Beacon, "_tell_prefect", lambda self: answer.wait(60))
+    beacon = Beacon(store, "grid", busy)
+    time.sleep(5)
+    (told,) = read_progress(store)
+    assert told["beat"] >= 2, "the store is told all the same"
+    began = time.monotonic()
+    beacon.close("completed")
+    assert time.monotonic() - began < 10
+    assert read_progress(store)[0]["ended"] == "completed"
+    answer.set()
 
 
 def test_two_drivers_of_one_experiment_do_not_speak_for_each_other(store: str) -> None:
