@@ -5,6 +5,7 @@ Prefect's own, because runs without one are ended as a process group: with the f
 before the units in work are finished.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -73,7 +74,9 @@ def deployment_of(
         description=f"What {experiment.store} lacks of {file.resolve()}",
         tags=["palimpsest"],
         work_pool_name=pool,
-        job_variables={"env": dict(VARIABLES), "command": f"{sys.executable} -m prefect.engine"} if pool else None,
+        job_variables={"env": dict(VARIABLES), "command": shlex.join([sys.executable, "-m", "prefect.engine"])}
+        if pool
+        else None,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     return cast(RunnerDeployment, found)

@@ -72,9 +72,15 @@ def withdraw(
 ) -> None:
     """Forget that one unit of a run is done, so that the next `run` does it again."""
     from storage.compaction import withdraw as forget
+    from storage.errors import StorageError
     from storage.store import Store
 
-    forget(Store(store), run_id, unit_id)
+    opened = Store(store)
+    if not opened.is_committed(run_id, unit_id):
+        raise StorageError(
+            f"run {run_id!r} has no unit {unit_id!r} in {store}; `palimpsest query` lists them: table commits"
+        )
+    forget(opened, run_id, unit_id)
     typer.echo(f"withdrawn {unit_id} of {run_id}")
 
 

@@ -1,6 +1,7 @@
 """DuckDB over a store: one staging view per table, and the marts in ``views/*.sql``."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -70,17 +71,15 @@ def query_many(path: str | Path, statements: Sequence[str]) -> list[pa.Table]:
     """Run several SQL statements over one connection; raises as :func:`query` does."""
     store = Store(path)
     for attempt in range(3):
-        connection = _connect(store, *_needed(statements))
         try:
-            return [connection.sql(sql).to_arrow_table() for sql in statements]
-        except duckdb.Error as error:
-            if isinstance(error, duckdb.IOException) and attempt < 2:
+            with closing(_connect(store, *_needed(statements))) as connection:
+                return [connection.sql(sql).to_arrow_table() for sql in statements]
+        except (duckdb.Error, FileNotFoundError) as error:
+            if isinstance(error, (duckdb.IOException, FileNotFoundError)) and attempt < 2:
                 continue  # a file that a compaction had replaced may have been cleared away since the plan was made
             store.check(store.run_ids())
             message = str(error).split("LINE ")[0].strip()
             raise QueryError(f"{message}\n(tables: {', '.join(TABLES)}; views: {', '.join(PUBLIC)})") from None
-        finally:
-            connection.close()
     raise AssertionError("the last attempt returns or raises")
 
 

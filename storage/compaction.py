@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from storage.artifacts import CARD
 from storage.commits import CommitRow
-from storage.files import MARKER
+from storage.files import Entry
 from storage.schemas import COMMITS, SCHEMAS
 from storage.store import SHARED, Store, commit_name, run_of
 
@@ -152,25 +152,42 @@ def gc(store: Store, *, grace_s: float, dry_run: bool = False) -> Cleared:
     everything = store.files.listing("")
     now = everything["_tmp/clock"].modified
     old = {name for name, entry in everything.items() if now - entry.modified >= grace_s}
-    garbage = {name for name in old if name.startswith("_tmp/")}
-    for run_id in {run_of(name) for name in everything if name.split("/")[0] in _OF_RUNS}:
-        garbage |= old & _replaced(store, run_id, set(everything), old)
-    garbage |= old & _half_made_artifacts(set(everything))
-    garbage -= {MARKER}
-    for name in sorted(garbage) if not dry_run else ():
-        store.files.delete(name)
-    return Cleared(len(garbage), sum(everything[name].size for name in garbage))
+    cleared: set[str] = set()
+
+    def clear(garbage: set[str]) -> None:
+        for name in sorted(garbage & old) if not dry_run else ():
+            store.files.delete(name)
+        cleared.update(garbage & old)
+
+    clear(
+        {name for name in old if name.startswith(("_tmp/", "control/cancel-"))} | _half_made_artifacts(set(everything))
+    )
+    for run_id in sorted({run_of(name) for name in everything if name.split("/")[0] in _OF_RUNS}):
+        clear(_replaced(store, run_id, everything, old))
+    return Cleared(len(cleared), sum(everything[name].size for name in cleared))
 
 
-def _replaced(store: Store, run_id: str, everything: set[str], old: set[str]) -> set[str]:
-    """Return the files of a run that its commits do not name; nothing while its newest compaction is young."""
+def _replaced(store: Store, run_id: str, everything: Mapping[str, Entry], old: set[str]) -> set[str]:
+    """Return the files of a run that its commits do not name; nothing while its newest compaction is young.
+
+    Args:
+        everything: What there was a while ago, and is older than the grace.
+    """
     numbers = sorted(name for name in everything if name.startswith(f"compacted/run_id={run_id}/"))
     if numbers and numbers[-1] not in old:
         return set()
     needed = {file for row in store.commit_rows(run_id).values() for file in row["files"]}
-    commits = {commit_name(run_id, unit_id) for unit_id in store.compacted(run_id)}
+    replaced = {commit_name(run_id, unit_id) for unit_id in store.compacted(run_id)}
     data = {name for name in everything if name.split("/")[0] in SCHEMAS and run_of(name) == run_id}
-    return (data - needed) | (commits & everything) | set(numbers[:-1])
+    # A commit that was withdrawn and made anew meanwhile has the name of the one that was replaced.
+    commits = {
+        name
+        for name, entry in store.files.listing(f"commits/run_id={run_id}").items()
+        if name in replaced and entry == everything.get(name)
+    }
+    if sorted(store.files.listing(f"compacted/run_id={run_id}")) != numbers:
+        return set()  # compacted since: what that has replaced is not old yet
+    return (data - needed) | commits | set(numbers[:-1])
 
 
 def _half_made_artifacts(everything: set[str]) -> set[str]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from storage.errors import StoreUnavailableError
+from storage.errors import StorageError, StoreUnavailableError
 
 MARKER = "store.json"
 """A directory without it is no store, or one that is not mounted now."""
@@ -22,6 +22,8 @@ _PASSING = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EROFS}
 )
 """Errors of a disk or a mount that someone may mend meanwhile."""
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP})
+"""What FAT and mounts of buckets say to a hard link."""
 
 
 class Entry(NamedTuple):
@@ -83,6 +85,15 @@ class Files(Protocol):
         ...
 
 
+def creates_once(files: Files) -> bool:
+    """Return whether only one of two writers can create a file there, as commits need it; tries it."""
+    name = f"_tmp/{uuid.uuid4().hex}"
+    try:
+        return files.create(name, b"first") and not files.create(name, b"second")
+    finally:
+        files.delete(name)
+
+
 class LocalFiles:
     """Files in a directory."""
 
@@ -126,6 +137,13 @@ class LocalFiles:
             except FileExistsError:
                 # NFS asks again for a link whose answer was lost: the file that is there may be this one.
                 return final.read_bytes() == temporary.read_bytes()
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise StorageError(
+                    f"the store {self._root} lies on a file system without hard links ({error.strerror}), which make a commit "
+                    "exclusive; expected a local disk, NFS or Lustre, or an s3:// address"
+                ) from error
             _sync_directory(final.parent)
             return True
 

@@ -83,7 +83,8 @@ class S3Files:
             if isinstance(content, bytes):
                 self._client.put_object(Bucket=self._bucket, Key=self._key(name), Body=content)
             else:
-                self._client.upload_file(str(content), self._bucket, self._key(name))
+                with content.open("rb") as stream:  # by its path, boto3 would wrap what went wrong
+                    self._client.upload_fileobj(stream, self._bucket, self._key(name))
 
     def create(self, name: str, content: Content) -> bool:
         body = content if isinstance(content, bytes) else content.read_bytes()
@@ -138,6 +139,7 @@ class S3Files:
 
     @contextmanager
     def _reached(self, name: str) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -154,7 +156,7 @@ class S3Files:
             raise StorageError(
                 f"the store {self.location} refuses {name or 'a listing'}: {error}; check the bucket's name, and the keys"
             ) from error
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, Boto3Error, OSError) as error:
             if isinstance(error, (FileNotFoundError, FileExistsError)):
                 raise
             raise self._away(error) from error

@@ -142,6 +142,11 @@ class Store:
     def is_committed(self, run_id: str, unit_id: str) -> bool:
         return self.files.size(commit_name(run_id, unit_id)) is not None or unit_id in self.compacted(run_id)
 
+    def committed(self, run_id: str) -> set[str]:
+        """Return the names of all units of a run that are committed, with two questions to the store's place."""
+        names = self.files.listing(f"commits/run_id={run_id}")
+        return {PurePosixPath(name).stem for name in names} | self.compacted(run_id).keys()
+
     def gave_up(self, run_id: str, unit_id: str) -> bool:
         """Return whether a unit has failed every attempt that some command gave it."""
         return self.failures(run_id, unit_id) > 0
@@ -149,8 +154,7 @@ class Store:
     def failures(self, run_id: str, unit_id: str) -> int:
         """Return how many commands have given a unit up."""
         prefix = failure_id(unit_id, "")
-        names = {PurePosixPath(name).stem for name in self.files.listing(f"commits/run_id={run_id}")}
-        return sum(name.startswith(prefix) for name in names | self.compacted(run_id).keys())
+        return sum(name.startswith(prefix) for name in self.committed(run_id))
 
     def run_ids(self) -> list[str]:
         """Return the ids of all runs and preparation units with a commit."""
@@ -199,9 +203,13 @@ class Store:
     def check(self, run_ids: Iterable[str]) -> None:
         """Raise DamagedFileError if a committed file of these runs is missing or has another size than committed."""
         for run_id in run_ids:
-            for commit in self.commits(run_id).values():
+            commits = self.commits(run_id).values()
+            there: dict[str, Entry] = {}
+            for table in sorted({table for commit in commits for table in commit.tables}):
+                there |= self.files.listing(f"{table}/run_id={run_id}")
+            for commit in commits:
                 for file, size in zip(commit.files, commit.file_bytes, strict=True):
-                    found = self.files.size(file)
+                    found = there[file].size if file in there else None
                     if found != size:
                         raise DamagedFileError(
                             f"{self.location}/{file} is {'missing' if found is None else f'{found} bytes long'}; its commit "
@@ -221,10 +229,11 @@ class Store:
             if known is not None and known[0] == state:
                 return known[1]
             try:
-                rows = self.read_parquet(newest).to_pylist()
+                # Not by its path, where a bucket's file may be kept: numbers are given again once a run was removed.
+                content = self.files.read(newest)
             except FileNotFoundError:  # a newer one has taken its place meanwhile
                 continue
-            found = {row["unit_id"]: row for row in rows}
+            found = {row["unit_id"]: row for row in self._parsed(newest, content)}
             self._compacted[run_id] = state, found
             return found
         raise StoreUnavailableError(
@@ -235,7 +244,7 @@ class Store:
         """Return what a Parquet file holds.
 
         Raises:
-            DamagedFileError: It is truncated or unreadable, or a data file is missing.
+            DamagedFileError: It is missing, truncated or unreadable.
         """
         try:
             return pq.read_table(self.files.local(name), filters=filters, partitioning=None)
@@ -246,12 +255,20 @@ class Store:
         try:
             return pq.read_table(self.files.local(name), filters=filters, partitioning=None)
         except (OSError, pa.ArrowException) as error:
-            if isinstance(error, FileNotFoundError) and name.startswith("compacted/"):
-                raise
-            raise DamagedFileError(
-                f"{self.location}/{name} cannot be read ({error}); expected a Parquet file written by palimpsest; restore it "
-                "from a backup, or withdraw the commit of its unit so that the next run computes it again"
-            ) from error
+            raise self._damaged(name, error) from error
+
+    def _parsed(self, name: str, content: bytes) -> list[CommitRow]:
+        try:
+            rows: list[CommitRow] = pq.read_table(BytesIO(content)).to_pylist()
+            return rows
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name: str, error: Exception) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.location}/{name} cannot be read ({error}); expected a Parquet file written by palimpsest; restore it "
+            "from a backup, or withdraw the commit of its unit so that the next run computes it again"
+        )
 
     def _commit_row(self, name: str) -> CommitRow | None:
         try:

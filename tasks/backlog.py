@@ -13,6 +13,21 @@ class Waiting:
 
     unit: Unit
     attempt: int = 1
+    lost_nodes: int = 0
+    """Attempts that ended with their node, which count for less."""
+
+    @property
+    def edits(self) -> bool:
+        """Whether it is a step of a chain, and no score."""
+        return self.unit.kind == "segment"
+
+
+@dataclass
+class _Line:
+    """Units of one sort: the whole of it, and by run."""
+
+    heap: list[tuple[int, int]] = field(default_factory=list)
+    by_run: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -23,8 +38,8 @@ class Backlog:
     whose model state it holds.  Adding and taking cost the logarithm of the number of units.
     """
 
-    _heap: list[tuple[bool, int, int]] = field(default_factory=list)
-    _by_run: dict[tuple[bool, str], list[tuple[int, int]]] = field(default_factory=dict)
+    _edits: _Line = field(default_factory=_Line)
+    _others: _Line = field(default_factory=_Line)
     _waiting: dict[int, Waiting] = field(default_factory=dict)
     _n_added: int = 0
 
@@ -33,31 +48,35 @@ class Backlog:
 
     def add(self, units: Iterable[Waiting]) -> None:
         for waiting in units:
-            number, unit = self._n_added, waiting.unit
+            number, line = self._n_added, self._edits if waiting.edits else self._others
             self._n_added += 1
             self._waiting[number] = waiting
-            other, left = unit.kind != "segment", -_rounds_left(unit)
-            heappush(self._heap, (other, left, number))
-            heappush(self._by_run.setdefault((other, unit.run_id), []), (left, number))
+            place = (-_rounds_left(waiting.unit), number)
+            heappush(line.heap, place)
+            heappush(line.by_run.setdefault(waiting.unit.run_id, []), place)
 
-    def take(self, run_id: str | None = None) -> Waiting:
+    def take(self, run_id: str | None = None, *, others_first: bool = False) -> Waiting:
         """Return what goes next, and forget it.
 
         Args:
             run_id: The run whose state the worker holds.
+            others_first: Whether what is no segment goes first.
 
         Raises:
             IndexError: Nothing waits.
         """
-        while self._heap and self._heap[0][2] not in self._waiting:
-            heappop(self._heap)
-        if not self._heap:
-            raise IndexError("nothing waits")
-        other, _, number = self._heap[0]
-        own = self._by_run.get((other, run_id or ""), [])
-        while own and own[0][1] not in self._waiting:
-            heappop(own)
-        return self._waiting.pop(own[0][1] if own else number)
+        lines = (self._others, self._edits) if others_first else (self._edits, self._others)
+        for line in lines:
+            if self._first(line.heap) is not None:
+                own = self._first(line.by_run.get(run_id or "", []))
+                number = own if own is not None else line.heap[0][1]
+                return self._waiting.pop(number)
+        raise IndexError("nothing waits")
+
+    def _first(self, heap: list[tuple[int, int]]) -> int | None:
+        while heap and heap[0][1] not in self._waiting:
+            heappop(heap)
+        return heap[0][1] if heap else None
 
 
 def _rounds_left(unit: Unit) -> int:

@@ -11,7 +11,7 @@ from storage.compaction import withdraw
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.identity import RunSpec, Unit, UnitKind
-from tasks.ledger import chain_of
+from tasks.ledger import chain_of, segment_id
 
 SCORED: tuple[UnitKind, ...] = ("own", "baseline", "retention", "generation", "perplexity")
 """Kinds of units that can score in several ways."""
@@ -67,7 +67,7 @@ def ready_units(store: Store, run: RunSpec, others: Sequence[RunSpec] = ()) -> l
     scored = Scored.of(commits.values(), run)
     if run.editor == "none":
         return baseline_units(run, scored)
-    chain = chain_of(commits.values())
+    chain = chain_of(store, run.run_id, commits.values())
     done = (chain[-1].last_round or 0) if chain else 0
     units: list[Unit] = []
     if done < run.n_rounds and run.run_id == (run.in_step or (run.run_id,))[0]:
@@ -103,7 +103,7 @@ def segment_unit(run: RunSpec, first: int, others: Sequence[RunSpec] = (), *, be
     n_items = (last - first) * run.batch_size * (1 + len(others))
     return Unit(
         run_id=run.run_id,
-        unit_id=f"segment-{first:06d}",
+        unit_id=segment_id(first),
         kind="segment",
         model=run.model,
         payload={"first_round": first, "last_round": last, "n_items": n_items},

@@ -79,18 +79,25 @@ def state_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
     return {row["parameter"]: _tensor(row["dtype"], row["shape"], row["value"]) for row in rows if row["kind"] == STATE}
 
 
+def segment_id(first: int) -> str:
+    """Return the name of the segment that starts at a round."""
+    return f"segment-{first:06d}"
+
+
 def segments(store: Store, run_id: str) -> list[Commit]:
     """Return a run's committed segments as a chain: each starts where the one before ended."""
-    return chain_of(store.commits(run_id).values())
+    return chain_of(store, run_id, store.commits(run_id).values())
 
 
-def chain_of(commits: Iterable[Commit]) -> list[Commit]:
-    """Return the segments among a run's commits as a chain."""
-    found = {commit.first_round: commit for commit in commits if commit.kind == "segment" and commit.status == "done"}
-    chain, at = [], 0
-    while at in found:
-        chain.append(found[at])
-        at = found[at].last_round or 0
+def chain_of(store: Store, run_id: str, commits: Iterable[Commit]) -> list[Commit]:
+    """Return the same, where the run's commits are known already."""
+    listed = {commit.first_round: commit for commit in commits if commit.kind == "segment"}
+    chain: list[Commit] = []
+    at = 0
+    # By its name, too: what another machine has just committed may not be in this one's listing of an NFS directory yet.
+    while (commit := listed.get(at) or store.read_commit(run_id, segment_id(at))) is not None:
+        chain.append(commit)
+        at = commit.last_round or 0
     return chain
 
 

@@ -42,7 +42,18 @@ def local_folder(model: ModelRef) -> str:
     """
     if Path(model.folder).is_dir():
         return model.folder
-    found = resolve_model(model.name, revision=model.revision, dtype=model.dtype, chat=model.chat)
+    return verified_folder(model)
+
+
+def verified_folder(model: ModelRef) -> str:
+    """Return the same, having fetched what is missing and compared every file with the plan's: a copy may be another model's.
+
+    Raises:
+        InputError: They cannot be had here, or are other files than those of the plan.
+    """
+    own = model.revision is None and bundled_folder(model.name) is None
+    place = model.folder if own else model.name
+    found = resolve_model(place, revision=model.revision, dtype=model.dtype, chat=model.chat)
     if found.digest != model.digest:
         raise InputError(
             f"model {model.name!r} is not the one of the plan on {platform.node()}: digest {found.digest}, expected "

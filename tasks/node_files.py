@@ -6,6 +6,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tasks.errors import InputError
+from tasks.identity import ModelRef
+from tasks.models import verified_folder
+
+
+def fetch_models(models: Sequence[ModelRef]) -> str:
+    """Have all models on this machine, from the hub where need be; return why that cannot be, or an empty text."""
+    try:
+        for model in models:
+            verified_folder(model)
+    except (InputError, OSError) as error:
+        return str(error)
+    return ""
+
 
 def has_folders(folders: Sequence[str]) -> bool:
     """Return whether all of these directories are on this machine."""

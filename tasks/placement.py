@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,17 +12,18 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from editing.factworld.bundled import bundled_folder
 from tasks.errors import ClusterError, InputError
 from tasks.identity import ModelRef
 from tasks.models import weight_bytes
-from tasks.node_files import has_folders
+from tasks.node_files import fetch_models
 from tasks.worker import Worker
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _PROBE_S = 60.0
-"""For how long a node may take to say which files it has; its first process has to start."""
+"""For how long a node may take to describe itself; its first process has to start."""
+_FAULTS = 3
+"""Workers that do not start on a node, one after another, before it is left out."""
 
 _PROMPT_HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 1000,
@@ -118,14 +120,15 @@ def living_nodes() -> list[Node]:
     ]
 
 
+def ask_node(node_id: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Return a reference to what a function says on a node."""
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(*args)
+
+
 def on_each_node(node_ids: Sequence[str], function: Callable[..., _T], *args: Any) -> list[_T | None]:
     """Return what a function says on each node; None for a node that does not answer in time."""
-    references = [
-        ray.remote(function)
-        .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
-        .remote(*args)
-        for node_id in node_ids
-    ]
+    references = [ask_node(node_id, function, *args) for node_id in node_ids]
     ready, _ = ray.wait(references, num_returns=len(references), timeout=_PROBE_S) if references else ([], [])
     answers: list[_T | None] = []
     for reference in references:
@@ -137,13 +140,13 @@ def on_each_node(node_ids: Sequence[str], function: Callable[..., _T], *args: An
 
 
 class Placer:
-    """Starts workers on the nodes of a cluster, as many as fit, first where the models' files are.
+    """Starts workers on the nodes of a cluster, as many as fit.
 
-    A node that joins is used, one that is gone is not counted.
+    A node that joins is used once it has the models, which it fetches where it can; one that is gone is not counted; one
+    that cannot have them, or on which workers do not start, is left out.
 
     Args:
-        models: What workers will load, with folders on this machine; a node that does not have them at the same place is
-            used only if they can be had there otherwise: from the hub, or with this package.
+        models: What workers will load, with folders on this machine.
 
     Raises:
         InputError: No node holds even one worker; says what each has.
@@ -155,8 +158,11 @@ class Placer:
         self._store, self._placement, self._models, self._patience_s = store, placement, models, patience_s
         self._placed: dict[Any, str] = {}
         self._all_gpus = 0.0
-        self._with_files: dict[str, bool] = {}
-        self._elsewhere = all(model.revision is not None or bundled_folder(model.name) for model in models)
+        # The plan has read the models on this machine.
+        self._fit: dict[str, bool] = {ray.get_runtime_context().get_node_id(): True}
+        self._asked: dict[str, Any] = {}
+        self._faults = Counter[str]()
+        self._problems: dict[str, str] = {}
         nodes = living_nodes()
         self._shape = _shape(placement, nodes, max((weight_bytes(model) for model in models), default=0))
         if not any(node.holds(self._shape) for node in nodes):
@@ -166,67 +172,99 @@ class Placer:
                 f"{memory / 2**30:.1f} GiB (by the size of the weights); no node has room for one: "
                 f"{'; '.join(map(str, nodes)) or 'there is none'}; ask for less, or use a larger cluster"
             )
-        if not self._nodes():
-            raise InputError(
-                f"none of the nodes {', '.join(node.address for node in nodes)} has the folder "
-                f"{next(model.folder for model in models)}; copy it to the same place on each, or name the model by its hub id"
-            )
 
     def capacity(self) -> int:
-        """Return how many workers the living nodes hold, at most as many as were asked for."""
-        nodes = self._nodes()
+        """Return how many workers the nodes hold that can be used, at most as many as were asked for."""
+        nodes = self._usable()
         self._all_gpus = sum(node.gpus for node in nodes)
         fit = sum(node.holds(self._shape) for node in nodes)
         return min(fit, self._placement.actors or fit)
 
-    def start(self) -> Any:
-        """Start a worker on the node with files and most room; Ray never restarts it or replays its calls.
+    def preparing(self) -> bool:
+        """Return whether a node is still fetching models."""
+        return bool(self._asked)
+
+    def problems(self) -> str:
+        """Return why nodes were left out."""
+        return "; ".join(f"node {node}: {why}" for node, why in self._problems.items())
+
+    def start(self) -> Any | None:
+        """Start a worker on the node with most room, None if there is no node; Ray never restarts it or replays its calls.
 
         A replay would edit an unedited model.
         """
-        nodes = self._nodes()
-        taken = {node.node_id: sum(place == node.node_id for place in self._placed.values()) for node in nodes}
-        best = max(
-            nodes,
-            key=lambda node: (
-                node.holds(self._shape) > taken[node.node_id],
-                self._with_files[node.node_id],
-                node.holds(self._shape) - taken[node.node_id],
-            ),
-            default=None,
-        )
+        nodes = self._usable()
+        taken = Counter(self._placed.values())
+        best = max(nodes, key=lambda node: node.holds(self._shape) - taken[node.node_id], default=None)
+        if best is None:
+            return None
+        # Elsewhere if others have taken that room; not where a node has been left out.
+        soft = all(self._fit.get(node.node_id) for node in living_nodes())
         cpus, gpus, memory = self._shape
-        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "memory": memory or None}
-        if best is not None:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(best.node_id, soft=True)
         worker = (
             ray.remote(Worker)
-            .options(**options, max_restarts=0, max_task_retries=0)
+            .options(
+                num_cpus=cpus,
+                num_gpus=gpus,
+                memory=memory or None,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(best.node_id, soft=soft),
+                max_restarts=0,
+                max_task_retries=0,
+            )
             .remote(self._store, n_gpus=gpus, patience_s=self._patience_s)
         )
-        self._placed[worker] = best.node_id if best is not None else ""
+        self._placed[worker] = best.node_id
         return worker
 
-    def ended(self, worker: Any) -> bool:
-        """Take note that a worker is gone; return whether its node is still there."""
-        place = self._placed.pop(worker, None)
-        return any(node.node_id == place for node in living_nodes())
+    def ended(self, worker: Any, *, unfit: str | None = None) -> bool:
+        """Take note that a worker is gone; return whether its node is still there.
+
+        Args:
+            unfit: Why it did not start, if it did not.
+        """
+        place = self._placed.pop(worker, "")
+        stays = any(node.node_id == place for node in living_nodes())
+        if unfit is not None and stays:
+            self._fault(place, unfit)
+        return stays
+
+    def started(self, worker: Any) -> None:
+        """Take note that a worker has started: its node can be used."""
+        self._faults[self._placed.get(worker, "")] = 0
 
     def gpus(self) -> tuple[float, float]:
         """Return how many GPUs workers hold now, and how many there are."""
         return len(self._placed) * self._shape.gpus, self._all_gpus
 
-    def _nodes(self) -> list[Node]:
-        """Return the living nodes that can load all models, having asked new ones what they hold."""
+    def _usable(self) -> list[Node]:
+        """Return the living nodes that have the models; new ones are asked, and answer when they have fetched them."""
         nodes = living_nodes()
-        folders = [model.folder for model in self._models]
-        self._with_files.setdefault(ray.get_runtime_context().get_node_id(), has_folders(folders))
-        new = [node.node_id for node in nodes if node.node_id not in self._with_files]
-        for node_id, answer in zip(new, on_each_node(new, has_folders, folders), strict=True):
-            self._with_files[node_id] = bool(answer)
-            if not (self._with_files[node_id] or self._elsewhere):
-                _log.warning("node %s is left out: it has not all of %s, or does not say so in time", node_id, folders)
-        return [node for node in nodes if self._with_files[node.node_id] or self._elsewhere]
+        for node in nodes:
+            if node.node_id not in self._fit and node.node_id not in self._asked:
+                self._asked[node.node_id] = ask_node(node.node_id, fetch_models, self._models)
+        waiting = list(self._asked.values())
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
+        for node_id in [node_id for node_id, reference in self._asked.items() if reference in ready]:
+            try:
+                problem = ray.get(self._asked.pop(node_id))
+            except RayError as error:  # the node has gone again, or starts no process
+                self._fault(node_id, str(error).splitlines()[0])
+                continue
+            if problem:
+                self._leave_out(node_id, problem)
+            else:
+                self._fit[node_id] = True
+        return [node for node in nodes if self._fit.get(node.node_id)]
+
+    def _fault(self, node_id: str, why: str) -> None:
+        self._faults[node_id] += 1
+        if self._faults[node_id] >= _FAULTS and any(self._fit[other] for other in self._fit if other != node_id):
+            self._leave_out(node_id, why)
+
+    def _leave_out(self, node_id: str, why: str) -> None:
+        address = next((node.address for node in living_nodes() if node.node_id == node_id), node_id)
+        self._fit[node_id], self._problems[address] = False, why
+        _log.warning("node %s is left out until the next run: %s", address, why)
 
 
 def _shape(placement: Placement, nodes: Sequence[Node], weights: int) -> Shape:

@@ -97,6 +97,8 @@ def _select(view: str, run_ids: Sequence[str] | None) -> str:
 def _only(run_ids: Sequence[str] | None) -> str:
     if run_ids is None:
         return ""
+    if not run_ids:
+        return " WHERE false"
     return " WHERE run_id IN (" + ", ".join(f"'{run_id}'" for run_id in run_ids) + ")"
 
 

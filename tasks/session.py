@@ -73,10 +73,10 @@ class Session:
         expected: Sequence[Unit] = (),
     ) -> None:
         """Do the units that the store does not hold, with a progress bar; failures are kept for the end."""
-        todo = [unit for unit in units if not self.store.is_committed(*unit.key)]
+        todo = self._missing(units)
         if not todo:
             return
-        planned = [unit for unit in expected if not self.store.is_committed(*unit.key)] or todo
+        planned = self._missing(expected) or todo
         total = sum(unit.cost for unit in planned)
         with ExitStack() as shown:
             tell = [shown.enter_context(progress_bar(title, total, len(planned)))]
@@ -88,6 +88,11 @@ class Session:
                     advance(unit.cost)
 
             self.failed |= self.pool.run(todo, follow=follow, on_done=done)
+
+    def _missing(self, units: Iterable[Unit]) -> list[Unit]:
+        found = list(units)
+        done = {run_id: self.store.committed(run_id) for run_id in {unit.run_id for unit in found}}
+        return [unit for unit in found if unit.unit_id not in done[unit.run_id]]
 
     def reopen(self, units: Iterable[Unit]) -> None:
         """Forget the commits of units whose artifacts are gone, so that these are made again."""

@@ -1,7 +1,8 @@
 """The stages of an experiment as Prefect tasks; each lists its units, subtracts what the store holds, and runs the rest."""
 
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from storage.catalog import query
@@ -19,6 +20,8 @@ from tasks.results_page import show_report
 from tasks.session import Plan, Session, stage
 from tasks.shared import search_target_units, target_units, with_search_targets, with_shared_targets
 
+_SETTLE_S = 90.0
+"""Linux keeps the listing of an NFS directory for a minute at the most, unless told otherwise."""
 COMPACT_FROM = 100
 """Commit files of a run from which on it is compacted at its end; a query opens each."""
 
@@ -41,12 +44,11 @@ def prepare(session: Session) -> None:
     session.reopen_trainings()
     units += [unit for job in jobs for unit in job.next_units(session.store)]
     session.run("prepare", units, follow=follow, expected=expected)
-    _stop_if_failed(session)
 
 
 @stage("locate")
 def locate(session: Session) -> tuple[RunSpec, ...]:
-    """Trace and search; return the runs with all layers known."""
+    """Trace and search; return the runs whose layers are known."""
     plan = session.plan
     searches = [with_search_targets(search) for search in plan.searches]
     units = [unit for search in searches for unit in search.units()]
@@ -54,11 +56,9 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
     shared = [unit for search in searches if search.run_id in missing for unit in search_target_units(search)]
     session.reopen(shared)
     session.run("share targets", shared)
-    _stop_if_failed(session)
     units += [unit for job in plan.traces for unit in job.units()]
     session.run("locate", units)
-    _stop_if_failed(session)
-    return with_known_layers(plan, session.store)
+    return tuple(run for run in with_known_layers(plan, session.store) if run.layers or not run.layers_recipe)
 
 
 @stage("edit and score")
@@ -72,7 +72,6 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     shared = target_units([run for run in by_id.values() if _starts_pristine(store, run)])
     session.reopen(shared)
     session.run("share targets", shared)
-    _stop_if_failed(session)
     order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
 
     def ready(run: RunSpec) -> list[Unit]:
@@ -84,20 +83,35 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
 
     units = [unit for run in order for unit in ready(run)]
     session.run("edit and score", units, follow=follow, expected=[unit for run in order for unit in all_units(run)])
+    _settle(session, lambda: [unit for run in order for unit in ready(run)], follow)
     _compact_finished(store, by_id.values())
-    left = [] if session.failed else [unit for run in order for unit in ready(run)]
-    if left:
-        raise InputError(
-            f"{len(left)} units are neither done nor given up (the first is {left[0].unit_id} of {left[0].run_id}); another "
-            "process may be doing them; run the same command again"
-        )
+
+
+def _settle(session: Session, ready: Callable[[], list[Unit]], follow: Callable[[Unit], list[Unit]]) -> None:
+    """Do what is left while it becomes less: a unit that was withdrawn or removed meanwhile, or a commit seen late on NFS.
+
+    Raises:
+        InputError: It stays the same for longer than any machine keeps an old listing.
+    """
+    before, since = set[tuple[str, str]](), time.monotonic()
+    while not session.failed and (left := ready()):
+        if (now := {unit.key for unit in left}) != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > _SETTLE_S:
+            raise InputError(
+                f"{len(left)} units are neither done nor given up (the first is {left[0].unit_id} of {left[0].run_id}); run "
+                "the same command again"
+            )
+        else:
+            time.sleep(1.0)
+        session.run("edit and score", left, follow=follow)
 
 
 def _compact_finished(store: Store, runs: Iterable[RunSpec]) -> None:
     """Put the files of runs together that have many, and of which nothing is left to do."""
     for run in runs:
         n_files = len(store.files.listing(f"commits/run_id={run.run_id}"))
-        if n_files >= COMPACT_FROM and all(store.is_committed(*unit.key) for unit in all_units(run)):
+        if n_files >= COMPACT_FROM and {unit.unit_id for unit in all_units(run)} <= store.committed(run.run_id):
             compact(store, run.run_id)
 
 
@@ -111,10 +125,19 @@ def _starts_pristine(store: Store, run: RunSpec) -> bool:
 
 @stage("analyse")
 def analyse(session: Session, runs: tuple[RunSpec, ...]) -> str:
-    """Write the report with all figures; return where it is."""
-    _stop_if_failed(session)
+    """Write the report with all figures; return where it is.
+
+    Raises:
+        InputError: Units were given up; says which, once all that was done can be looked at.
+    """
     report = write_report(session.store, [run.run_id for run in runs], title=session.plan.name)
     show_report(session.plan.name, report)
+    if session.failed:
+        lines = [f"  {run_id} {unit_id}: {reason}" for (run_id, unit_id), reason in session.failed.items()]
+        raise InputError(
+            f"{len(lines)} units were given up; everything else is in the store and in {report.location}, and running the "
+            "same command again tries them once more:\n" + "\n".join(lines)
+        )
     return report.location
 
 
@@ -149,15 +172,6 @@ def as_begun(store: Store, run: RunSpec) -> RunSpec:
     compute = Compute(threads=rows[0]["threads"], tokens_per_forward=rows[0]["tokens_per_forward"])
     shared = json.loads(rows[0]["spec"]).get("shared_targets")
     return replace(run, compute=compute, shared_targets=SharedTargets(**shared) if shared else None)
-
-
-def _stop_if_failed(session: Session) -> None:
-    if session.failed:
-        lines = [f"  {run_id} {unit_id}: {reason}" for (run_id, unit_id), reason in session.failed.items()]
-        raise InputError(
-            f"{len(lines)} units were given up; everything else is in the store, and running the same command again "
-            "tries them once more:\n" + "\n".join(lines)
-        )
 
 
 def _chosen_layers(store: str, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:

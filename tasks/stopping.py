@@ -13,7 +13,8 @@ from types import FrameType
 from storage.store import Store
 
 _log = logging.getLogger(__name__)
-_REQUEST = "control/cancel.json"
+_FOLDER = "control"
+_PREFIX = f"{_FOLDER}/cancel-"
 _POLL_S = 2.0
 
 
@@ -22,7 +23,7 @@ class Stop:
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name
-        self._before, self._asked_at = _request(store), time.monotonic()
+        self._seen, self._asked_at = _requests(store), time.monotonic()
         self._reason: str | None = None
 
     def ask(self, reason: str) -> None:
@@ -35,15 +36,16 @@ class Stop:
     def reason(self) -> str | None:
         """Return why the run is to end, None if it is to go on."""
         if self._reason is None and time.monotonic() - self._asked_at > _POLL_S:
-            found, self._asked_at = _request(self._store), time.monotonic()
-            if found and found != self._before and found.get("experiment") in (None, self._name):
+            fresh, self._asked_at = _requests(self._store) - self._seen, time.monotonic()
+            self._seen |= fresh
+            if any(_wants(self._store, name) in (None, self._name) for name in fresh):
                 self.ask("cancelled")
         return self._reason
 
 
 def cancel(store: Store, experiment: str | None = None) -> None:
     """Ask the drivers that work on a store now to end, or those of one experiment; wherever they run."""
-    store.files.write(_REQUEST, json.dumps({"id": uuid.uuid4().hex, "experiment": experiment}).encode())
+    store.files.write(f"{_PREFIX}{uuid.uuid4().hex}.json", json.dumps({"experiment": experiment}).encode())
 
 
 @contextmanager
@@ -78,9 +80,14 @@ def unheard(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
 
-def _request(store: Store) -> dict[str, str | None]:
+def _requests(store: Store) -> set[str]:
+    return {name for name in store.files.listing(_FOLDER) if name.startswith(_PREFIX)}
+
+
+def _wants(store: Store, name: str) -> str | None:
+    """Return which experiment a request wants to end; all if None."""
     try:
-        found: dict[str, str | None] = json.loads(store.files.read(_REQUEST))
+        found: str | None = json.loads(store.files.read(name))["experiment"]
         return found
-    except FileNotFoundError:
-        return {}
+    except FileNotFoundError:  # cleared away just now
+        return ""

@@ -47,7 +47,7 @@ class Worker:
     def __init__(self, root: str, *, n_gpus: float = 0.0, patience_s: float = 0.0) -> None:
         transformers_logging.disable_progress_bar()
         self._store = Store(root, patience_s=patience_s)
-        accelerator = torch.accelerator.current_accelerator() if n_gpus else None
+        accelerator = torch.accelerator.current_accelerator(check_available=True) if n_gpus else None
         self._device = accelerator.type if accelerator is not None else "cpu"
         self._models = Models(self._store, self._device, spread=n_gpus > 1)
         self._requests: dict[str, list[EditRequest]] = {}

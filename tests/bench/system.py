@@ -145,10 +145,19 @@ class _TwoWorkers:
     def capacity(self) -> int:
         return 2
 
+    def preparing(self) -> bool:
+        return False
+
+    def problems(self) -> str:
+        return ""
+
+    def started(self, worker: Any) -> None:
+        """Nothing is kept of it."""
+
     def start(self) -> Any:
         return ray.remote(_Trivial).options(num_cpus=0.5, max_restarts=0, max_task_retries=0).remote()
 
-    def ended(self, worker: Any) -> bool:
+    def ended(self, worker: Any, *, unfit: str | None = None) -> bool:
         return True
 
 

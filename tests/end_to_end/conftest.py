@@ -9,11 +9,14 @@ from tests.end_to_end.support import EXPERIMENT, palimpsest
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep these tests in one process: they share a finished run, and each uses the whole machine; but for those that
-    mostly wait, which name a group of their own.
+    mostly wait, which name a group of their own.  They have time enough on a slow machine, too.
 
     Here, because xdist reads the marks before any conftest can modify the collected items.
     """
-    if Path(__file__).parent in item.path.parents and not item.get_closest_marker("xdist_group"):
+    if Path(__file__).parent not in item.path.parents:
+        return
+    item.add_marker(pytest.mark.timeout(1800))
+    if not item.get_closest_marker("xdist_group"):
         item.add_marker(pytest.mark.xdist_group("end_to_end"))
 
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from storage.catalog import query
 from storage.commits import CommitInfo
+from storage.errors import StorageError
 from storage.store import Store
 from tasks.identity import ModelRef, Unit
 from tasks.pool import Failure
@@ -35,9 +36,13 @@ def test_units_that_were_given_up_are_listed_with_their_tracebacks(store: Store)
     for _ in range(2):
         record_failure(store, unit, failure)
     said = ask("status", "--store", store.location).stdout
-    assert said.count("run-a failed-segment-000000") == 2 and "ValueError: no\n" in said and "line 7" not in said
+    assert said.count("run-a segment-000000: ValueError: no\n") == 2 and "line 7" not in said
     assert ask("status", "run-a", "--store", store.location).stdout.count("  line 7") == 2
     assert store.gave_up("run-a", "segment-000000") and store.failures("run-a", "segment-000000") == 2
+    assert said.splitlines()[1].split()[-1] == "1", "one unit, twice"
+    store.commit("run-a", "segment-000000", {}, CommitInfo(kind="segment", first_round=0, last_round=1))
+    said = ask("status", "--store", store.location).stdout
+    assert "ValueError" not in said and said.splitlines()[1].split()[-1] == "0", "it has been done since"
 
 
 def test_compacted_cleared_withdrawn_removed_and_merged(store: Store, tmp_path: Path) -> None:
@@ -60,13 +65,20 @@ def test_cancel_reaches_the_drivers_that_run_now(store: Store, monkeypatch: pyte
     def reasons(*drivers: Stop) -> list[str | None]:
         return [driver.reason() for driver in drivers]
 
-    with stops(store, "grid") as grid, stops(store, "other") as other:
-        assert reasons(grid, other) == [None, None]
+    with stops(store, "grid") as grid, stops(store, "other") as other, stops(store, "third") as third:
+        assert reasons(grid, other, third) == [None, None, None]
         ask("cancel", "grid", "--store", store.location)
-        assert reasons(grid, other) == ["cancelled", None]
+        ask("cancel", "other", "--store", store.location)
+        assert reasons(grid, other, third) == ["cancelled", "cancelled", None]
         with stops(store, "grid") as later:
             assert reasons(later) == [None], "it was asked of those before it"
-            (Path(store.location) / "control" / "cancel.json").unlink()
-            assert reasons(other, later) == [None, None], "a request that is gone is none"
+            for request in (Path(store.location) / "control").glob("cancel-*"):
+                request.unlink()
+            assert reasons(third, later) == [None, None], "a request that is gone is none"
             ask("cancel", "--store", store.location)
-            assert reasons(grid, other, later) == ["cancelled"] * 3
+            assert reasons(third, later) == ["cancelled"] * 2
+
+
+def test_a_unit_that_is_not_there_cannot_be_withdrawn(store: Store) -> None:
+    with pytest.raises(StorageError, match="run 'run-a' has no unit 'unit-77'"):
+        ask("withdraw", "run-a", "unit-77", "--store", store.location)

@@ -211,3 +211,32 @@ def test_a_connection_outlives_a_compaction(store: Store) -> None:
     connection = open_store(store.location)
     compact(store, RUN)
     assert connection.sql("SELECT count(*) FROM edits").fetchall() == [(9,)]
+
+
+def test_what_a_compaction_replaces_while_gc_runs_is_not_old_yet(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a commit that was withdrawn and made anew meanwhile: it has the old one's name."""
+    write(store, range(4))
+    other, rows = Store(store.location), Store.commit_rows
+
+    def meanwhile(self: Store, *given: Any) -> Any:
+        if self is store:
+            compact(other, RUN)
+        return rows(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "commit_rows", meanwhile)
+        gc(store, grace_s=0)
+    assert len([name for name in files(store) if name.endswith(".json") and RUN in name]) == 4
+    compacted = store.compacted
+
+    def remade(run_id: str) -> Any:
+        found = compacted(run_id)
+        withdraw(other, RUN, "unit-001-None")
+        write(other, range(1, 2))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "compacted", remade)
+        gc(store, grace_s=0)
+    assert len(store.commits(RUN)) == 4 and len(query(store.location, "SELECT * FROM edits")) == 12
+    store.check([RUN])

@@ -18,6 +18,7 @@ from storage.catalog import query
 from storage.commits import CommitInfo
 from storage.compaction import compact, gc, withdraw
 from storage.errors import StorageError, StoreUnavailableError
+from storage.files import creates_once
 from storage.s3 import S3Files
 from storage.store import Store
 from storage.upkeep import merge, remove_run
@@ -80,7 +81,39 @@ def test_compacted_cleared_withdrawn_merged_and_removed_as_on_a_disk(store: Stor
     assert remove_run(store, RUN) == 3 and store.run_ids() == []
 
 
-def test_what_is_wrong_is_said(server: psutil.Process, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_removed_and_made_anew_is_not_read_from_what_this_machine_has_kept(store: Store) -> None:
+    write(store, range(3))
+    compact(store, RUN)
+    assert len(contents(store)) == 9
+    remove_run(Store(store.location), RUN)
+    write(store, range(5, 7))
+    compact(store, RUN)
+    assert {row["round"] for row in contents(store)} == {5, 6}
+    store.check([RUN])
+
+
+def test_a_reader_whose_file_vanishes_plans_once_more(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, range(3))
+    fetch, calls = S3Files.fetch, 0
+    with monkeypatch.context() as patch:  # what another machine reads is not kept on this one
+        patch.setenv("PALIMPSEST_CACHE", str(tmp_path))
+        other = Store(store.location)
+
+    def late(files: S3Files, names: Any) -> list[Path]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            compact(other, RUN)
+            gc(other, grace_s=0)
+        return fetch(files, names)
+
+    monkeypatch.setattr(S3Files, "fetch", late)
+    assert len(contents(store)) == 9 and calls == 2
+
+
+def test_what_is_wrong_is_said(server: psutil.Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match=r"'s3://results' names no store; expected s3://BUCKET/PREFIX"):
         Store("s3://results")
     with pytest.raises(StorageError, match=r"no store at s3://results/nowhere: store.json is missing"):
@@ -89,9 +122,16 @@ def test_what_is_wrong_is_said(server: psutil.Process, monkeypatch: pytest.Monke
         StorageError, match=r"s3://nothing/x refuses store.json: .*NoSuchBucket.*check the bucket's name"
     ):
         Store("s3://nothing/x", create=True)
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    with pytest.raises(StorageError, match=r"s3://nothing/x refuses a: .*NoSuchBucket"):
+        S3Files("s3://nothing/x").write("a", file)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StoreUnavailableError, match=r"does not answer: .*AWS_ENDPOINT_URL"):
-        Store("s3://results/x")
+    away = S3Files("s3://results/x")
+    operations = (lambda: away.write("a", file), lambda: away.local("a"), lambda: Store("s3://results/x"))
+    for operation in operations:
+        with pytest.raises(StoreUnavailableError, match=r"does not answer: .*AWS_ENDPOINT_URL"):
+            operation()
 
 
 def _upload(location: str, connection: Any) -> None:
@@ -130,6 +170,17 @@ def test_a_server_that_stops_for_a_while_is_waited_for(
     assert time.monotonic() - began > 3.5
     timer.join()
     assert len(contents(store)) == 9 and len(store.commits(RUN)) == 3
+
+
+def test_a_server_that_does_not_heed_conditions_is_found_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert creates_once(store.files)
+
+    def careless(self: S3Files, name: str, content: bytes) -> bool:
+        self.write(name, content)
+        return True
+
+    monkeypatch.setattr(S3Files, "create", careless)
+    assert not creates_once(store.files)
 
 
 def test_a_conditional_put_that_is_asked_twice_is_ours(store: Store) -> None:

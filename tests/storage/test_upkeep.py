@@ -16,6 +16,7 @@ from storage.catalog import query
 from storage.commits import CommitInfo
 from storage.compaction import compact, gc
 from storage.errors import MergeConflict, StorageError, StoreUnavailableError
+from storage.files import LocalFiles
 from storage.store import Store
 from storage.upkeep import merge, remove_run
 
@@ -49,6 +50,23 @@ def test_a_removed_run_leaves_nothing(tmp_path: Path) -> None:
     assert not [name for name in store.files.listing("") if RUN in name]
     with pytest.raises(StorageError, match=r"no run 'run-a' in .*palimpsest status"):
         remove_run(store, RUN)
+
+
+def test_a_removal_leaves_the_rows_of_an_attempt_that_is_about_to_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = made(tmp_path / "s", [0, 2])
+    other, create = Store(store.location), LocalFiles.create
+
+    def slow(files: LocalFiles, name: str, content: Any) -> bool:
+        if name.endswith("segment-000004.json"):
+            remove_run(other, RUN)
+        return create(files, name, content)
+
+    monkeypatch.setattr(LocalFiles, "create", slow)
+    segment(store, 4)
+    store.check([RUN])
+    assert len(rows_of(store)) == 3 and store.run_ids() == [RUN]
 
 
 def test_a_run_that_was_removed_and_made_anew_is_not_taken_for_the_old_one(tmp_path: Path) -> None:

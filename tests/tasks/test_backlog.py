@@ -35,6 +35,12 @@ def test_a_worker_prefers_its_own_run_but_no_score_to_a_segment() -> None:
     assert order(backlog_of(*units), "b") == [units[i].key for i in (3, 1, 2, 0)]
 
 
+def test_scores_first_where_that_is_asked_for() -> None:
+    units = [unit("a", "segment", 1), unit("b", number=2), unit("a", number=3), unit("b", "segment", 4)]
+    backlog = backlog_of(*units)
+    assert [backlog.take("a", others_first=True).unit for _ in units] == [units[i] for i in (2, 1, 0, 3)]
+
+
 def test_the_longest_chain_first(tmp_path: Path) -> None:
     """By the rounds that are left, not by those that are done."""
     run = edited(plan(tmp_path))

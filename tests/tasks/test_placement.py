@@ -1,5 +1,6 @@
 """Where workers go: what nodes hold, what is refused at once, and which node is taken first."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from editing.factworld.bundled import bundled_folder
 from tasks.errors import InputError
 from tasks.models import local_folder, resolve_model, weight_bytes
 from tasks.placement import Node, Placement, Placer, Shape, cluster, living_nodes
+from tests.end_to_end.support import wait_until
 
 GIB = 2**30
 
@@ -67,15 +69,55 @@ def test_what_no_node_holds_is_refused_with_what_each_has(embedded: None, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_model_that_is_on_no_node_is_refused(embedded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_without_the_models_files_or_with_others_is_left_out_and_said_why(
+    embedded: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one node that is here is asked as if it had just joined."""
     model = resolve_model("factworld-tiny")
-    own = replace(model, name="my-model")
-    assert Placer(str(tmp_path), Placement(), [own]).capacity() >= 1
-    monkeypatch.setattr("tasks.placement.has_folders", lambda folders: False)
-    with pytest.raises(InputError, match=r"none of the nodes .* has the folder .*copy it to the same place on each"):
-        Placer(str(tmp_path), Placement(), [own])
-    for found_otherwise in (replace(own, revision="c0ffee"), model):
-        assert Placer(str(tmp_path), Placement(), [found_otherwise]).capacity() >= 1
+    copy = tmp_path / "copy"
+    shutil.copytree(model.folder, copy)
+    own = resolve_model(str(copy))
+    cases = {
+        "": own,
+        "digest": replace(own, digest="other"),
+        "does not exist": replace(own, folder=f"{copy}-elsewhere"),
+    }
+    for said, wanted in cases.items():
+        placer = Placer(str(tmp_path), Placement(), [own])
+        placer._models = [wanted]
+        placer._fit.clear()
+        assert placer.capacity() == 0 and placer.preparing(), "it is being asked"
+        assert wait_until(lambda placer=placer: placer.capacity() >= 0 and not placer.preparing(), seconds=60)
+        assert (placer.capacity() >= 1) is (said == "")
+        assert said in placer.problems() and bool(placer.problems()) is bool(said)
+        assert ("is left out until the next run" in caplog.text) is bool(said)
+
+
+@pytest.mark.slow
+def test_a_node_on_which_workers_do_not_start_is_left_out_while_there_is_another(
+    embedded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here,) = living_nodes()
+    placer, far = Placer(str(tmp_path), Placement()), Node("a" * 56, "far", 4, 0, here.memory)
+    monkeypatch.setattr("tasks.placement.living_nodes", nodes_of(here, far))
+    placer._fit[far.node_id] = True
+
+    def fail(node: Node) -> None:
+        worker = object()
+        placer._placed[worker] = node.node_id
+        assert placer.ended(worker, unfit="no boto3")
+
+    fail(far)
+    placer._placed["good"] = far.node_id
+    placer.started("good")
+    fail(far)
+    fail(far)
+    assert placer.problems() == "", "one that started lies between them"
+    fail(far)
+    assert placer.problems() == "node far: no boto3" and placer.capacity() == int(here.cpus)
+    for _ in range(5):
+        fail(here)
+    assert placer.capacity() == int(here.cpus), "the last one is never left out"
 
 
 @pytest.mark.slow
@@ -91,10 +133,8 @@ def nodes_of(*nodes: Node) -> Any:
 
 
 @pytest.mark.slow
-def test_nodes_with_the_files_and_with_room_come_first(
-    embedded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Soft affinity: what is wished for is looked at, since only one node is really here."""
+def test_the_node_with_most_room_comes_first(embedded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wished for is looked at, since only one node is really here."""
     wished: list[str] = []
 
     class Remote:
@@ -110,7 +150,7 @@ def test_nodes_with_the_files_and_with_room_come_first(
     placer = Placer(str(tmp_path), Placement(), [resolve_model("factworld-tiny")])
     far = Node("a" * 56, "far", 4, 0, here.memory)
     monkeypatch.setattr("tasks.placement.living_nodes", nodes_of(here._replace(cpus=2), far))
-    placer._with_files[far.node_id] = True  # it cannot be asked
+    placer._fit[far.node_id] = True  # it cannot be asked
     with monkeypatch.context() as patch:
         patch.setattr(ray, "remote", lambda _: Remote())
         for _ in range(6):

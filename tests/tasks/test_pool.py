@@ -1,36 +1,23 @@
 """The pool on a real embedded Ray cluster: lost workers, poison units, and workers that never start."""
 
-import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RayError
 
 from tasks.errors import ClusterError
 from tasks.identity import ModelRef, Unit
 from tasks.placement import Placement, cluster
 from tasks.pool import Pool
+from tests.end_to_end.support import wait_until
+from tests.tasks.fakes import Fake, Mortal, Reluctant, Second, Sick
 
 MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
-
-
-class Fake:
-    """A worker whose units say what happens to them."""
-
-    def ping(self) -> str:
-        return "here"
-
-    def do(self, unit: Unit) -> str:
-        if unit.payload["what"] == "die":
-            os._exit(1)
-        if unit.payload["what"] == "raise":
-            raise ValueError("a poisoned unit")
-        if unit.payload["what"] == "refuse":
-            raise ClusterError("will never work")
-        return "done"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,8 +26,23 @@ def ray_cluster() -> Iterator[None]:
         yield
 
 
-def unit(name: str, what: str) -> Unit:
-    return Unit(run_id="r", unit_id=name, kind="own", model=MODEL, payload={"what": what})
+def unit(name: str, what: str, **given: Any) -> Unit:
+    return Unit(run_id="r", unit_id=name, kind="own", model=MODEL, payload={"what": what, **given})
+
+
+def is_gone(worker: Any) -> bool:
+    try:
+        ray.get(worker.ping.remote())
+    except RayError:
+        return True
+    return False
+
+
+def start_all(pool: Pool, count: int, folder: Path) -> None:
+    """Have all workers of a pool start: by units that wait for each other."""
+    folder.mkdir()
+    assert pool.run([unit(f"meet-{i}", "meet", folder=str(folder), count=count) for i in range(count)]) == {}
+    assert pool.counts() == {"busy": 0, "idle": count, "starting": 0}
 
 
 class Fakes:
@@ -57,16 +59,26 @@ class Fakes:
     ) -> None:
         self._count, self._kind, self._given, self._node_stays = count, kind, given, node_stays
         self._options = {"num_cpus": 0.5, "max_restarts": 0, "max_task_retries": 0, "resources": resources or {}}
-        self.n_started = self.n_ended = 0
+        self.started_workers: list[Any] = []
+        self.n_ended = self.n_answered = 0
 
     def capacity(self) -> int:
         return self._count
 
-    def start(self) -> Any:
-        self.n_started += 1
-        return ray.remote(self._kind).options(**self._options).remote(**self._given)
+    def preparing(self) -> bool:
+        return False
 
-    def ended(self, worker: Any) -> bool:
+    def problems(self) -> str:
+        return "node far: it lacks the model"
+
+    def started(self, worker: Any) -> None:
+        self.n_answered += 1
+
+    def start(self) -> Any:
+        self.started_workers.append(ray.remote(self._kind).options(**self._options).remote(**self._given))
+        return self.started_workers[-1]
+
+    def ended(self, worker: Any, *, unfit: str | None = None) -> bool:
         self.n_ended += 1
         return self._node_stays
 
@@ -90,16 +102,6 @@ def test_failures_cost_their_own_unit_only() -> None:
     assert failed["r", "no"] == "ClusterError: will never work", "it was not tried again"
 
 
-class Reluctant(Fake):
-    """A worker that dies while it starts, unless so many have died before it."""
-
-    def __init__(self, graves: str, deaths: int) -> None:
-        dead = len(list(Path(graves).iterdir()))
-        if dead < deaths:
-            (Path(graves) / str(dead)).touch()
-            os._exit(1)
-
-
 @pytest.mark.slow
 def test_a_worker_that_dies_while_starting_is_replaced_but_not_for_ever(tmp_path: Path) -> None:
     once, always = tmp_path / "once", tmp_path / "always"
@@ -112,6 +114,67 @@ def test_a_worker_that_dies_while_starting_is_replaced_but_not_for_ever(tmp_path
     pool = Pool(Fakes(1, kind=Reluctant, graves=str(always), deaths=99))
     with pytest.raises(ClusterError, match="3 workers in a row died while starting"):
         pool.run([unit("a", "fine")])
+
+
+@pytest.mark.slow
+def test_a_process_in_which_the_unforeseen_has_happened_is_not_used_again() -> None:
+    pool = Pool(Fakes(1, kind=Sick), max_attempts=1)
+    failed = pool.run([unit("infects", "infect"), *(unit(f"ok-{i}", "fine") for i in range(3))])
+    pool.close()
+    assert failed == {("r", "infects"): "RuntimeError: the device has failed"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("deaths", "done"), [(4, True), (99, False)])
+def test_nodes_that_die_are_no_fault_of_their_unit_but_not_for_ever(deaths: int, done: bool, tmp_path: Path) -> None:
+    pool = Pool(Fakes(1, kind=Mortal, graves=str(tmp_path), deaths=deaths, node_stays=False))
+    failed = pool.run([unit("a", "fine")])
+    pool.close()
+    assert (failed == {}) is done
+    assert len(list(tmp_path.iterdir())) == (deaths if done else 13), "ten nodes, and three attempts"
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_start_do_not_end_a_run_in_which_others_work(tmp_path: Path) -> None:
+    """The one that works does so until four have not started, while another unit waits."""
+    workers = Fakes(2, kind=Second, folder=str(tmp_path))
+    pool = Pool(workers)
+    assert pool.run([unit("long", "meet", folder=str(tmp_path), count=6), unit("waits", "fine")]) == {}
+    pool.close()
+    assert len(workers.started_workers) >= 5 > 1 + pool.max_attempts and workers.n_answered == 1
+
+
+@pytest.mark.slow
+def test_without_a_place_for_a_worker_it_is_waited_for_one_and_said_why_there_is_none() -> None:
+    pool = Pool(Fakes(0), start_timeout_s=1)
+    with pytest.raises(ClusterError, match=r"within 1 s; .*left out: node far: it lacks the model; expected room"):
+        pool.run([unit("a", "fine")])
+
+
+@pytest.mark.slow
+def test_one_worker_of_four_scores_while_chains_go_on(tmp_path: Path) -> None:
+    done: list[str] = []
+    pool = Pool(Fakes(4))
+    start_all(pool, 4, tmp_path / "start")
+    chains = [replace(unit(f"step-{i}", "wait"), kind="segment") for i in range(9)]
+    scores = [unit(f"score-{i}", "wait") for i in range(3)]
+    assert pool.run([*chains, *scores], on_done=lambda u: done.append(u.unit_id.partition("-")[0])) == {}
+    pool.close()
+    assert done.index("score") < 4 and done.count("score") == 3 and done.count("step") == 9
+
+
+@pytest.mark.slow
+def test_a_unit_is_not_handed_to_one_dead_worker_after_another(tmp_path: Path) -> None:
+    """As when a node dies whose workers have nothing to do."""
+    workers = Fakes(4)
+    pool = Pool(workers)
+    start_all(pool, 4, tmp_path / "start")
+    for worker in workers.started_workers:
+        ray.kill(worker)
+        assert wait_until(lambda worker=worker: is_gone(worker), seconds=30)
+    assert pool.run([unit("a", "fine")]) == {}, "four would have been more than its attempts"
+    pool.close()
+    assert workers.n_ended == len(workers.started_workers) >= 5
 
 
 @pytest.mark.slow

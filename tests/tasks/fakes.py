@@ -1,0 +1,87 @@
+"""Workers of the pool's tests; a module of its own that imports nothing heavy, since each of their processes imports it."""
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+from tasks.errors import ClusterError
+from tasks.identity import Unit
+
+
+class Fake:
+    """A worker whose units say what happens to them."""
+
+    def ping(self) -> str:
+        return "here"
+
+    def do(self, unit: Unit) -> str:
+        given = unit.payload
+        if given["what"] == "die":
+            os._exit(1)
+        if given["what"] == "wait":
+            time.sleep(1.0)
+        if given["what"] == "meet":
+            mark(Path(given["folder"]))
+            wait_for(Path(given["folder"]), given["count"])
+        if given["what"] == "raise":
+            raise ValueError("a poisoned unit")
+        if given["what"] == "refuse":
+            raise ClusterError("will never work")
+        return "done"
+
+
+class Reluctant(Fake):
+    """A worker that dies while it starts, unless so many have died before it."""
+
+    def __init__(self, graves: str, deaths: int) -> None:
+        if len(list(Path(graves).iterdir())) < deaths:
+            mark(Path(graves))
+            os._exit(1)
+
+
+class Sick(Fake):
+    """A worker in whose process nothing works any more after one unit."""
+
+    def __init__(self) -> None:
+        self._is_sick = False
+
+    def do(self, unit: Unit) -> str:
+        self._is_sick |= unit.payload["what"] == "infect"
+        if self._is_sick:
+            raise RuntimeError("the device has failed")
+        return "done"
+
+
+class Mortal(Fake):
+    """A worker that dies with its unit, unless so many have died before it."""
+
+    def __init__(self, graves: str, deaths: int) -> None:
+        self._graves, self._deaths = Path(graves), deaths
+
+    def do(self, unit: Unit) -> str:
+        if len(list(self._graves.iterdir())) < self._deaths:
+            mark(self._graves)
+            os._exit(1)
+        return "done"
+
+
+class Second(Fake):
+    """A worker that dies while it starts, but for the first one."""
+
+    def __init__(self, folder: str) -> None:
+        first = not any(Path(folder).iterdir())
+        mark(Path(folder))
+        if not first:
+            os._exit(1)
+
+
+def mark(folder: Path) -> None:
+    """Leave one more file."""
+    (folder / uuid.uuid4().hex).touch()
+
+
+def wait_for(folder: Path, count: int) -> None:
+    """Wait until so many files have been left."""
+    while len(list(folder.iterdir())) < count:
+        time.sleep(0.05)
