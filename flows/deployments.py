@@ -5,22 +5,24 @@ Prefect's own, because runs without one are ended as a process group: with the f
 before the units in work are finished.
 """
 
+import asyncio
 import shlex
 import sys
 from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import httpx
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
+from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled
 
+from flows.flow_runs import check_server
 from flows.settings import VARIABLES
 from flows.spec import Experiment, SpecError
 
@@ -64,7 +66,7 @@ def deployment_of(
         pool: A work pool; None where the deployment is served by this process.
 
     Raises:
-        SpecError: No cron expression, or an unknown time zone.
+        SpecError: No cron expression, one whose time never comes, or an unknown time zone.
     """
     own = {key: value for key, value in overrides.items() if key != "store"}
     found = scheduled.to_deployment(
@@ -87,6 +89,7 @@ def _schedule(cron: str, timezone: str) -> Schedule:
         if len(cron.split()) != 5 and not cron.startswith("@"):
             raise ValueError(f"it has {len(cron.split())} fields")
         ZoneInfo(timezone)
+        asyncio.run(CronSchedule(cron=cron, timezone=timezone).get_dates(1))  # the 31st of February never comes
         return Cron(cron, timezone=timezone)
     except (ValueError, OSError, ZoneInfoNotFoundError) as error:
         raise SpecError(
@@ -108,17 +111,7 @@ def require_server() -> str:
     )
     if not address:
         raise SpecError(f"schedules need a Prefect server that stays, and PREFECT_API_URL names none; {advice}")
-    with get_client(sync_client=True) as client:
-        problem = client.api_healthcheck()
-        if problem:
-            raise SpecError(f"the Prefect server at {address} does not answer ({problem}); {advice}")
-        try:
-            client.read_work_pools(limit=1)
-        except httpx.HTTPStatusError as error:  # its health is told to everyone
-            raise SpecError(
-                f"the Prefect server at {address} refuses: {error.response.status_code} {error.response.reason_phrase}; "
-                "expected the server's password in PREFECT_API_AUTH_STRING=user:password (docs/cluster.md)"
-            ) from error
+    check_server(address, advice)
     return str(address)
 
 

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Iterable
 from uuid import UUID
 
+import httpx
 import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -18,9 +19,29 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
+from flows.spec import SpecError
 from storage.identity import digest_of
 
 _UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+
+
+def check_server(address: str, advice: str) -> None:
+    """See to it that a Prefect server answers, before anything is spent.
+
+    Raises:
+        SpecError: It does not, or wants a password; with the advice.
+    """
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+        if problem:
+            raise SpecError(f"the Prefect server at {address} does not answer ({problem}); {advice}")
+        try:
+            client.read_work_pools(limit=1)
+        except httpx.HTTPStatusError as error:  # its health is told to everyone
+            raise SpecError(
+                f"the Prefect server at {address} refuses: {error.response.status_code} {error.response.reason_phrase}; "
+                "expected the server's password in PREFECT_API_AUTH_STRING=user:password (docs/cluster.md)"
+            ) from error
 
 
 def claim(store: str) -> None:

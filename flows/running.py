@@ -32,10 +32,18 @@ def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
 
 
 def take_over(store: str) -> None:
-    """See to it that this process leaves nothing behind, and mark runs on the store as Crashed whose driver is gone."""
-    from flows.flow_runs import crash_stale_runs
+    """See to it that this process leaves nothing behind, and mark runs on the store as Crashed whose driver is gone.
+
+    Raises:
+        SpecError: The Prefect server that PREFECT_API_URL names does not answer.
+    """
+    from prefect.settings import get_current_settings
+
+    from flows.flow_runs import check_server, crash_stale_runs
     from tasks.reaper import watch_descendants
 
+    if address := get_current_settings().api.url:
+        check_server(address, "start it, or unset PREFECT_API_URL: a run needs none, and the store keeps what is done")
     watch_descendants()
     crash_stale_runs(store)
 

@@ -22,6 +22,8 @@ CACHE_VARIABLE = "PALIMPSEST_CACHE"
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _TAKEN = frozenset({"412", "PreconditionFailed"})
 _PASSING = frozenset({"409", "ConditionalRequestConflict", "429", "SlowDown", "InternalError", "ServiceUnavailable"})
+_CONNECT_S, _READ_S = 5.0, 20.0
+"""After which a server is taken to be away."""
 _AT_ONCE = 16
 """Requests under way at the same time, where many files are wanted."""
 
@@ -47,8 +49,8 @@ class S3Files:
         except ImportError as error:
             raise StorageError(f"{location} needs boto3; run: pip install 'palimpsest[s3]'") from error
         settings = Config(
-            connect_timeout=5,
-            read_timeout=20,
+            connect_timeout=_CONNECT_S,
+            read_timeout=_READ_S,
             retries={"mode": "standard", "max_attempts": 2},
             max_pool_connections=_AT_ONCE,
         )

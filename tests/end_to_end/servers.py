@@ -51,7 +51,7 @@ def prefect_server(home: Path) -> Iterator[dict[str, str]]:
             start_new_session=True,
         )
     with running(server):
-        ready = wait_until(lambda: server.poll() is not None or answers(variables["PREFECT_API_URL"]), seconds=120)
+        ready = wait_until(lambda: server.poll() is not None or answers(variables["PREFECT_API_URL"]), seconds=300)
         assert ready and server.poll() is None, (home / "server.log").read_text()[-3000:]
         yield variables
 
@@ -80,7 +80,7 @@ def flow_runs(address: str, store: Path) -> list[dict[str, object]]:
     return ask(address, "flow_runs", flow_runs={"tags": {"all_": [tag]}}, sort="START_TIME_ASC")
 
 
-def prefect(*arguments: str, variables: dict[str, str], timeout: float = 300) -> str:
+def prefect(*arguments: str, variables: dict[str, str], timeout: float = 900) -> str:
     """Run one of Prefect's own commands to its end and return what it printed."""
     done = subprocess.run(
         [str(PREFECT), "--no-prompt", *arguments],

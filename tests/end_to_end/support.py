@@ -27,7 +27,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def palimpsest(
-    *arguments: str, check: bool = True, timeout: float = 300, **variables: str
+    *arguments: str, check: bool = True, timeout: float = 900, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return what it printed."""
     done = subprocess.run(

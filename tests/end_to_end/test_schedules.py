@@ -157,11 +157,19 @@ def test_a_schedule_without_a_server_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2 and "does not answer" in done.stderr
 
 
+def test_a_run_is_refused_before_it_begins_where_its_server_does_not_answer(tmp_path: Path) -> None:
+    given = ("run", str(NIGHTLY), "--set", f"store={tmp_path / 'store'}")
+    done = palimpsest(*given, check=False, PREFECT_HOME=str(tmp_path), PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 2 and "127.0.0.1:9/api does not answer" in done.stderr
+    assert "unset PREFECT_API_URL" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         (("--cron", "61 * * * *"), "expected five fields"),
         (("--cron", "0 2 * * * *"), "it has 6 fields; expected five fields"),
+        (("--cron", "0 2 31 2 *"), "failed to find next date"),
         (("--cron", "0 2 * * *", "--timezone", "Europe"), "a name as Europe/Paris"),
         (("--cron", "0 2 * * *", "--timezone", "Mars"), "a name as Europe/Paris"),
         (("--set", "facts.size=many"), "facts.size"),

@@ -160,14 +160,20 @@ def test_a_writer_killed_in_mid_upload_leaves_nothing_half_visible(store: Store)
 def test_a_server_that_stops_for_a_while_is_waited_for(
     store: Store, server: psutil.Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped, it takes connections and does not answer; a request whose answer was lost is not done twice."""
-    patient = Store(store.location, patience_s=120)
+    """Stopped, it takes connections and does not answer; a request whose answer was lost is not done twice.
+
+    Longer than a request waits, and than it is asked again by the library.
+    """
+    monkeypatch.setattr("storage.s3._READ_S", 1.0)
+    patient, hasty = Store(store.location, patience_s=120), Store(store.location)
     server.suspend()
-    timer = threading.Timer(4.0, server.resume)
+    with pytest.raises(StoreUnavailableError, match="does not answer"):
+        hasty.files.read("store.json")
+    timer = threading.Timer(6.0, server.resume)
     timer.start()
     began = time.monotonic()
     write(patient, range(3))
-    assert time.monotonic() - began > 3.5
+    assert time.monotonic() - began > 5.5
     timer.join()
     assert len(contents(store)) == 9 and len(store.commits(RUN)) == 3
 

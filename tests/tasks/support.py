@@ -80,10 +80,19 @@ class NoWorkers:
     def capacity(self) -> int:
         return 0
 
+    def preparing(self) -> bool:
+        return False
+
+    def problems(self) -> str:
+        return ""
+
     def start(self) -> Any:
         raise AssertionError("the work is done in this process")
 
-    def ended(self, worker: Any) -> bool:
+    def started(self, worker: Any) -> None:
+        raise AssertionError("the work is done in this process")
+
+    def ended(self, worker: Any, *, unfit: str | None = None) -> bool:
         raise AssertionError("the work is done in this process")
 
 

@@ -1,0 +1,55 @@
+"""A unit that fails stops what needs it, and nothing else; the report is written before it is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editing.errors import EditingError
+from storage.catalog import query
+from storage.store import Store
+from tasks.errors import InputError
+from tasks.session import Session
+from tasks.stages import analyse, edit_and_score, locate, prepare
+from tasks.worker import Worker
+from tests.tasks.support import InProcess, plan
+
+MEMIT = {"name": "memit", "steps": 6, "contexts": 2}
+FT_C = {"name": "ft_c", "steps": 4, "layers": [[3]]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("broken", "layers", "reasons"),
+    [
+        ("_moments", [[0, 1]], ("no memory for it", "lacks the second_moments")),
+        ("_search", "search", ("no memory for it",)),
+        ("_retention", [[0, 1]], ("no memory for it",)),
+    ],
+)
+def test_what_does_not_need_a_failed_unit_is_done_and_reported(
+    broken: str, layers: Any, reasons: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Worker, unit: Any) -> Any:
+        raise EditingError("no memory for it")
+
+    planned = plan(tmp_path, editors=[MEMIT, FT_C], layers=layers, locate={"search": {"edits": 4}})
+    store = Store(planned.store)
+    session = Session(planned, store, InProcess(store, Worker(planned.store)))
+    monkeypatch.setattr("tasks.stages.show_report", lambda *_: None)  # on Prefect's pages
+    monkeypatch.setattr(Worker, broken, fails)
+    prepare.__wrapped__(session)
+    runs = locate.__wrapped__(session)
+    edit_and_score.__wrapped__(session, runs)
+    with pytest.raises(
+        InputError, match=r"units were given up; everything else is in the store and in .*report-t\.html"
+    ):
+        analyse.__wrapped__(session, runs)
+    assert (Path(planned.store) / "report-t.html").exists()
+    assert all(any(reason in said for said in session.failed.values()) for reason in reasons)
+    edits = {
+        row["editor"]: row["edits"]
+        for row in query(planned.store, "SELECT editor, edits, benchmark_f1 FROM run_summary").to_pylist()
+    }
+    assert edits["ft_c"] == 12 and "none" in edits
+    assert edits.get("memit") == (12 if broken == "_retention" else None)
