@@ -1,11 +1,14 @@
 # Every target makes its own environment from the lock, once; the second time it does nothing.  pip finds the torch that this
-# machine is set up for, uv takes seconds for the rest where it reaches the index.
+# machine is set up for, uv takes seconds for the rest where it reaches the index; what is not compiled then, each of the
+# many processes of a run would compile again wherever PYTHONDONTWRITEBYTECODE is set.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Two test processes; more need more memory than a small machine has.
 WORKERS ?= 2
 STAMP := $(VENV)/.installed
+
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all check bench soak clean lock
 
@@ -36,7 +39,7 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."'
 	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep -E '^(torch|uv)==' requirements.lock)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock || \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock || \
 		$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $(STAMP)

@@ -1,5 +1,6 @@
 """A Ray cluster for the run: embedded, or joined by address; how many workers it holds, and on which devices."""
 
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import psutil
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -16,6 +18,7 @@ from tasks.errors import ClusterError, InputError
 from tasks.identity import ModelRef
 from tasks.models import weight_bytes
 from tasks.node_files import fetch_models
+from tasks.reaper import descendants_of
 from tasks.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ def cluster(placement: Placement) -> Iterator[None]:
     """Inside, Ray is connected; an embedded cluster ends with it.
 
     Raises:
-        ClusterError: The address does not answer.
+        ClusterError: The address does not answer, or the embedded cluster does not start.
     """
     options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if placement.ray == "local":
@@ -63,16 +66,35 @@ def cluster(placement: Placement) -> Iterator[None]:
     else:
         options["address"] = placement.ray
     try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"no Ray cluster at {placement.ray!r}: {error}; expected a running cluster and the same token on every node "
-            "(RAY_AUTH_TOKEN_PATH), or compute.ray: local"
-        ) from error
+        if placement.ray == "local":
+            _start_embedded(options)
+        else:
+            ray.init(**options)
+    except Exception as error:  # Ray raises no narrower one
+        expected = (
+            "Ray's log under the temporary directory says more; try again, or with less beside it"
+            if placement.ray == "local"
+            else "expected a running cluster and the same token on every node (RAY_AUTH_TOKEN_PATH), or compute.ray: local"
+        )
+        raise ClusterError(f"no Ray cluster at {placement.ray!r}: {error}; {expected}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_embedded(options: dict[str, Any]) -> None:
+    """Start an embedded cluster, twice if need be: Ray gives its node 30 s, which one under heavy load may miss."""
+    before = descendants_of(os.getpid())
+    try:
+        ray.init(**options)
+    except Exception as error:  # noqa: BLE001 -- Ray raises no narrower one
+        _log.warning("Ray did not start (%s); trying once more", error)
+        ray.shutdown()
+        for process in descendants_of(os.getpid()) - before:  # Ray leaves them
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        ray.init(**options)
 
 
 class Node(NamedTuple):

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
-from tests.end_to_end.support import environment, wait_until
+from tests.end_to_end.support import descendants, environment, wait_until
 
 LOOPBACK = "127.0.0.1"
 _RAY = Path(sys.executable).parent / "ray"
@@ -36,7 +36,26 @@ class Nodes:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, *, head: bool = False) -> None:
-        """Start a node and wait until it has joined."""
+        """Start a node and wait until it has joined; again if it ends by itself, as Ray's do after 30 s under load."""
+        for _ in range(3):
+            path = self._folder / f"node-{len(self._running)}.log"
+            node = self._launch(path, head=head)
+            family: set[psutil.Process] = set()
+
+            def over(
+                node: subprocess.Popen[bytes] = node, path: Path = path, family: set[psutil.Process] = family
+            ) -> bool:
+                family.update(descendants(node))
+                return node.poll() is not None or "Ray runtime started" in path.read_text(errors="replace")
+
+            if wait_until(over, seconds=120) and node.poll() is None:
+                self._running.append(node)
+                return
+            kill_all([psutil.Process(node.pid), *family] if node.poll() is None else family)
+            node.wait()
+        raise AssertionError(self.logs())
+
+    def _launch(self, path: Path, *, head: bool) -> subprocess.Popen[bytes]:
         own = (
             [
                 "--head",
@@ -54,18 +73,14 @@ class Nodes:
             f"--object-store-memory={80 * 2**20}",
             "--block",
         ]
-        with (self._folder / f"node-{len(self._running)}.log").open("wb") as log:
-            self._running.append(
-                subprocess.Popen(
-                    [str(_RAY), "start", *own, *common],
-                    stdout=log,
-                    stderr=log,
-                    env=environment() | self.variables,
-                    start_new_session=True,
-                )
+        with path.open("wb") as log:
+            return subprocess.Popen(
+                [str(_RAY), "start", *own, *common],
+                stdout=log,
+                stderr=log,
+                env=environment() | self.variables,
+                start_new_session=True,
             )
-        process = psutil.Process(self._running[-1].pid)
-        assert wait_until(lambda: any(p.name() == "raylet" for p in children(process)), seconds=60), self.logs()
 
     def alive(self) -> int:
         """Return how many nodes the cluster counts."""
@@ -80,27 +95,16 @@ class Nodes:
 
     def raylets(self) -> list[psutil.Process]:
         """Return the raylets of the nodes that are no head; to kill one is to lose its node."""
-        return [
-            each
-            for running in self._running[1:]
-            if running.poll() is None
-            for each in children(psutil.Process(running.pid))
-            if each.name() == "raylet"
-        ]
+        return [each for running in self._running[1:] for each in descendants(running) if named(each) == "raylet"]
 
     def head(self) -> psutil.Process:
         """Return the process that holds the cluster together; without it all ends."""
-        (found,) = (p for p in children(psutil.Process(self._running[0].pid)) if p.name() == "gcs_server")
+        (found,) = (each for each in descendants(self._running[0]) if named(each) == "gcs_server")
         return found
 
     def workers(self) -> list[psutil.Process]:
         """Return the workers of runs."""
-        found = [
-            each
-            for running in self._running
-            if running.poll() is None
-            for each in children(psutil.Process(running.pid))
-        ]
+        found = [each for running in self._running for each in descendants(running)]
         return [each for each in found if title(each).startswith("ray::Worker")]
 
     def logs(self) -> str:
@@ -108,24 +112,24 @@ class Nodes:
 
     def end(self) -> None:
         """End all that was started here, and nothing else."""
-        family = [
-            p for running in self._running if running.poll() is None for p in children(psutil.Process(running.pid))
-        ]
+        family = [p for running in self._running for p in descendants(running)]
         for running in self._running:
             running.kill()
             running.wait()
-        for process in family:
-            try:
-                process.kill()
-            except psutil.Error:
-                continue
+        kill_all(family)
 
 
-def children(process: psutil.Process) -> list[psutil.Process]:
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def named(process: psutil.Process) -> str:
     try:
-        return process.children(recursive=True)
+        return str(process.name())
     except psutil.Error:
-        return []
+        return ""
 
 
 def title(process: psutil.Process) -> str:

@@ -59,6 +59,8 @@ def start(*arguments: str, log: Path, **variables: str) -> subprocess.Popen[byte
 
 def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Return all living descendants of a process that is still alive."""
+    if process.poll() is not None:  # its number may be another's by now
+        return []
     try:
         return psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:

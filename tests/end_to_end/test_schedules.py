@@ -23,16 +23,6 @@ NIGHTLY = Path(__file__).parent / "nightly.yaml"
 
 
 @pytest.fixture(scope="module")
-def served(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, Path]]:
-    """An experiment file, its store, and the log of the process that runs it every minute."""
-    folder = tmp_path_factory.mktemp("cron")
-    file, store, log = folder / "nightly.yaml", folder / "store", folder / "log"
-    shutil.copy(NIGHTLY, file)
-    with running(start("serve", str(file), "--cron", "* * * * *", "--set", f"store={store}", log=log, **server)):
-        yield file, store, log
-
-
-@pytest.fixture(scope="module")
 def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A worker of the pool ``tests``, which it makes."""
     folder = tmp_path_factory.mktemp("worker")
@@ -47,9 +37,8 @@ def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.slow
 def test_a_deployment_that_the_prefect_command_line_triggers(
-    server: dict[str, str], worker: None, served: tuple[Path, Path, Path], tmp_path: Path
+    server: dict[str, str], worker: None, tmp_path: Path
 ) -> None:
-    """While the schedule of the next test waits for its minute."""
     experiment, store, address = tmp_path / "on-demand.yaml", tmp_path / "store", server["PREFECT_API_URL"]
     experiment.write_text(NIGHTLY.read_text().replace("name: nightly", "name: on-demand"))
     said = palimpsest("deploy", str(experiment), "--pool", "tests", "--set", f"store={store}", **server).stdout
@@ -109,27 +98,27 @@ def test_one_driver_at_a_time_and_one_that_is_cancelled_on_prefects_pages_finish
 
 
 @pytest.mark.slow
-def test_a_schedule_fires_by_itself_and_adds_only_what_is_new(
-    server: dict[str, str], served: tuple[Path, Path, Path]
-) -> None:
-    file, store, log = served
+def test_a_schedule_fires_by_itself_and_adds_only_what_is_new(server: dict[str, str], tmp_path: Path) -> None:
+    file, store, log = tmp_path / "nightly.yaml", tmp_path / "store", tmp_path / "log"
+    shutil.copy(NIGHTLY, file)
+    with running(start("serve", str(file), "--cron", "* * * * *", "--set", f"store={store}", log=log, **server)):
 
-    def completed() -> list[dict[str, Any]]:
-        return [run for run in flow_runs(server["PREFECT_API_URL"], store) if run["state_type"] == "COMPLETED"]
+        def completed() -> list[dict[str, Any]]:
+            return [run for run in flow_runs(server["PREFECT_API_URL"], store) if run["state_type"] == "COMPLETED"]
 
-    assert wait_until(lambda: bool(completed()), seconds=240), log.read_text()[-3000:]
-    first = commits(store)
-    spec = yaml.safe_load(file.read_text())
-    spec["editors"].append({"name": "no_op", "batch_sizes": [4]})
-    file.write_text(yaml.safe_dump(spec))
-    editors = "SELECT editor FROM run_summary ORDER BY editor"
-    assert wait_until(lambda: query(store, editors).num_rows == 3, seconds=240), log.read_text()[-3000:]
-    before = len(completed())
-    assert wait_until(lambda: len(completed()) > before, seconds=120), log.read_text()[-3000:]
-    assert [row["editor"] for row in query(store, editors).to_pylist()] == ["ft_c", "no_op", "none"]
-    assert all(run["auto_scheduled"] for run in completed()), "nobody asked for them"
-    now = commits(store)
-    assert {name: now[name] for name in first} == first, "what was there was not done again"
+        assert wait_until(lambda: bool(completed()), seconds=240), log.read_text()[-3000:]
+        first = commits(store)
+        spec = yaml.safe_load(file.read_text())
+        spec["editors"].append({"name": "no_op", "batch_sizes": [4]})
+        file.write_text(yaml.safe_dump(spec))
+        editors = "SELECT editor FROM run_summary ORDER BY editor"
+        assert wait_until(lambda: query(store, editors).num_rows == 3, seconds=240), log.read_text()[-3000:]
+        before = len(completed())
+        assert wait_until(lambda: len(completed()) > before, seconds=240), log.read_text()[-3000:]
+        assert [row["editor"] for row in query(store, editors).to_pylist()] == ["ft_c", "no_op", "none"]
+        assert all(run["auto_scheduled"] for run in completed()), "nobody asked for them"
+        now = commits(store)
+        assert {name: now[name] for name in first} == first, "what was there was not done again"
 
 
 def commits(store: Path) -> dict[str, str]:
