@@ -1,6 +1,9 @@
 """Where workers go: what nodes hold, what is refused at once, and which node is taken first."""
 
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 import ray
 
 from editing.factworld.bundled import bundled_folder
-from tasks.errors import InputError
+from tasks.errors import ClusterError, InputError
 from tasks.models import local_folder, resolve_model, weight_bytes
 from tasks.placement import Node, Placement, Placer, Shape, cluster, living_nodes
 from tests.end_to_end.support import wait_until
@@ -53,6 +56,35 @@ def test_a_model_that_is_elsewhere_on_this_machine_is_found_and_compared(tmp_pat
     assert local_folder(moved) == str(bundled_folder("factworld-tiny"))
     with pytest.raises(InputError, match=r"is not the one of the plan on .*: digest .* expected other"):
         local_folder(replace(moved, digest="other"))
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_an_embedded_cluster_that_misses_rays_limit_is_started_once_more(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's limit is only missed under load, so that here a start that fails stands for it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def init(**_: Any) -> None:
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        if len(started) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    try:
+        if failures == 1:
+            with cluster(Placement()):
+                assert started[1].poll() is None
+        else:
+            with pytest.raises(ClusterError, match=r"timed out during startup.*try again, or with less beside it"):
+                cluster(Placement()).__enter__()
+        assert len(started) == 2
+        assert started[0].wait(10) == -signal.SIGKILL, "what the first start left would be in the way"
+    finally:
+        for each in started:
+            each.kill()
+            each.wait()
 
 
 @pytest.fixture(scope="module")
