@@ -28,7 +28,8 @@ def load(
         chat: Put every prompt into the tokenizer's chat template, as a user's message.
 
     Raises:
-        ModelError: No such model, a family without a row in the table, quantised or NaN weights.
+        ModelError: No such model, a family without a row in the table, quantised or NaN weights, or more of them than the
+            accelerators hold.
     """
     from editing.factworld.bundled import bundled_folder
 
@@ -51,9 +52,25 @@ def load(
             f"model {name_or_path!r} could not be loaded: {error}; expected a bundled model, a local folder in Hugging "
             "Face's layout (config.json, model.safetensors, tokenizer.json), or a hub id that this machine can reach"
         ) from error
-    if device != "auto":
+    if device == "auto":
+        refuse_offloaded(model, str(name_or_path))
+    else:
         model = model.to(device)
     return LanguageModel(model, tokenizer, name=str(name_or_path), chat=chat)
+
+
+def refuse_offloaded(model: torch.nn.Module, name: str) -> None:
+    """Refuse a model of which accelerate keeps a part elsewhere and fetches it for each pass: it cannot be edited there.
+
+    Raises:
+        ModelError: Some weights are on no device.
+    """
+    away = [parameter for parameter, weight in model.named_parameters() if weight.is_meta]
+    if away:
+        raise ModelError(
+            f"model {name!r} does not fit the accelerators: {len(away)} of its tensors, {away[0]} first, were left in memory "
+            "or on disk, where they cannot be edited; spread it over more (compute.gpus_per_model), or take a smaller dtype"
+        )
 
 
 def load_format(folder: str, *, chat: bool = False) -> PromptFormat:
