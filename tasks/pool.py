@@ -126,12 +126,11 @@ class Pool:
 
         add(units)
         while backlog or self._busy:
-            reason = self.stop()
-            if reason is None:
+            if self.stop() is None:
                 self._staff(len(backlog))
                 self._hand_out(backlog)
             elif not self._busy:
-                raise Stopped(f"{reason}: {len(backlog)} units were not begun; run the same command again to go on")
+                self.end_if_asked(len(backlog))
             for reference in self._next():
                 if reference in self._starting:
                     self._started(reference)
@@ -150,6 +149,11 @@ class Pool:
                     failed[unit.key] = failure.message
                     self.quarantine(unit, failure)
         return failed
+
+    def end_if_asked(self, n_left: int) -> None:
+        """Raise Stopped where the run is asked to end before so many units are done."""
+        if (reason := self.stop()) is not None:
+            raise Stopped(f"{reason}: {n_left} units were not begun; run the same command again to go on")
 
     def counts(self) -> dict[str, int]:
         """Return how many workers do what now."""

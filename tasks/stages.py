@@ -92,9 +92,11 @@ def _settle(session: Session, ready: Callable[[], list[Unit]], follow: Callable[
 
     Raises:
         InputError: It stays the same for longer than any machine keeps an old listing.
+        Stopped: The run is asked to end meanwhile.
     """
     before, since = set[tuple[str, str]](), time.monotonic()
     while not session.failed and (left := ready()):
+        session.pool.end_if_asked(len(left))
         if (now := {unit.key for unit in left}) != before:
             before, since = now, time.monotonic()
         elif time.monotonic() - since > _SETTLE_S:

@@ -1,5 +1,6 @@
 """A unit that fails stops what needs it, and nothing else; the report is written before it is said."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import pytest
 
 from editing.errors import EditingError
 from storage.catalog import query
+from storage.commits import CommitInfo
 from storage.store import Store
-from tasks.errors import InputError
+from tasks.chain import ready_units
+from tasks.errors import InputError, Stopped
 from tasks.session import Session
-from tasks.stages import analyse, edit_and_score, locate, prepare
+from tasks.stages import _settle, analyse, edit_and_score, locate, prepare
 from tasks.worker import Worker
 from tests.tasks.support import InProcess, plan
 
@@ -53,3 +56,26 @@ def test_what_does_not_need_a_failed_unit_is_done_and_reported(
     }
     assert edits["ft_c"] == 12 and "none" in edits
     assert edits.get("memit") == (12 if broken == "_retention" else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [True, False])
+def test_units_that_nobody_can_do_or_see_done_do_not_hold_a_run_for_ever(
+    asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their commits are there, and whoever lists them does not see them, as for a while on NFS."""
+    planned = plan(tmp_path, editors=[FT_C], layers=[[3]])
+    store = Store(planned.store)
+    session = Session(planned, store, InProcess(store, Worker(planned.store)))
+    monkeypatch.setattr("tasks.stages._SETTLE_S", 600.0 if asked else 0.5)
+    unit = ready_units(store, planned.runs[0])[0]
+    store.commit(*unit.key, {}, CommitInfo(kind=unit.kind))
+    began = time.monotonic()
+    if asked:
+        session.pool.stop = lambda: "interrupted" if time.monotonic() - began > 1.5 else None
+    expected = (
+        (Stopped, "interrupted: 1 units were not begun") if asked else (InputError, "1 units are neither done nor")
+    )
+    with pytest.raises(expected[0], match=expected[1]):
+        _settle(session, lambda: [unit], lambda unit: [])
+    assert time.monotonic() - began < 60
