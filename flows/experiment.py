@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 
-from flows.flow_runs import claim
+from flows.flow_runs import claim, crashing_silent_runs
 from tasks.errors import Stopped
 from tasks.session import Plan, session
 from tasks.stages import analyse, edit_and_score, locate, prepare
@@ -15,7 +15,7 @@ def run_experiment(plan: Plan) -> str | State[str]:
     """Run what the store does not hold yet, and return where the report is; a run that is asked to end is Cancelled."""
     claim(plan.store)
     try:
-        with session(plan) as shared:
+        with crashing_silent_runs(plan.store), session(plan) as shared:
             prepare(shared)
             runs = locate(shared)
             edit_and_score(shared, runs)

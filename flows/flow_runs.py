@@ -1,7 +1,9 @@
 """Prefect's records of runs: who drives which, and which of them died without a word."""
 
 import platform
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import httpx
@@ -16,12 +18,15 @@ from prefect.client.schemas.filters import (
     TaskRunFilterFlowRunId,
 )
 from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from flows.spec import SpecError
+from storage.errors import StorageError
 from storage.identity import digest_of
 
+_SILENT_S = 120.0
 _UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
@@ -56,16 +61,46 @@ def claim(store: str) -> None:
 def crash_stale_runs(store: str) -> int:
     """Set runs to Crashed that are recorded as under way on a store and whose driver on this host is gone; return how many.
 
-    Prefect learns nothing of a driver that was killed.  A driver on another host cannot be seen from here and is left alone.
+    Prefect learns nothing of a driver that was killed.  For those on other hosts see :func:`crashing_silent_runs`.
     """
+    return _crash(store, _is_gone, "its driver was killed; what it had committed is in the store")
+
+
+@contextmanager
+def crashing_silent_runs(store: str) -> Iterator[None]:
+    """On leaving, set those runs on a store to Crashed too whose drivers, wherever they are, have said nothing meanwhile.
+
+    Drivers tell where they are every two seconds; less than two minutes of silence proves nothing.
+    """
+    before, since = _told(store), time.monotonic()
+    try:
+        yield
+    finally:
+        if before and time.monotonic() - since >= _SILENT_S:
+            silent = {driver for driver, beat in _told(store).items() if before.get(driver) == beat}
+            with suppress(httpx.HTTPError, PrefectException, StorageError, OSError):  # the run itself is done
+                _crash(store, lambda tags: any(_driver_of(tag) in silent for tag in tags), "its driver fell silent")
+
+
+def _told(store: str) -> dict[str, int]:
+    """Return how often each driver that has not ended has told where it is."""
+    from tasks.beacon import read_progress  # a server of schedules has no use for it
+
+    with suppress(StorageError, OSError):
+        return {row["driver"]: row["beat"] for row in read_progress(store) if not row["ended"]}
+    return {}
+
+
+def _crash(store: str, gone: Callable[[Sequence[str]], bool], why: str) -> int:
+    """Set runs to Crashed that are recorded as under way on a store and of which one is gone, by its tags."""
     with get_client(sync_client=True) as client:
         wanted = FlowRunFilter(
             tags=FlowRunFilterTags(all_=[_store_tag(store)]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_UNDER_WAY))),
         )
-        stale = [run for run in client.read_flow_runs(flow_run_filter=wanted) if _is_gone(run.tags)]
+        stale = [run for run in client.read_flow_runs(flow_run_filter=wanted) if gone(run.tags)]
         for run in stale:
-            state: State[None] = Crashed(message="its driver was killed; what it had committed is in the store")
+            state: State[None] = Crashed(message=why)
             _crash_tasks(client, run.id)
             client.set_flow_run_state(run.id, state, force=True)
         return len(stale)
@@ -84,6 +119,12 @@ def _store_tag(store: str) -> str:
 
 def _driver_tag(process: psutil.Process) -> str:
     return f"driver:{platform.node()}:{process.pid}:{process.create_time():.2f}"
+
+
+def _driver_of(tag: str) -> str:
+    """Return the ``host:pid`` of a driver's tag, nothing of another."""
+    kind, _, rest = tag.partition(":")
+    return rest.rpartition(":")[0] if kind == "driver" else ""
 
 
 def _is_gone(tags: Iterable[str]) -> bool:
