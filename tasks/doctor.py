@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from tasks.identity import ModelRef
 from tasks.node_files import describe
 from tasks.placement import Placement, Placer, cluster, living_nodes, on_each_node
 
+_FETCH_S = 60.0
+"""For how long to wait for nodes that fetch the models."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _PINNED = {
@@ -147,10 +150,15 @@ def _hub() -> Finding:
 def _ray(store: str, placement: Placement, models: Sequence[ModelRef]) -> Finding:
     with cluster(placement):
         nodes = living_nodes()
-        workers = Placer(store, placement, models).capacity()
-        told = on_each_node([node.node_id for node in nodes], describe, store, [model.folder for model in models])
+        placer = Placer(store, placement, models)
+        workers = placer.capacity()  # asks the nodes for the models
+        told = on_each_node([node.node_id for node in nodes], describe, store)
+        deadline = time.monotonic() + _FETCH_S
+        while placer.preparing() and time.monotonic() < deadline:
+            time.sleep(0.2)
+            workers = placer.capacity()
     found = f"{len(nodes)} nodes, {workers} workers: {'; '.join(map(str, nodes))}"
-    mine = {name: value for name, value in describe(store, ()).items() if name != "folders"}
+    mine = describe(store)
     wrong = [
         f"{node.address} has {name} {has[name]}, here it is {value}"
         for node, has in zip(nodes, told, strict=True)
@@ -158,16 +166,14 @@ def _ray(store: str, placement: Placement, models: Sequence[ModelRef]) -> Findin
         if has and has[name] != value
     ]
     silent = [node.address for node, has in zip(nodes, told, strict=True) if has is None]
-    without = [node.address for node, has in zip(nodes, told, strict=True) if has and not has["folders"]]
     if silent:
         return "fails", f"{found}; no answer from {', '.join(silent)}: see the node's own Ray logs"
     if wrong:
         return "fails", f"{found}; {'; '.join(wrong)}; install the same versions, and let each node see the store"
-    if without:
-        return (
-            "note",
-            f"{found}; {', '.join(without)} lack the model's folder and are left out, or fetch it (docs/cluster.md)",
-        )
+    if left_out := placer.problems():
+        return "note", f"{found}; left out: {left_out} (docs/cluster.md)"
+    if placer.preparing():
+        return "note", f"{found}; other nodes are still fetching the models, and are used as soon as they have them"
     if placement.ray != "local" and os.environ.get("RAY_AUTH_MODE") != "token":
         return "note", f"{found}; without RAY_AUTH_MODE=token whoever reaches the head can run code (docs/cluster.md)"
     return "ok", found

@@ -4,7 +4,6 @@ import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from tasks.errors import InputError
 from tasks.identity import ModelRef
@@ -21,18 +20,14 @@ def fetch_models(models: Sequence[ModelRef]) -> str:
     return ""
 
 
-def has_folders(folders: Sequence[str]) -> bool:
-    """Return whether all of these directories are on this machine."""
-    return all(Path(folder).is_dir() for folder in folders)
-
-
-def describe(store: str, folders: Sequence[str]) -> dict[str, Any]:
-    """Return what must be alike on all nodes, and whether they have these directories."""
+def describe(store: str) -> dict[str, str]:
+    """Return what must be alike on all nodes."""
+    in_bucket = "://" in store
+    packages = ("palimpsest", "torch", "transformers", "ray", *(["boto3"] if in_bucket else []))
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("palimpsest", "torch", "transformers", "ray")},
-        "store": "in a bucket" if "://" in store else "seen" if Path(store).is_dir() else "not seen",
-        "folders": has_folders(folders),
+        **{name: _version(name) for name in packages},
+        "store": "in a bucket" if in_bucket else "seen" if Path(store).is_dir() else "not seen",
     }
 
 
