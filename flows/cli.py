@@ -75,16 +75,15 @@ def run(file: Path, set_: SetOption = None) -> None:
     import signal
     import time
 
-    from flows.running import planned, take_over
+    from flows.running import planned, run_flow, take_over
 
     started = time.perf_counter()
     plan = planned(file, overrides(set_))
-    from flows.experiment import run_experiment
     from tasks.stopping import unheard
 
     with unheard(signal.SIGINT):  # by Prefect's own server, which starts here and would end at a terminal's Ctrl-C
         take_over(plan.store)
-    state = run_experiment(plan, return_state=True)
+    state = run_flow(plan)
     if state.is_cancelled():
         typer.secho(state.message, err=True, fg="yellow")
         raise typer.Exit(INTERRUPTED)

@@ -10,6 +10,8 @@ from flows.settings import configure
 from flows.spec import load_experiment
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
     from tasks.session import Plan
 
 
@@ -46,6 +48,28 @@ def take_over(store: str) -> None:
         check_server(address, "start it, or unset PREFECT_API_URL: a run needs none, and the store keeps what is done")
     watch_descendants()
     crash_stale_runs(store)
+
+
+def run_flow(plan: "Plan") -> "State[Any]":
+    """Run the main flow and return its last state.
+
+    Raises:
+        ClusterError: Prefect's server went away meanwhile, so that it cannot be told of the end.  The stages do without it.
+    """
+    import httpx
+    from prefect.settings import get_current_settings
+
+    from flows.experiment import run_experiment
+    from tasks.errors import ClusterError
+
+    try:
+        return run_experiment(plan, return_state=True)
+    except httpx.HTTPError as error:  # what is raised inside the flow is in its state
+        raise ClusterError(
+            f"Prefect's server at {get_current_settings().api.url or 'an address of its own'} went away ({error}) and does not "
+            f"know how the run ended; what was done is in {plan.store}: run the same command again, which does what is left, "
+            "if anything is, and shows the summary"
+        ) from error
 
 
 def _silence() -> None:

@@ -2,7 +2,7 @@
 
 TaskError
 ├── InputError        the experiment asks for something that is not there (model, data set, layer, GPUs)
-├── ClusterError      Ray has no room, or an actor does not start
+├── ClusterError      Ray has no room, an actor does not start, or Prefect's server has gone
 ├── LedgerMismatch    replayed weights are not those that were committed
 └── Stopped           the run was asked to end before it was done
 """
@@ -17,7 +17,7 @@ class InputError(TaskError):
 
 
 class ClusterError(TaskError):
-    """Ray has no room, or an actor does not start."""
+    """Ray has no room, an actor does not start, or Prefect's server has gone."""
 
 
 class LedgerMismatch(TaskError):

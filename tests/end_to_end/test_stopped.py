@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.servers import flow_runs
+from tests.end_to_end.servers import flow_runs, prefect_server
 from tests.end_to_end.support import EXPERIMENT, ROOT, contents, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import ended, segments_done
 
@@ -46,6 +46,21 @@ def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, server: dict[str,
     ended_as = [(run["state_type"], run["state"]["message"]) for run in flow_runs(server["PREFECT_API_URL"], store)]
     assert [state for state, _ in ended_as] == ["CANCELLED", "CANCELLED", "COMPLETED"]
     assert str(ended_as[1][1]).startswith("cancelled: ")
+
+
+@pytest.mark.slow
+@pytest.mark.minutes
+def test_prefects_server_dies_under_a_run(tiny_store: Path, tmp_path: Path) -> None:
+    """Every unit is done nevertheless, and the report written; the driver says what nobody could be told."""
+    store, log = tmp_path / "store", tmp_path / "log"
+    with prefect_server(tmp_path / "home") as server:
+        run = start("run", str(EXPERIMENT), "--set", f"store={store}", log=log, **server)
+        assert wait_until(lambda: segments_done(store) >= 2 or run.poll() is not None, seconds=240)
+    with ended(run):
+        assert run.wait(900) == 2, log.read_text()[-3000:]
+    said = " ".join(log.read_text().split())
+    assert "went away" in said and "does not know how the run ended" in said and "Traceback" not in said, said[-3000:]
+    assert contents(store) == contents(tiny_store) and (store / "report-tiny.html").exists()
 
 
 def n_commits(store: Path) -> int:
