@@ -88,7 +88,7 @@ def _start_embedded(options: dict[str, Any]) -> None:
     before = descendants_of(os.getpid())
     try:
         ray.init(**options)
-    except Exception as error:  # noqa: BLE001 -- Ray raises no narrower one
+    except Exception as error:  # noqa: BLE001 - Ray raises no narrower one
         _log.warning("Ray did not start (%s); trying once more", error)
         ray.shutdown()
         for process in descendants_of(os.getpid()) - before:  # Ray leaves them
