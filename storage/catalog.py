@@ -101,8 +101,9 @@ def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckd
         connection.register("commits", commits_table(everything))
     unseen = {run_id: stale(rows) for run_id, rows in runs.items()}
     connection.register("_stale", _keys(runs, unseen))
+    everywhere = _files(runs, unseen)
     for table in (name for name in tables if name in SCHEMAS):
-        files, shared = _files_of(table, runs, unseen)
+        files, shared = everywhere[table]
         if files:
             connection.execute(f"CREATE VIEW {table} AS {_scan(store, table, files, shared)}")
         else:
@@ -120,21 +121,20 @@ def _commits_by_run(store: Store) -> dict[str, dict[str, CommitRow]]:
     return {run_id: store.commit_rows(run_id, names.get(run_id, ())) for run_id in sorted(found)}
 
 
-def _files_of(
-    table: str, runs: Mapping[str, Mapping[str, CommitRow]], unseen: Mapping[str, set[str]]
-) -> tuple[list[str], bool]:
-    """Return the files with a table's committed rows, and whether stale rows lie among them."""
-    seen, hidden = dict[str, None](), set[str]()
+def _files(
+    runs: Mapping[str, Mapping[str, CommitRow]], unseen: Mapping[str, set[str]]
+) -> dict[str, tuple[list[str], bool]]:
+    """Return for each table the files with its committed rows, and whether stale rows lie among them."""
+    seen: dict[str, dict[str, None]] = {table: {} for table in SCHEMAS}
+    hidden: dict[str, set[str]] = {table: set() for table in SCHEMAS}
     for run_id, rows in runs.items():
         for unit_id, row in rows.items():
-            for name, file in zip(row["tables"], row["files"], strict=True):
-                if name != table:
-                    continue
+            for table, file in zip(row["tables"], row["files"], strict=True):
                 if unit_id in unseen[run_id]:
-                    hidden.add(file)
+                    hidden[table].add(file)
                 else:
-                    seen[file] = None
-    return list(seen), not hidden.isdisjoint(seen)
+                    seen[table][file] = None
+    return {table: (list(files), not hidden[table].isdisjoint(files)) for table, files in seen.items()}
 
 
 def _keys(runs: Mapping[str, Mapping[str, CommitRow]], units: Mapping[str, set[str]]) -> pa.Table:
