@@ -30,7 +30,7 @@ check: $(STAMP)
 # Workers, nodes and drivers of a cluster killed twenty times each, and something every minute of a long run; an hour or so.
 soak: $(STAMP)
 	rm -f docs/soak.log
-	$(BIN)/pytest tests/end_to_end/test_cluster.py -k "killed_again or kill_every" --kills 20 --soak-log docs/soak.log -o timeout=7200
+	$(BIN)/pytest tests/end_to_end/test_cluster.py -k "killed_again or kill_every" --kills 20 --soak-log docs/soak.log
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench

@@ -1,6 +1,8 @@
 """Settings of Prefect and Ray for the embedded default: quiet, offline, beside the store.  Set before they are imported."""
 
 import os
+import platform
+import tomllib
 from pathlib import Path
 
 VARIABLES = {
@@ -24,7 +26,9 @@ _LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def configure(store: str, *, ray: str = "local") -> None:
-    """Set what is not set already; an existing Prefect server or home is left as it is.
+    """Set what is not set already; a Prefect server or home that is named, or a profile's server, is left as it is.
+
+    Prefect's own records are kept for each host apart: SQLite's write-ahead log does not work between hosts.
 
     Args:
         ray: ``local``, or the address of a cluster.
@@ -33,8 +37,21 @@ def configure(store: str, *, ray: str = "local") -> None:
         os.environ.setdefault(*_LOOPBACK)
     for name, value in (VARIABLES | _EMBEDDED).items():
         os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ and (server := _servers_of_profile()) is not None:
+        os.environ["PREFECT_API_URL"] = server
     if "PREFECT_API_URL" not in os.environ:
-        remote = "://" in store
-        beside = Path.home() / ".cache" / "palimpsest" / "_prefect" if remote else Path(store).absolute() / "_prefect"
-        home = os.environ.setdefault("PREFECT_HOME", str(beside))
+        place = Path.home() / ".local" / "state" / "palimpsest" if "://" in store else Path(store).absolute()
+        home = os.environ.setdefault("PREFECT_HOME", str(place / "_prefect" / platform.node()))
         Path(home).mkdir(parents=True, exist_ok=True)
+
+
+def _servers_of_profile() -> str | None:
+    """Return the server that ``prefect config set PREFECT_API_URL=...`` has named for all of this user's commands."""
+    if "PREFECT_HOME" in os.environ:
+        return None  # another place, with profiles of its own
+    try:
+        found = tomllib.loads((Path.home() / ".prefect" / "profiles.toml").read_text())
+        name = os.environ.get("PREFECT_PROFILE", found["active"])
+        return str(found["profiles"][name]["PREFECT_API_URL"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -80,8 +80,10 @@ def withdraw(
         raise StorageError(
             f"run {run_id!r} has no unit {unit_id!r} in {store}; `palimpsest query` lists them: table commits"
         )
-    forget(opened, run_id, unit_id)
+    others = forget(opened, run_id, unit_id) - {unit_id}
     typer.echo(f"withdrawn {unit_id} of {run_id}")
+    if others:
+        typer.echo(f"and {', '.join(sorted(others))}: their rows lay in the same file, which cannot be read any more")
 
 
 @app.command()

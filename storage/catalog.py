@@ -56,20 +56,20 @@ def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
     return _connect(Store(path), TABLES, ORDER)
 
 
-def query(path: str | Path, sql: str) -> pa.Table:
-    """Run one SQL statement over a store.
+def query(place: str | Path | Store, sql: str) -> pa.Table:
+    """Run one SQL statement over a store, by its path or as it is open: one that waits is waited for here, too.
 
     Raises:
         StorageError: There is no store, or it has another schema version.
         DamagedFileError: A committed file is damaged.
         QueryError: DuckDB refuses the statement.
     """
-    return query_many(path, [sql])[0]
+    return query_many(place, [sql])[0]
 
 
-def query_many(path: str | Path, statements: Sequence[str]) -> list[pa.Table]:
+def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.Table]:
     """Run several SQL statements over one connection; raises as :func:`query` does."""
-    store = Store(path)
+    store = place if isinstance(place, Store) else Store(place)
     for attempt in range(3):
         try:
             with closing(_connect(store, *_needed(statements))) as connection:
@@ -147,11 +147,13 @@ def _scan(store: Store, table: str, files: Sequence[str], shared: bool) -> str:
     columns = ", ".join(_quoted(name) for name in SCHEMAS[table].names)
     # No union_by_name, which would open every file to bind a view: all files of a store have the schema of its version.
     paths = ", ".join(map(_literal, store.files.fetch(files)))
+    # Two baselines of different sizes, of two commands or of two stores put together, have both said what their run is.
     scan = (
-        f"SELECT run_id, {columns} FROM read_parquet([{paths}], "
+        f"SELECT {'DISTINCT ON (run_id) ' if table == 'runs' else ''}run_id, {columns} FROM read_parquet([{paths}], "
         "hive_partitioning = true, hive_types = {'run_id': VARCHAR})"
     )
-    return f"{scan} ANTI JOIN _stale USING (run_id, unit_id, attempt)" if shared else scan
+    scan = f"{scan} ANTI JOIN _stale USING (run_id, unit_id, attempt)" if shared else scan
+    return f"{scan} ORDER BY run_id, unit_id, attempt" if table == "runs" else scan
 
 
 def _literal(path: Path) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -104,12 +104,34 @@ def commits_table(rows: Iterable[tuple[str, CommitRow]]) -> pa.Table:
     return pa.Table.from_pylist([{"run_id": run_id, **row} for run_id, row in rows], schema=schema)
 
 
+class Recipe(NamedTuple):
+    """How a kind of units is to be scored, as some command has wanted it; the one with the highest number holds."""
+
+    number: int
+    recipe: str | None
+
+
+def recipe_id(kind: str, number: int) -> str:
+    """Return the name of the commit that says how a kind of units is to be scored from now on."""
+    return f"recipe-{kind}-{number:06d}"
+
+
+def newest_recipes(rows: Mapping[str, CommitRow]) -> dict[str, Recipe]:
+    """Return by kind of unit how the last command wanted it scored."""
+    found: dict[str, Recipe] = {}
+    for row in rows.values():
+        if row["kind"] == "recipe":
+            kind, _, number = row["unit_id"].removeprefix("recipe-").partition("-")
+            found[kind] = max(found.get(kind, Recipe(-1, None)), Recipe(int(number or 0), row["recipe"]))
+    return found
+
+
 def stale(rows: Mapping[str, CommitRow]) -> set[str]:
     """Return the units of a run that were scored in another way than the last command wanted: no view shows their rows.
 
     Rows of two recipes never stand side by side.
     """
-    wanted = {row["unit_id"].removeprefix("recipe-"): row["recipe"] for row in rows.values() if row["kind"] == "recipe"}
+    wanted = {kind: newest.recipe for kind, newest in newest_recipes(rows).items()}
 
     def is_stale(row: CommitRow) -> bool:
         made, now = row["recipe"], wanted.get(row["kind"])

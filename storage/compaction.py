@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from storage.artifacts import CARD
 from storage.commits import CommitRow
+from storage.errors import DamagedFileError
 from storage.files import Entry
 from storage.schemas import COMMITS, SCHEMAS
 from storage.store import SHARED, Store, commit_name, run_of
@@ -60,11 +61,38 @@ def compact(store: Store, run_id: str, *, without: Collection[str] = ()) -> bool
         return store.files.create(f"compacted/run_id={run_id}/{max(numbers, default=0) + 1:08d}.parquet", manifest)
 
 
-def withdraw(store: Store, run_id: str, unit_id: str) -> None:
-    """Forget a commit, so that its unit is done again; its rows stay, unseen, until :func:`gc`."""
-    while unit_id in store.compacted(run_id):
-        compact(store, run_id, without=[unit_id])
-    store.files.delete(commit_name(run_id, unit_id))
+def withdraw(store: Store, run_id: str, unit_id: str) -> set[str]:
+    """Forget a commit, so that its unit is done again; its rows stay, unseen, until :func:`gc`.
+
+    Returns:
+        The units that were forgotten: with it, those whose rows lie in the same file where that cannot be read any more.
+
+    Raises:
+        DamagedFileError: Rows of the run that do not lie beside the unit's cannot be read.
+    """
+    forgotten = {unit_id}
+    while unit_id in (rows := store.compacted(run_id)):
+        try:
+            compact(store, run_id, without=forgotten)
+        except DamagedFileError:
+            lost = _unreadable(store, rows)
+            if lost <= forgotten:
+                raise
+            forgotten |= lost
+    for name in forgotten:
+        store.files.delete(commit_name(run_id, name))
+    return forgotten
+
+
+def _unreadable(store: Store, rows: Mapping[str, CommitRow]) -> set[str]:
+    """Return the units of a compaction with rows in a file that cannot be read."""
+    damaged = set()
+    for name in sorted({file for row in rows.values() for file in row["files"] if file.endswith(SHARED)}):
+        try:
+            store.read_parquet(name)
+        except DamagedFileError:
+            damaged.add(name)
+    return {unit_id for unit_id, row in rows.items() if not damaged.isdisjoint(row["files"])}
 
 
 def _put_together(
@@ -134,11 +162,14 @@ def _parts(store: Store, table: str, rows: dict[str, CommitRow]) -> Iterator[pa.
             yield store.read_parquet(file.name)
             continue
         attempts = pa.array([row["attempt"] for _, row in members])
-        # Row group by row group: a shared file may be large.
-        with pq.ParquetFile(store.files.local(file.name)) as shared:
-            for number in range(shared.num_row_groups):
-                group = shared.read_row_group(number)
-                yield group.filter(pc.is_in(group["attempt"], attempts))
+        try:
+            # Row group by row group: a shared file may be large.
+            with pq.ParquetFile(store.files.local(file.name)) as shared:
+                for number in range(shared.num_row_groups):
+                    group = shared.read_row_group(number)
+                    yield group.filter(pc.is_in(group["attempt"], attempts))
+        except (OSError, pa.ArrowException) as error:
+            raise store.damaged(file.name, error) from error
 
 
 def gc(store: Store, *, grace_s: float, dry_run: bool = False) -> Cleared:

@@ -6,6 +6,7 @@ enforce.  Keys, region and address come from where boto3 looks for them (``AWS_A
 """
 
 import os
+import platform
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -142,7 +143,7 @@ class S3Files:
     @contextmanager
     def _reached(self, name: str) -> Iterator[None]:
         from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
         try:
             yield
@@ -157,6 +158,11 @@ class S3Files:
                 raise self._away(error) from error
             raise StorageError(
                 f"the store {self.location} refuses {name or 'a listing'}: {error}; check the bucket's name, and the keys"
+            ) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise StorageError(
+                f"the store {self.location} needs keys, and {platform.node()} has none ({error}); set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY there, on a node of a cluster before `ray start`, or use ~/.aws"
             ) from error
         except (BotoCoreError, Boto3Error, OSError) as error:
             if isinstance(error, (FileNotFoundError, FileExistsError)):

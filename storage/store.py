@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from storage.commits import Commit, CommitInfo, CommitRow, commit_of, from_json, to_json
 from storage.errors import DamagedFileError, StorageError, StoreUnavailableError, StoreVersionError
-from storage.files import MARKER, Entry, Files, LocalFiles
+from storage.files import MARKER, Entry, Files, LocalFiles, creates_once
 from storage.patience import PatientFiles
 from storage.s3 import SCHEME, S3Files
 from storage.schemas import SCHEMA_VERSION, SCHEMAS
@@ -72,6 +72,7 @@ class Store:
             self.files.make()
             marker = (json.dumps({"schema_version": SCHEMA_VERSION}) + "\n").encode()
             self.files.write(MARKER, marker)
+            self._check_exclusive()
         try:
             found = json.loads(marker).get("schema_version")
         except (ValueError, AttributeError) as error:
@@ -84,6 +85,17 @@ class Store:
                 f"the store {self.location} has schema version {found}, this version of palimpsest reads and writes "
                 f"{SCHEMA_VERSION}; use another store, or the palimpsest version that wrote it; nothing was changed"
             )
+
+    def _check_exclusive(self) -> None:
+        """Try it in a new store, before anything is spent: two writers of one commit must not both succeed."""
+        try:
+            if not creates_once(self.files):
+                raise StorageError(not_exclusive(self.location))
+        except StoreUnavailableError:
+            raise
+        except StorageError:
+            self.files.delete(MARKER)
+            raise
 
     # --- writing
 
@@ -248,26 +260,26 @@ class Store:
         """
         try:
             return pq.read_table(self.files.local(name), filters=filters, partitioning=None)
-        except FileNotFoundError:
-            self.files.size(name)  # waits for a store that is away just now
         except (OSError, pa.ArrowException):
             pass  # said below
         try:
-            return pq.read_table(self.files.local(name), filters=filters, partitioning=None)
+            # As bytes, since that waits for a store that is away just now, and passes a damaged copy of a bucket's file by.
+            return pq.read_table(BytesIO(self.files.read(name)), filters=filters)
         except (OSError, pa.ArrowException) as error:
-            raise self._damaged(name, error) from error
+            raise self.damaged(name, error) from error
 
     def _parsed(self, name: str, content: bytes) -> list[CommitRow]:
         try:
             rows: list[CommitRow] = pq.read_table(BytesIO(content)).to_pylist()
             return rows
         except (OSError, pa.ArrowException) as error:
-            raise self._damaged(name, error) from error
+            raise self.damaged(name, error) from error
 
-    def _damaged(self, name: str, error: Exception) -> DamagedFileError:
+    def damaged(self, name: str, error: Exception) -> DamagedFileError:
+        """Return the error that says that a data file cannot be read, and what to do."""
         return DamagedFileError(
             f"{self.location}/{name} cannot be read ({error}); expected a Parquet file written by palimpsest; restore it "
-            "from a backup, or withdraw the commit of its unit so that the next run computes it again"
+            "from a backup, or forget its unit with `palimpsest withdraw` so that the next run computes it again"
         )
 
     def _commit_row(self, name: str) -> CommitRow | None:
@@ -282,6 +294,22 @@ def open_files(root: str | Path) -> Files:
     if str(root).startswith(SCHEME):
         return S3Files(str(root))
     return LocalFiles(Path(root))
+
+
+def answers(root: str | Path) -> bool:
+    """Return whether a store can be read now, without waiting."""
+    try:
+        return is_store(root)
+    except StorageError:
+        return False
+
+
+def not_exclusive(location: str) -> str:
+    """Return what to say of a place where two writers can create one file."""
+    return (
+        f"{location}: its server lets two writers create one object; expected one that heeds If-None-Match on PUT, without "
+        "which a unit could be committed twice: update it, or use another"
+    )
 
 
 def is_store(root: str | Path) -> bool:

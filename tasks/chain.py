@@ -6,8 +6,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from editing.scores import SCORING_VERSION
-from storage.commits import Commit, CommitInfo
-from storage.compaction import withdraw
+from storage.commits import Commit, CommitInfo, newest_recipes, recipe_id
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.identity import RunSpec, Unit, UnitKind
@@ -147,13 +146,14 @@ def scoring_recipe(run: RunSpec, kind: str) -> str | None:
 
 def choose_recipes(store: Store, run: RunSpec) -> None:
     """Write how a run's scores are wanted now, so that views show those; what was scored otherwise is kept, unseen."""
+    newest = newest_recipes(store.commit_rows(run.run_id))
     for kind in SCORED:
-        recipe, name = scoring_recipe(run, kind), f"recipe-{kind}"
-        before = store.read_commit(run.run_id, name)
-        if before is not None and before.recipe == recipe:
-            continue
-        withdraw(store, run.run_id, name)
-        store.commit(run.run_id, name, {}, CommitInfo(kind="recipe", recipe=recipe))
+        recipe = scoring_recipe(run, kind)
+        number, before = newest.get(kind, (-1, None))
+        info, is_new = CommitInfo(kind="recipe", recipe=recipe), recipe != before
+        # Nothing is withdrawn: without any recipe, views would show the rows of all for an instant.
+        while is_new and not store.commit(run.run_id, recipe_id(kind, number := number + 1), {}, info):
+            pass  # another command was faster with its own
 
 
 def checkpoint_units(run: RunSpec, rounds: int, scored: Scored) -> list[Unit]:

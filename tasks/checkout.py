@@ -12,7 +12,9 @@ from editing.loading import load
 from storage.catalog import query
 from storage.store import Store
 from tasks.errors import InputError, LedgerMismatch
+from tasks.identity import ModelRef
 from tasks.ledger import replay, segments
+from tasks.models import local_folder
 from tasks.rounds import last_logits
 
 LOGITS_TOLERANCE = 1e-5
@@ -44,7 +46,8 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(run["compute"]["threads"])
     device = _device_like(made_on)
-    lm = load(run["model"]["folder"], dtype=run["model"]["dtype"], device=device, chat=run["model"]["chat"])
+    folder = local_folder(ModelRef(**run["model"]))
+    lm = load(folder, dtype=run["model"]["dtype"], device=device, chat=run["model"]["chat"])
     names = make_editor(run["editor"], run["hparams"]).parameter_names(lm, run["layers"])
     if not names:
         raise InputError(

@@ -123,16 +123,15 @@ def _model(models: Sequence[ModelRef]) -> Finding:
 
 def _store(store: str) -> Finding:
     from storage.files import creates_once
-    from storage.store import Store, is_store
+    from storage.store import Store, is_store, not_exclusive, open_files
 
-    if not is_store(store):
+    is_there = is_store(store)
+    # A bucket is there before its first store; a directory is not.
+    if (is_there or "://" in store) and not creates_once(open_files(store)):
+        return "fails", not_exclusive(store)
+    if not is_there:
         return "note", f"none at {store} yet; `palimpsest run` makes it"
     opened = Store(store)
-    if not creates_once(opened.files):
-        return "fails", (
-            f"{opened.location}: its server lets two writers create one object; expected one that heeds If-None-Match on PUT, "
-            "without which a unit could be committed twice: update it, or use another"
-        )
     opened.check(opened.run_ids())
     return "ok", f"{opened.location}: {len(opened.run_ids())} runs and preparations, all committed files are whole"
 

@@ -108,7 +108,7 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
     return ModelRef(
         name=name if bundled_folder(name) or not Path(name).is_dir() else Path(name).resolve().name,
         folder=str(folder.resolve()),
-        revision=revision,
+        revision=None if Path(name).is_dir() else revision,  # a folder has none
         dtype=stored if dtype == "auto" else dtype,
         digest=digest_of({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}),
         n_layers=n_layers,

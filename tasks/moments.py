@@ -153,7 +153,7 @@ def _known_changes(store: Store, recipe: Recipe, layer: int) -> dict[int, float]
     if recipe.get("stop") is None:
         return {}
     key = digest_of(layer_recipe(recipe, layer))
-    rows = query(store.location, f"SELECT n_texts, change FROM moment_curve WHERE recipe = '{key}'").to_pylist()
+    rows = query(store, f"SELECT n_texts, change FROM moment_curve WHERE recipe = '{key}'").to_pylist()
     return {row["n_texts"]: row["change"] for row in rows}
 
 
@@ -230,7 +230,7 @@ def _row_of(recipe: Recipe, artifact: Artifact) -> dict[str, Any]:
 
 def _recorded(store: Store) -> set[str]:
     """Return the recipes of the second moments that the table says are stored."""
-    found = query(store.location, "SELECT DISTINCT recipe FROM second_moments WHERE digest IS NOT NULL").to_pylist()
+    found = query(store, "SELECT DISTINCT recipe FROM second_moments WHERE digest IS NOT NULL").to_pylist()
     return {row["recipe"] for row in found}
 
 

@@ -3,8 +3,8 @@
 import platform
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
+from storage.errors import StorageError
 from tasks.errors import InputError
 from tasks.identity import ModelRef
 from tasks.models import verified_folder
@@ -22,13 +22,21 @@ def fetch_models(models: Sequence[ModelRef]) -> str:
 
 def describe(store: str) -> dict[str, str]:
     """Return what must be alike on all nodes."""
-    in_bucket = "://" in store
-    packages = ("palimpsest", "torch", "transformers", "ray", *(["boto3"] if in_bucket else []))
+    packages = ("palimpsest", "torch", "transformers", "ray", *(["boto3"] if "://" in store else []))
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
-        "store": "in a bucket" if in_bucket else "seen" if Path(store).is_dir() else "not seen",
+        "store": _seen(store),
     }
+
+
+def _seen(store: str) -> str:
+    from storage.store import is_store
+
+    try:
+        return "seen" if is_store(store) else "not seen"
+    except StorageError as error:
+        return f"not seen: {error}"
 
 
 def _version(package: str) -> str:

@@ -91,6 +91,8 @@ class Pool:
     start_timeout_s: float = 300.0
     max_attempts: int = 3
     quarantine: Callable[[Unit, Failure], None] = lambda unit, failure: None
+    store_is_there: Callable[[], bool] = lambda: True
+    """Whether the store can be read from here, whatever a worker says of it."""
     stop: Callable[[], str | None] = lambda: None
     """Why nothing more is to be begun, None to go on."""
     _idle: list[tuple[Any, str | None]] = field(default_factory=list)
@@ -195,7 +197,10 @@ class Pool:
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, StoreUnavailableError):
-                raise cause from None
+                if not self.store_is_there():
+                    raise cause from None
+                self._end(worker, unfit=f"the store does not answer there: {cause}")
+                return Failure(f"{type(cause).__name__}: {cause}", str(error), node_is_lost=True)
             permanent = isinstance(cause, _PERMANENT)
             if permanent:
                 self._idle.append((worker, None))
@@ -268,7 +273,9 @@ class Pool:
             raise ClusterError(
                 f"{self._failed_starts} workers in a row died while starting: {why}; `palimpsest doctor` checks this machine"
             )
-        _log.warning("a worker died while starting: %s", why.splitlines()[0])
+        lines = why.strip().splitlines()
+        # The first line of an error that it raised itself says only that it did.
+        _log.warning("a worker died while starting: %s", lines[-1 if "creation task" in lines[0] else 0])
 
     def _check_starts(self) -> None:
         """Raise if no worker is there and none will be; end those that have not started in time."""
@@ -276,14 +283,19 @@ class Pool:
             self._alone_since = None
         else:
             _refuse_without_nodes()
-        for reference, asked in list(self._starting.items()):
-            if time.monotonic() - asked.since >= self.start_timeout_s:
+        late = [
+            (reference, asked.worker)
+            for reference, asked in self._starting.items()
+            if time.monotonic() - asked.since >= self.start_timeout_s
+        ]
+        if late and self.store_is_there():  # where it is away for all, workers wait for it, too
+            for reference, worker in late:
                 del self._starting[reference]
-                why = f"it did not start within {self.start_timeout_s:g} s: no room, or the store does not answer there"
-                self._end(asked.worker, unfit=why)
-                _log.warning("a worker was given up: %s", why)
-                if not (self._idle or self._busy or self._starting):
-                    raise self._no_worker()
+                # No fault of its node, on which others may have taken the room.
+                self._end(worker)
+                _log.warning("a worker was given up that did not start within %g s: no room?", self.start_timeout_s)
+            if not (self._idle or self._busy or self._starting):
+                raise self._no_worker()
         if self._idle or self._busy or self._starting or self.workers.preparing():
             self._alone_since = None
         elif self._alone_since is None:

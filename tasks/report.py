@@ -53,7 +53,7 @@ def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: s
     runs_sql = "SELECT run_id, model, model_digest, dtype, facts_run_id, hparams, versions, device_kind FROM runs"
     views = ["run_summary", *(view for view, _ in FIGURES.values())]
     statements = [_select(view, run_ids) for view in views] + [runs_sql + _only(run_ids) + " ORDER BY run_id", MOMENTS]
-    summary, *shown, runs, moments = (table.to_pylist() for table in query_many(store.location, statements))
+    summary, *shown, runs, moments = (table.to_pylist() for table in query_many(store, statements))
     sections = [
         {"name": name, "view": view, "image": _png(draw(rows))}
         for (name, (view, draw)), rows in zip(FIGURES.items(), shown, strict=True)

@@ -14,7 +14,7 @@ from prefect.states import Cancelled
 
 from storage.commits import CommitInfo
 from storage.compaction import withdraw
-from storage.store import Store, failure_id
+from storage.store import Store, answers, failure_id
 from tasks.beacon import Beacon
 from tasks.errors import Stopped
 from tasks.identity import ModelRef, Recipe, RunSpec, Unit
@@ -142,7 +142,7 @@ def session(plan: Plan) -> Iterator[Session]:
 
     Raises:
         InputError: The cluster cannot hold even one worker.
-        StorageError: The store is of another version, or a file of one of the plan's runs is damaged.
+        StorageError: The store is of another version, or a committed file is damaged: the report would fail at the end.
     """
     store = Store(plan.store, create=True, patience_s=plan.store_timeout_s)
     store.check(store.run_ids())
@@ -152,6 +152,7 @@ def session(plan: Plan) -> Iterator[Session]:
             workers=placer,
             start_timeout_s=plan.start_timeout_s,
             max_attempts=plan.max_attempts,
+            store_is_there=partial(answers, plan.store),
             quarantine=lambda unit, failure: record_failure(store, unit, failure),
         )
 

@@ -84,7 +84,7 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     units = [unit for run in order for unit in ready(run)]
     session.run("edit and score", units, follow=follow, expected=[unit for run in order for unit in all_units(run)])
     _settle(session, lambda: [unit for run in order for unit in ready(run)], follow)
-    _compact_finished(store, by_id.values())
+    _compact_finished(store, [run for run in by_id.values() if not ready(run)])
 
 
 def _settle(session: Session, ready: Callable[[], list[Unit]], follow: Callable[[Unit], list[Unit]]) -> None:
@@ -110,19 +110,27 @@ def _settle(session: Session, ready: Callable[[], list[Unit]], follow: Callable[
 
 
 def _compact_finished(store: Store, runs: Iterable[RunSpec]) -> None:
-    """Put the files of runs together that have many, and of which nothing is left to do."""
+    """Put the files of runs together that have many, where their chains have come to an end.
+
+    Args:
+        runs: Of which nothing can be done now.
+    """
     for run in runs:
         n_files = len(store.files.listing(f"commits/run_id={run.run_id}"))
-        if n_files >= COMPACT_FROM and {unit.unit_id for unit in all_units(run)} <= store.committed(run.run_id):
+        if n_files >= COMPACT_FROM and (run.editor == "none" or _end_of(store, run.run_id) == run.n_rounds):
             compact(store, run.run_id)
 
 
 def _starts_pristine(store: Store, run: RunSpec) -> bool:
     """Return whether a round that is still to be done starts from pristine weights: the first of a chain, or of its group."""
-    ends = [
-        chain[-1].last_round or 0 if (chain := segments(store, each)) else 0 for each in run.in_step or (run.run_id,)
-    ]
+    ends = [_end_of(store, each) for each in run.in_step or (run.run_id,)]
     return min(ends) < run.n_rounds if run.mode == "independent" else min(ends) == 0 < run.n_rounds
+
+
+def _end_of(store: Store, run_id: str) -> int:
+    """Return how many rounds of a run are committed."""
+    chain = segments(store, run_id)
+    return chain[-1].last_round or 0 if chain else 0
 
 
 @stage("analyse")
@@ -150,7 +158,7 @@ def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
     sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
     among = {search.run_id: search.layers for search in plan.searches}
     chosen = {
-        run_id: _chosen_layers(plan.store, run_id, by, among.get(run_id))
+        run_id: _chosen_layers(store, run_id, by, among.get(run_id))
         for run_id, by in sources.items()
         if run_id in finished
     }
@@ -176,7 +184,7 @@ def as_begun(store: Store, run: RunSpec) -> RunSpec:
     return replace(run, compute=compute, shared_targets=SharedTargets(**shared) if shared else None)
 
 
-def _chosen_layers(store: str, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:
+def _chosen_layers(store: Store, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:
     """Return the layer with the best search score, or the largest effect of its MLP; the lower one of equals.
 
     Args:

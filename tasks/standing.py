@@ -1,9 +1,12 @@
 """Models in a worker's memory, and where each stands: pristine, or after some rounds of a run."""
 
 import logging
+import os
+import platform
 import time
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from editing.editor import make_editor
@@ -12,7 +15,7 @@ from editing.loading import load
 from editing.memory import tokens_that_fit
 from storage.identity import digest_of
 from storage.store import Store
-from tasks.errors import LedgerMismatch
+from tasks.errors import ClusterError, LedgerMismatch
 from tasks.identity import ModelRef, RunSpec
 from tasks.ledger import replay, segments, state_of
 from tasks.models import local_folder
@@ -21,6 +24,23 @@ _log = logging.getLogger(__name__)
 
 TOKENS_PER_FORWARD = 2048
 """Of units that belong to no run: their rows must not depend on what a worker did before."""
+FAKE_GPUS = "PALIMPSEST_FAKE_GPUS"
+"""Set on nodes whose GPUs are only said to be there, as in tests of a cluster."""
+
+
+def device_for(n_gpus: float) -> str:
+    """Return the kind of device on which models go.
+
+    Raises:
+        ClusterError: The cluster has given GPUs of which torch sees none: on the CPU every unit would be slow, and differ.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True) if n_gpus else None
+    if accelerator is None and n_gpus and not os.environ.get(FAKE_GPUS):
+        raise ClusterError(
+            f"{platform.node()} has {n_gpus:g} GPUs for a worker by Ray's account, and torch {torch.__version__} sees none; "
+            "expected an accelerator: install torch for it there, or start the node with --num-gpus=0"
+        )
+    return accelerator.type if accelerator is not None else "cpu"
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -18,9 +19,9 @@ PLAIN_WIDTH = 220
 """Columns of a table that does not go to a terminal: nothing is cut."""
 
 
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None) -> None:
     """Print rows as a table; numbers to the right, floats with three digits, NULL as a dash."""
-    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    console = Console() if stream is None and sys.stdout.isatty() else Console(width=PLAIN_WIDTH, file=stream)
     if not rows:
         console.print("(no rows)")
         return
@@ -41,8 +42,9 @@ def write_table(table: pa.Table, format: str, out: Path | None) -> None:
     """
     if format not in FORMATS:
         raise InputError(f"--format {format!r}: expected one of {list(FORMATS)}")
-    if format == "table" and out is None:
-        print_table(table.to_pylist())
+    if format == "table":
+        with out.open("w") if out else nullcontext() as text:
+            print_table(table.to_pylist(), text)
         return
     if format == "parquet" and out is None and sys.stdout.isatty():
         raise InputError("--format parquet writes bytes; give --out FILE, or send the output to a file")
@@ -53,16 +55,16 @@ def write_table(table: pa.Table, format: str, out: Path | None) -> None:
         elif format == "csv":
             pa_csv.write_csv(_flat(table), stream)
         else:
-            stream.write(_json(table, indent=None if format == "json" else 1))
+            stream.write(_json(table))
     finally:
         if out:
             stream.close()
 
 
-def _json(table: pa.Table, indent: int | None) -> bytes:
+def _json(table: pa.Table) -> bytes:
     import json
 
-    return (json.dumps(table.to_pylist(), default=str, indent=indent) + "\n").encode()
+    return (json.dumps(table.to_pylist(), default=str) + "\n").encode()
 
 
 def _flat(table: pa.Table) -> pa.Table:

@@ -1,5 +1,6 @@
 """Texts for second moments: of the fact world, of a data set's facts, of a local file, or of the hub at a pinned revision."""
 
+import platform
 import random
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -35,7 +36,12 @@ def corpus_texts(store: Store, source: Mapping[str, Any], files: Mapping[str, st
 def unchanged(digest: str, files: Mapping[str, str]) -> Path:
     """Return the path of a file, if it still has the content that was planned with."""
     path = Path(files[digest])
-    if not path.is_file() or digest_of_file(path) != digest:
+    if not path.is_file():
+        raise InputError(
+            f"{path} is not there on {platform.node()}; expected the file that the experiment was planned with, at the same "
+            "path on every node"
+        )
+    if digest_of_file(path) != digest:
         raise InputError(f"{path} has changed since the experiment was planned; plan it again")
     return path
 

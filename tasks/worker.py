@@ -30,7 +30,7 @@ from tasks.rounds import Tables, run_row
 from tasks.scoring import answer_rows, generation_rows, probe_rows, search_rows, text_rows, trace_rows, train_rows
 from tasks.segment import Chain, do_rounds
 from tasks.shared import find_targets, shared_targets
-from tasks.standing import TOKENS_PER_FORWARD, Models
+from tasks.standing import TOKENS_PER_FORWARD, Models, device_for
 from tasks.texts import corpus_texts
 from tasks.unit_log import UnitLog
 
@@ -47,8 +47,7 @@ class Worker:
     def __init__(self, root: str, *, n_gpus: float = 0.0, patience_s: float = 0.0) -> None:
         transformers_logging.disable_progress_bar()
         self._store = Store(root, patience_s=patience_s)
-        accelerator = torch.accelerator.current_accelerator(check_available=True) if n_gpus else None
-        self._device = accelerator.type if accelerator is not None else "cpu"
+        self._device = device_for(n_gpus)
         self._models = Models(self._store, self._device, spread=n_gpus > 1)
         self._requests: dict[str, list[EditRequest]] = {}
         self._factored = Factored()

@@ -13,7 +13,8 @@ applied AS (
     SELECT run_id, fact_id, edited_at, is_right AS was_right FROM rewrites WHERE purpose = 'own'
 ),
 checked AS (
-    SELECT
+    -- Two commands with other samples, or two stores put together, may have scored the same edit.
+    SELECT DISTINCT ON (scores.run_id, scores.fact_id, scores.edited_at, scores.scored_at)
         scores.run_id,
         scores.fact_id,
         scores.scored_at,

@@ -8,7 +8,8 @@ WITH expected AS (
     FROM runs JOIN probes ON probes.run_id = runs.facts_run_id
 ),
 sides AS (
-    SELECT
+    -- Two commands with other extents, or two stores put together, may have scored the same probe.
+    SELECT DISTINCT ON (run_id, purpose, probe_id, edited_at, scored_at)
         *,
         kind = 'neighborhood' AS keeps,
         CASE WHEN keeps THEN nll_true ELSE nll_new END AS nll_wanted,

@@ -15,7 +15,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """
     if Path(__file__).parent not in item.path.parents:
         return
-    item.add_marker(pytest.mark.timeout(1800))
+    item.add_marker(pytest.mark.timeout(900 * item.config.getoption("--kills")))
     if not item.get_closest_marker("xdist_group"):
         item.add_marker(pytest.mark.xdist_group("end_to_end"))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from tasks.standing import FAKE_GPUS
 from tests.end_to_end.support import descendants, environment, wait_until
 
 LOOPBACK = "127.0.0.1"
@@ -32,6 +33,7 @@ class Nodes:
         token = folder / "token"
         token.write_text(secrets.token_hex(32))
         self.variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+        self.variables[FAKE_GPUS] = "1"
         self.address = f"{LOOPBACK}:{free_port()}"
         self._running: list[subprocess.Popen[bytes]] = []
 
@@ -68,7 +70,7 @@ class Nodes:
         )
         common = [
             f"--node-ip-address={LOOPBACK}",
-            "--num-cpus=1",
+            "--num-cpus=2",
             "--num-gpus=1",
             f"--object-store-memory={80 * 2**20}",
             "--block",

@@ -141,6 +141,9 @@ def test_two_hundred_units_and_a_kill_every_minute(
         "SELECT count(*) AS units, count(DISTINCT (run_id, unit_id)) AS different FROM commits WHERE status = 'done'",
     ).to_pylist()
     assert counted["units"] == counted["different"] >= 200 and killer.killed >= 3
+    key = "(run_id, purpose, probe_id, edited_at, scored_at)"
+    (scores,) = query(store, f"SELECT count(*) AS n, count(DISTINCT {key}) AS different FROM fact_scores").to_pylist()
+    assert scores["n"] == scores["different"] > 0, "exactly once"
     assert contents(store) == contents(tmp_path / "unkilled"), f"it differs after the kills of seed {killer.seed}"
     killer.note(
         f"{counted['units']} units, each committed once, {killer.killed} kills; its tables are those without kills"
@@ -148,11 +151,10 @@ def test_two_hundred_units_and_a_kill_every_minute(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.minutes), 3])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.minutes), 2, 3])
 def test_the_tables_do_not_depend_on_how_many_workers_there_are(
     count: int, tiny_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
 ) -> None:
-    """On one machine there were two."""
     given = (f"store={tmp_path / 'store'}", f"compute.ray={three.address}", f"compute.actors={count}")
     options = [part for setting in (*given, "compute.gpus_per_model=1") for part in ("--set", setting)]
     palimpsest("run", str(EXPERIMENT), *options, **three.variables, **server)
@@ -165,8 +167,12 @@ def test_doctor_asks_every_node(three: Nodes, server: dict[str, str], tmp_path: 
     options = [part for setting in given for part in ("--set", setting)]
     assert wait_until(lambda: three.alive() == 3, seconds=90), "a node that was killed is not counted any more"
     said = palimpsest("doctor", str(EXPERIMENT), *options, **three.variables, **server).stdout
-    assert "3 nodes, 3 workers: " in said and said.count(": 1 CPUs, 1 GPUs") == 3 and "fails" not in said, said
+    assert "3 nodes, 3 workers: " in said and said.count(": 2 CPUs, 1 GPUs") == 3 and "fails" not in said, said
     assert f"with the server at {server['PREFECT_API_URL']}" in said
+    halved = palimpsest(
+        "doctor", str(EXPERIMENT), *options, "--set", "compute.gpus_per_model=0.5", **three.variables, **server
+    )
+    assert "3 nodes, 6 workers: " in halved.stdout, "two share a GPU"
     wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     done = palimpsest("doctor", str(EXPERIMENT), *options, check=False, **wrong, **server)
     assert done.returncode == 1 and "the same token on every node" in done.stdout

@@ -105,6 +105,8 @@ def test_query_formats(tiny_store: Path, tmp_path: Path) -> None:
     assert [row["editor"] for row in rows] == ["emmet", "ft_c", "memit", "rome"]
     assert palimpsest("query", sql, "--format", "csv", *store).stdout.splitlines()[0] == '"editor","layers","efficacy"'
     out = tmp_path / "rows.parquet"
+    palimpsest("query", sql, "--out", str(out), *store)
+    assert out.read_text().split()[:3] == ["editor", "layers", "efficacy"]
     palimpsest("query", sql, "--format", "parquet", "--out", str(out), *store)
     assert pq.read_table(out).num_rows == 4
     assert palimpsest("query", sql, "--format", "xml", *store, check=False).returncode == 2

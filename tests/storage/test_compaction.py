@@ -12,8 +12,9 @@ import pytest
 
 from storage import compaction
 from storage.catalog import open_store, query
-from storage.commits import CommitInfo
+from storage.commits import CommitInfo, recipe_id
 from storage.compaction import compact, gc, withdraw
+from storage.errors import DamagedFileError
 from storage.store import Store
 
 RUN = "run-a"
@@ -101,12 +102,35 @@ def test_withdrawn_units_are_gone_and_may_be_done_again(store: Store) -> None:
     assert contents(store) == before
 
 
+@pytest.mark.parametrize("content", [None, b"torn"])
+def test_a_compacted_file_that_is_damaged_costs_the_units_whose_rows_lie_in_it(
+    content: bytes | None, store: Store
+) -> None:
+    write(store, range(3))
+    store.commit(RUN, "other", {"rounds": [{"round": 0, "parameter": "w"}]}, CommitInfo(kind="own"))
+    compact(store, RUN)
+    gc(store, grace_s=0)
+    write(store, range(3, 4))
+    (name,) = (name for name in store.files.listing("edits") if name.endswith(".compacted.parquet"))
+    store.files.delete(name)
+    if content is not None:
+        store.files.write(name, content)
+    with pytest.raises(DamagedFileError, match=r"palimpsest withdraw run-a unit-000-None"):
+        store.check([RUN])
+    with pytest.raises(DamagedFileError, match=r"cannot be read .*palimpsest withdraw"):
+        compact(store, RUN)
+    assert withdraw(store, RUN, "unit-001-None") == {f"unit-{i:03d}-None" for i in range(3)}
+    store.check([RUN])
+    assert set(store.commits(RUN)) == {"other", "unit-003-None"} and len(contents(store)[0]) == 3
+    write(store, range(4))
+    assert compact(store, RUN) and len(contents(store)[0]) == 12
+
+
 def test_rows_of_another_recipe_stay_unseen_in_a_compacted_file(store: Store) -> None:
     for recipe in ("old", "new"):
         write(store, range(2), recipe=recipe)
-    for recipe in ("new", "old"):
-        withdraw(store, RUN, "recipe-own")
-        store.commit(RUN, "recipe-own", {}, CommitInfo(kind="recipe", recipe=recipe))
+    for number, recipe in enumerate(("new", "old", "new")):
+        store.commit(RUN, recipe_id("own", number), {}, CommitInfo(kind="recipe", recipe=recipe))
         seen = query(store.location, "SELECT DISTINCT unit_id FROM edits ORDER BY 1").to_pylist()
         assert [row["unit_id"] for row in seen] == [f"unit-000-{recipe}", f"unit-001-{recipe}"]
         compact(store, RUN)

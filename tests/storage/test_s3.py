@@ -20,8 +20,10 @@ from storage.compaction import compact, gc, withdraw
 from storage.errors import StorageError, StoreUnavailableError
 from storage.files import creates_once
 from storage.s3 import S3Files
-from storage.store import Store
+from storage.store import Store, is_store
 from storage.upkeep import merge, remove_run
+from tasks.doctor import _store
+from tasks.node_files import describe
 from tests.storage.bucket import bucket_server
 
 RUN = "run-a"
@@ -134,22 +136,34 @@ def test_what_is_wrong_is_said(server: psutil.Process, tmp_path: Path, monkeypat
             operation()
 
 
-def _upload(location: str, connection: Any) -> None:
+def _upload(location: str, content: bytes | Path, connection: Any) -> None:
     files = S3Files(location)
     connection.send("go")
-    files.write("edits/run_id=run-a/unit-9.0123456789ab.parquet", b"x" * 400 * 2**20)
+    files.write("edits/run_id=run-a/unit-9.0123456789ab.parquet", content)
     connection.send("done")
 
 
-def test_a_writer_killed_in_mid_upload_leaves_nothing_half_visible(store: Store) -> None:
+def _through_loopback() -> int:
+    return psutil.net_io_counters(pernic=True)["lo"].bytes_recv
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+def test_a_writer_killed_in_mid_upload_leaves_nothing_half_visible(kind: str, store: Store, tmp_path: Path) -> None:
+    """Bytes go as one request, a file in parts: when an eighth has come through, the writer is killed."""
     write(store, range(2))
+    content: bytes | Path = b"x" * 400 * 2**20
+    if kind == "file":
+        (tmp_path / "file").write_bytes(content)
+        content = tmp_path / "file"
     before = store.files.listing("").keys()
     spawn = multiprocessing.get_context("spawn")
     mine, theirs = spawn.Pipe()
-    writer = spawn.Process(target=_upload, args=(store.location, theirs))
+    writer = spawn.Process(target=_upload, args=(store.location, content, theirs))
     writer.start()
     assert mine.poll(60) and mine.recv() == "go"
-    time.sleep(0.2)
+    before_it = _through_loopback()
+    while _through_loopback() - before_it < 50 * 2**20:
+        time.sleep(0.001)
     assert writer.pid is not None
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
@@ -187,6 +201,26 @@ def test_a_server_that_does_not_heed_conditions_is_found_out(store: Store, monke
 
     monkeypatch.setattr(S3Files, "create", careless)
     assert not creates_once(store.files)
+    with pytest.raises(StorageError, match=r"s3://results/careless: its server lets two writers create one object"):
+        Store("s3://results/careless", create=True)
+    assert not is_store("s3://results/careless"), "no run begins there"
+    for place in (store.location, "s3://results/none-yet"):
+        state, found = _store(place)
+        assert state == "fails" and "lets two writers" in found
+
+
+def test_missing_keys_are_said_and_not_waited_for(
+    server: psutil.Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it has found the keys before
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(StorageError, match=r"needs keys, and .* has none .*before `ray start`"):
+        Store("s3://results/x", patience_s=60)
+    assert describe("s3://results/x")["store"].startswith("not seen: the store s3://results/x needs keys")
 
 
 def test_a_conditional_put_that_is_asked_twice_is_ours(store: Store) -> None:

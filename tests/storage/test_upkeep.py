@@ -1,5 +1,6 @@
 """Runs are removed whole, stores are put together where they agree, and a store that is away for a while is waited for."""
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -179,6 +180,27 @@ def test_a_worker_that_starts_meanwhile_waits_too(tmp_path: Path) -> None:
     timer.start()
     assert len(Store(tmp_path / "s", patience_s=30).commits(RUN)) == 1
     timer.join()
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EIO", "ESTALE", "EROFS", "ENOTCONN"])
+def test_what_a_disk_may_say_that_passes_is_waited_for(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sync, said = made(tmp_path / "s", []), os.fsync, []
+
+    def fails_once(descriptor: int) -> None:
+        if not said:
+            said.append(code)
+            raise OSError(getattr(errno, code), "no")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    with pytest.raises(StoreUnavailableError, match="cannot be used now: no; expected a writable directory"):
+        segment(store, 0)
+    assert not store.commits(RUN)
+    said.clear()
+    segment(Store(tmp_path / "s", patience_s=30), 0)
+    assert said and len(rows_of(store)) == 3
 
 
 def _write_beyond_the_limit(root: str, size: int, connection: Any) -> None:

@@ -103,6 +103,23 @@ def test_rates_forgetting_and_their_cumulative_twin(store: Store) -> None:
     assert summary["edits"] == 8 and summary["drift"] == pytest.approx(0.7) and summary["collapsed_at"] is None
 
 
+def test_what_two_commands_have_both_scored_counts_once(store: Store) -> None:
+    """With other samples of earlier edits, or other sizes of the baseline; also when two stores are put together."""
+    fill(store, 8, own={1: False}, kept={(4, 0): False, (8, 5): False}, every=4)
+    views = ("forgetting_curve", "probe_outcomes", "protocol_scores", "retention_by_age", "run_summary", "runs")
+    columns = {"runs": "EXCLUDE (unit_id, attempt)"}
+
+    def seen() -> list[Any]:
+        return [query(store, f"SELECT * {columns.get(v, '')} FROM {v} ORDER BY ALL").to_pylist() for v in views]
+
+    before = seen()
+    again = [score(i, i, 7, purpose="retention", good=i != 5) for i in (2, 5, 7)]
+    again += [score(i, i, i, purpose="own", good=True, kind="paraphrase") for i in (0, 2)]
+    store.commit(RUN, "retention-000008-b", {"runs": [run_row()], "fact_scores": again}, CommitInfo(kind="retention"))
+    assert query(store, "SELECT count(*) AS n FROM fact_scores").to_pylist() == [{"n": 24 + 12 + 5}]
+    assert seen() == before
+
+
 def test_windows_roll_over_edits(store: Store) -> None:
     fill(store, 8, own={7: False}, kept={}, every=4)
     five = one(store, "SELECT efficacy, n_edits FROM editing_curve WHERE window_edits = 5 AND edits = 8")

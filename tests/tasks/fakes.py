@@ -5,6 +5,7 @@ import time
 import uuid
 from pathlib import Path
 
+from storage.errors import StoreUnavailableError
 from tasks.errors import ClusterError
 from tasks.identity import Unit
 
@@ -63,6 +64,19 @@ class Mortal(Fake):
         if len(list(self._graves.iterdir())) < self._deaths:
             mark(self._graves)
             os._exit(1)
+        return "done"
+
+
+class Cut(Fake):
+    """A worker that the store does not answer, if it is the first one."""
+
+    def __init__(self, folder: str) -> None:
+        self._cut = not any(Path(folder).iterdir())
+        mark(Path(folder))
+
+    def do(self, unit: Unit) -> str:
+        if self._cut:
+            raise StoreUnavailableError("the store is gone")
         return "done"
 
 

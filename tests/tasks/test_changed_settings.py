@@ -48,6 +48,20 @@ def test_more_facts_are_scored_once_by_the_unedited_model(commit_every: int, tmp
     assert rows(store, "SELECT count(DISTINCT fact_id) AS n FROM fact_scores WHERE purpose = 'baseline'") == [{"n": 10}]
 
 
+def test_a_run_is_compacted_when_it_is_done_and_again_when_it_has_grown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.stages.COMPACT_FROM", 2)
+    for size, every in ((8, 50), (10, 3)):
+        planned = plan(tmp_path, **FT, facts={"name": "factworld", "size": size}, commit_every=every)
+        command(planned)
+        store = Store(planned.store)
+        for run in with_known_layers(planned, store):
+            assert len(store.compacted(run.run_id)) >= 2
+            assert store.compacted(run.run_id).keys() == store.committed(run.run_id), run.run_id
+    assert rows(store, "SELECT DISTINCT edits FROM run_summary ORDER BY 1") == [{"edits": 0}, {"edits": 10}]
+
+
 def test_other_scoring_settings_score_what_is_missing(tmp_path: Path) -> None:
     for changes in (
         {"retention": 3, "examples": 4},

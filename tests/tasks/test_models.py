@@ -1,6 +1,7 @@
 """Models that a hub refuses; the hub is a server on loopback that answers as the real one does."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tasks.models import resolve_model, verified_folder
 
 RESOLVE = """
 from tasks.errors import InputError
@@ -40,6 +43,13 @@ def hub() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+
+
+def test_a_folder_has_no_revision(tmp_path: Path) -> None:
+    """With one, another node would ask the hub for the folder's name."""
+    shutil.copytree(resolve_model("factworld-tiny").folder, tmp_path / "model")
+    found = resolve_model(str(tmp_path / "model"), revision="main")
+    assert found.revision is None and verified_folder(found) == str((tmp_path / "model").resolve())
 
 
 def test_a_gated_model_is_refused_with_what_to_do(hub: str, tmp_path: Path) -> None:

@@ -169,9 +169,12 @@ def test_the_node_with_most_room_comes_first(embedded: None, tmp_path: Path, mon
     """What is wished for is looked at, since only one node is really here."""
     wished: list[str] = []
 
+    asked: list[tuple[float, float, float]] = []
+
     class Remote:
         def options(self, **given: Any) -> "Remote":
             wished.append(given["scheduling_strategy"].node_id)
+            asked.append((given["num_cpus"], given["num_gpus"], given["memory"]))
             return self
 
         def remote(self, *_: Any, **__: Any) -> object:
@@ -189,3 +192,11 @@ def test_the_node_with_most_room_comes_first(embedded: None, tmp_path: Path, mon
             placer.start()
     assert [names[node] for node in wished] == ["far", "far", "here", "far", "here", "far"]
     assert placer.capacity() == 6
+    model = resolve_model("factworld-tiny")
+    assert set(asked) == {(1.0, 0.0, 2.0 * weight_bytes(model))}
+    monkeypatch.setattr("tasks.placement.living_nodes", nodes_of(here._replace(cpus=2, gpus=1)))
+    halves = Placer(str(tmp_path), Placement(gpus_per_model=0.5), [model])
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "remote", lambda _: Remote())
+        halves.start()
+    assert asked[-1] == (1.0, 0.5, 1.0 * weight_bytes(model)) and halves.capacity() == 2

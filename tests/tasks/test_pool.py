@@ -10,12 +10,13 @@ import pytest
 import ray
 from ray.exceptions import RayError
 
+from storage.errors import StoreUnavailableError
 from tasks.errors import ClusterError
 from tasks.identity import ModelRef, Unit
 from tasks.placement import Placement, cluster
 from tasks.pool import Pool
 from tests.end_to_end.support import wait_until
-from tests.tasks.fakes import Fake, Mortal, Reluctant, Second, Sick
+from tests.tasks.fakes import Cut, Fake, Mortal, Reluctant, Second, Sick
 
 MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
 
@@ -61,6 +62,7 @@ class Fakes:
         self._options = {"num_cpus": 0.5, "max_restarts": 0, "max_task_retries": 0, "resources": resources or {}}
         self.started_workers: list[Any] = []
         self.n_ended = self.n_answered = 0
+        self.unfit: list[str | None] = []
 
     def capacity(self) -> int:
         return self._count
@@ -80,6 +82,7 @@ class Fakes:
 
     def ended(self, worker: Any, *, unfit: str | None = None) -> bool:
         self.n_ended += 1
+        self.unfit.append(unfit)
         return self._node_stays
 
 
@@ -193,8 +196,33 @@ def test_units_that_follow_are_done_once() -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_cannot_be_placed_is_an_error_in_time() -> None:
-    pool = Pool(Fakes(1, resources={"unobtainium": 1}), start_timeout_s=3)
+    """Its node is none the worse for it: others may have taken the room."""
+    workers = Fakes(1, resources={"unobtainium": 1})
     began = time.monotonic()
     with pytest.raises(ClusterError, match="no worker started within 3 s; the cluster has"):
+        Pool(workers, start_timeout_s=3).run([unit("a", "fine")])
+    assert time.monotonic() - began < 30 and workers.unfit == [None]
+
+
+@pytest.mark.slow
+def test_workers_that_wait_for_the_store_are_not_given_up_while_it_is_away_for_all() -> None:
+    answers = iter([False, False, True])
+    pool = Pool(Fakes(1, resources={"unobtainium": 1}), start_timeout_s=1, store_is_there=lambda: next(answers))
+    with pytest.raises(ClusterError, match="no worker started within 1 s"):
         pool.run([unit("a", "fine")])
-    assert time.monotonic() - began < 30
+    assert next(answers, None) is None, "it was asked until it was there"
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_on_one_node_ends_the_worker_and_on_all_the_run(tmp_path: Path) -> None:
+    for name, is_there in (("one", True), ("all", False)):
+        (tmp_path / name).mkdir()
+        workers = Fakes(1, kind=Cut, folder=str(tmp_path / name))
+        pool = Pool(workers, max_attempts=1, store_is_there=lambda is_there=is_there: is_there)
+        if is_there:
+            assert pool.run([unit("a", "fine")]) == {}, "it cost the unit no attempt"
+            assert workers.unfit == ["the store does not answer there: the store is gone"]
+        else:
+            with pytest.raises(StoreUnavailableError, match="the store is gone"):
+                pool.run([unit("a", "fine")])
+        pool.close()

@@ -87,3 +87,6 @@ def test_a_file_is_known_by_its_content_not_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "here" / "texts.txt").write_text(f"{texts}\nAnd one more line that was not planned with.")
     with pytest.raises(InputError, match=r"texts.txt has changed since the experiment was planned"):
         Worker(here.store).do(here.moments[0].merge(0))
+    (tmp_path / "here" / "texts.txt").unlink()
+    with pytest.raises(InputError, match=r"texts.txt is not there on .*at the same path on every node"):
+        Worker(here.store).do(here.moments[0].merge(0))

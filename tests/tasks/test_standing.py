@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from storage.store import Store
-from tasks.standing import Models
+from tasks.errors import ClusterError
+from tasks.standing import FAKE_GPUS, Models, device_for
 from tasks.worker import Worker
 from tests.tasks.support import finish, plan, prepare
 
@@ -29,3 +31,14 @@ def test_a_run_keeps_the_micro_batches_with_which_whoever_began_it(
     assert begun["tokens_per_forward"] == 200
     assert waiting.sized(run).compute.tokens_per_forward == 200, "another worker has begun it"
     assert Models(store, "cpu").sized(run).compute.tokens_per_forward == 200
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="torch sees an accelerator here")
+def test_a_worker_with_gpus_that_torch_does_not_see_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU it would refuse what other workers have made, unit after unit."""
+    monkeypatch.delenv(FAKE_GPUS, raising=False)
+    assert device_for(0) == "cpu"
+    with pytest.raises(ClusterError, match=r"has 0.5 GPUs for a worker by Ray's account, and torch .* sees none"):
+        device_for(0.5)
+    monkeypatch.setenv(FAKE_GPUS, "1")
+    assert device_for(0.5) == "cpu"
