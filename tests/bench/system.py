@@ -5,7 +5,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -184,15 +184,25 @@ def scheduling() -> Limited:
 
 
 def driver_memory() -> Limited:
-    """Return by how much the driver's memory grows for each 1,000 units that have come and gone."""
+    """Return by how much the driver's memory grows for each 1,000 units that one run has done, in chains as segments are."""
+    process, grown = psutil.Process(), dict[int, int]()
+    n_done, n_chains, first, last = 0, 20, 1000, 5000
+
+    def done(unit: Unit) -> None:
+        nonlocal n_done
+        n_done += 1
+        if n_done in (first, last):
+            gc.collect()
+            grown[n_done] = process.memory_info().rss
+
+    def follow(unit: Unit) -> list[Unit]:
+        number = int(unit.unit_id.removeprefix("unit-")) + n_chains
+        return [replace(unit, unit_id=f"unit-{number:06d}")] if number < last else []
+
     with cluster(Placement()):
-        pool, process = Pool(_TwoWorkers()), psutil.Process()
-        _run(pool, 2000)
-        gc.collect()
-        before = process.memory_info().rss
-        for _ in range(5):
-            _run(pool, 2000)
-        gc.collect()
-        grown = (process.memory_info().rss - before) / 10 / 2**20
+        pool = Pool(_TwoWorkers())
+        _run(pool, first)
+        assert pool.run(_units(n_chains), follow=follow, on_done=done) == {}
         pool.close()
-    return Limited(name="driver_memory", value=grown, limit=0.5, unit="MB per 1,000 units")
+    per_thousand = (grown[last] - grown[first]) / (last - first) * 1000 / 2**20
+    return Limited(name="driver_memory", value=per_thousand, limit=0.5, unit="MB per 1,000 units")
