@@ -45,20 +45,28 @@ def compact(store: Store, run_id: str, *, without: Collection[str] = ()) -> bool
     Args:
         without: Units whose commits no longer hold.
     """
-    rows = store.commit_rows(run_id)
-    before = store.compacted(run_id)
-    kept = {unit_id: rows[unit_id] for unit_id in sorted(rows) if unit_id not in without}
-    if kept.keys() == before.keys():
-        return False
+    # Before the commits: whoever publishes meanwhile takes the number, and this attempt, which knows less, comes to nothing.
     numbers = [int(Path(name).stem) for name in store.files.listing(f"compacted/run_id={run_id}")]
-    tables = sorted({table for row in rows.values() for table in row["tables"]})
+    rows = store.commit_rows(run_id)
+    kept = {unit_id: rows[unit_id] for unit_id in sorted(rows) if unit_id not in without}
+    tables = [table for table in sorted(SCHEMAS) if _is_to_be_rewritten(table, rows, without)]
+    if not tables and not without and kept.keys() == store.compacted(run_id).keys():
+        return False
     with tempfile.TemporaryDirectory(prefix="palimpsest-") as folder:
         for table in tables:
-            if _units_of(kept, table) != _units_of(before, table):
-                kept = _put_together(store, run_id, table, kept, Path(folder))
+            kept = _put_together(store, run_id, table, kept, Path(folder))
         manifest = Path(folder) / "manifest.parquet"
         pq.write_table(pa.Table.from_pylist(list(kept.values()), schema=COMMITS), manifest, compression="zstd")
         return store.files.create(f"compacted/run_id={run_id}/{max(numbers, default=0) + 1:08d}.parquet", manifest)
+
+
+def _is_to_be_rewritten(table: str, rows: Mapping[str, CommitRow], without: Collection[str]) -> bool:
+    """Return whether rows are to be left out of a table's shared file; where nothing is left out, whether it has small ones."""
+    if without:
+        files = (_file_of(row, table) for unit_id, row in rows.items() if unit_id in without)
+        return any(file is not None and file.shared for file in files)
+    files = (_file_of(row, table) for row in rows.values())
+    return any(file is not None and not file.shared and file.size < LARGE_BYTES for file in files)
 
 
 def withdraw(store: Store, run_id: str, unit_id: str) -> set[str]:
@@ -70,17 +78,18 @@ def withdraw(store: Store, run_id: str, unit_id: str) -> set[str]:
     Raises:
         DamagedFileError: Rows of the run that do not lie beside the unit's cannot be read.
     """
-    forgotten = {unit_id}
-    while unit_id in (rows := store.compacted(run_id)):
+    forgotten, is_done = {unit_id}, False
+    while not is_done:
+        # First the commit files, then a compaction without them: one under way that has read them comes to nothing.
+        for name in forgotten:
+            store.files.delete(commit_name(run_id, name))
         try:
-            compact(store, run_id, without=forgotten)
+            is_done = compact(store, run_id, without=forgotten)
         except DamagedFileError:
-            lost = _unreadable(store, rows)
+            lost = _unreadable(store, store.compacted(run_id))
             if lost <= forgotten:
                 raise
             forgotten |= lost
-    for name in forgotten:
-        store.files.delete(commit_name(run_id, name))
     return forgotten
 
 
@@ -113,10 +122,6 @@ def _put_together(
     name = f"{table}/run_id={run_id}/{uuid.uuid4().hex[:12]}{SHARED}"
     store.files.write(name, path)
     return rows | {unit_id: _with_file(row, table, name, path.stat().st_size) for unit_id, row in small.items()}
-
-
-def _units_of(rows: Mapping[str, CommitRow], table: str) -> set[str]:
-    return {unit_id for unit_id, row in rows.items() if table in row["tables"]}
 
 
 class _File(NamedTuple):

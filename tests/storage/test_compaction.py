@@ -102,6 +102,36 @@ def test_withdrawn_units_are_gone_and_may_be_done_again(store: Store) -> None:
     assert contents(store) == before
 
 
+def test_a_withdrawal_holds_against_a_compaction_that_is_under_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, range(3))
+    other, put_together = Store(store.location), compaction._put_together
+
+    def meanwhile(*given: Any) -> Any:
+        monkeypatch.setattr(compaction, "_put_together", put_together)
+        withdraw(other, RUN, "unit-001-None")
+        return put_together(*given)
+
+    monkeypatch.setattr(compaction, "_put_together", meanwhile)
+    assert not compact(store, RUN), "it knows less than the withdrawal"
+    assert not store.is_committed(RUN, "unit-001-None") and len(contents(store)[0]) == 6
+    write(store, range(3))
+    before = contents(store)
+    assert compact(store, RUN) and contents(store) == before and not compact(store, RUN)
+    gc(store, grace_s=0)
+    assert contents(store) == before and len([name for name in files(store) if RUN in name]) == 2
+
+
+def test_a_withdrawal_reads_no_rows_that_lie_in_files_of_their_own(store: Store) -> None:
+    write(store, range(3))
+    for unit_id, row in store.commit_rows(RUN).items():
+        if unit_id != "unit-001-None":
+            store.files.write(row["files"][0], b"torn")
+    assert withdraw(store, RUN, "unit-001-None") == {"unit-001-None"}
+    assert set(store.commits(RUN)) == {"unit-000-None", "unit-002-None"}
+
+
 @pytest.mark.parametrize("content", [None, b"torn"])
 def test_a_compacted_file_that_is_damaged_costs_the_units_whose_rows_lie_in_it(
     content: bytes | None, store: Store
