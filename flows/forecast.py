@@ -3,7 +3,8 @@
 from typing import Any
 
 from storage.catalog import query
-from storage.store import Store, is_store
+from storage.places import is_store
+from storage.store import Store
 from tasks.catalog import ledger_floats
 from tasks.identity import RunSpec
 from tasks.in_step import with_companions

@@ -47,7 +47,11 @@ class Files(Protocol):
         ...
 
     def make(self) -> None:
-        """Make the place itself, if it can be made."""
+        """Make the place itself, if it can be made.
+
+        Raises:
+            StorageError: It cannot be a store.
+        """
         ...
 
     def read(self, name: str) -> bytes: ...
@@ -85,13 +89,22 @@ class Files(Protocol):
         ...
 
 
-def creates_once(files: Files) -> bool:
-    """Return whether only one of two writers can create a file there, as commits need it; tries it."""
+def check_exclusive(files: Files) -> None:
+    """Try that only one of two writers can create a file there, as commits need it.
+
+    Raises:
+        StorageError: Both can.
+    """
     name = f"_tmp/{uuid.uuid4().hex}"
     try:
-        return files.create(name, b"first") and not files.create(name, b"second")
+        once = files.create(name, b"first") and not files.create(name, b"second")
     finally:
         files.delete(name)
+    if not once:
+        raise StorageError(
+            f"{files.location}: its server lets two writers create one object; expected one that heeds If-None-Match on PUT, "
+            "without which a unit could be committed twice: update it, or use another"
+        )
 
 
 class LocalFiles:

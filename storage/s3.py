@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import StorageError, StoreUnavailableError
-from storage.files import Content, Entry
+from storage.files import Content, Entry, check_exclusive
 from storage.identity import digest_of
 
 SCHEME = "s3://"
@@ -64,7 +64,8 @@ class S3Files:
         return f"{SCHEME}{self._bucket}/{self._prefix}"
 
     def make(self) -> None:
-        """Do nothing: the bucket must be there, and prefixes are not made."""
+        """Try whether its server keeps commits exclusive; the bucket must be there, and prefixes are not made."""
+        check_exclusive(self)
 
     def read(self, name: str) -> bytes:
         with self._reached(name):

@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 
 from storage.commits import Commit, CommitInfo, CommitRow, commit_of, from_json, to_json
 from storage.errors import DamagedFileError, StorageError, StoreUnavailableError, StoreVersionError
-from storage.files import MARKER, Entry, Files, LocalFiles, creates_once
+from storage.files import MARKER, Entry, Files
 from storage.patience import PatientFiles
-from storage.s3 import SCHEME, S3Files
+from storage.places import open_files
 from storage.schemas import SCHEMA_VERSION, SCHEMAS
 
 Row = Mapping[str, Any]
@@ -72,7 +72,6 @@ class Store:
             self.files.make()
             marker = (json.dumps({"schema_version": SCHEMA_VERSION}) + "\n").encode()
             self.files.write(MARKER, marker)
-            self._check_exclusive()
         try:
             found = json.loads(marker).get("schema_version")
         except (ValueError, AttributeError) as error:
@@ -85,17 +84,6 @@ class Store:
                 f"the store {self.location} has schema version {found}, this version of palimpsest reads and writes "
                 f"{SCHEMA_VERSION}; use another store, or the palimpsest version that wrote it; nothing was changed"
             )
-
-    def _check_exclusive(self) -> None:
-        """Try it in a new store, before anything is spent: two writers of one commit must not both succeed."""
-        try:
-            if not creates_once(self.files):
-                raise StorageError(not_exclusive(self.location))
-        except StoreUnavailableError:
-            raise
-        except StorageError:
-            self.files.delete(MARKER)
-            raise
 
     # --- writing
 
@@ -287,38 +275,6 @@ class Store:
             return from_json(self.files.read(name), f"{self.location}/{name}")
         except FileNotFoundError:
             return None
-
-
-def open_files(root: str | Path) -> Files:
-    """Return the files of a directory, or of a bucket (``s3://BUCKET/PREFIX``)."""
-    if str(root).startswith(SCHEME):
-        return S3Files(str(root))
-    return LocalFiles(Path(root))
-
-
-def answers(root: str | Path) -> bool:
-    """Return whether a store can be read now, without waiting."""
-    try:
-        return is_store(root)
-    except StorageError:
-        return False
-
-
-def not_exclusive(location: str) -> str:
-    """Return what to say of a place where two writers can create one file."""
-    return (
-        f"{location}: its server lets two writers create one object; expected one that heeds If-None-Match on PUT, without "
-        "which a unit could be committed twice: update it, or use another"
-    )
-
-
-def is_store(root: str | Path) -> bool:
-    """Return whether there is a store, of whatever version."""
-    try:
-        open_files(root).read(MARKER)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def commit_name(run_id: str, unit_id: str) -> str:

@@ -22,7 +22,7 @@ from prefect.exceptions import PrefectException
 
 from storage.errors import StorageError
 from storage.files import Files
-from storage.store import open_files
+from storage.places import open_files
 
 _log = logging.getLogger(__name__)
 _FOLDER = "control"

@@ -122,13 +122,13 @@ def _model(models: Sequence[ModelRef]) -> Finding:
 
 
 def _store(store: str) -> Finding:
-    from storage.files import creates_once
-    from storage.store import Store, is_store, not_exclusive, open_files
+    from storage.files import check_exclusive
+    from storage.places import is_store, open_files
+    from storage.store import Store
 
     is_there = is_store(store)
-    # A bucket is there before its first store; a directory is not.
-    if (is_there or "://" in store) and not creates_once(open_files(store)):
-        return "fails", not_exclusive(store)
+    if is_there or "://" in store:  # a bucket is there before its first store, a directory is not
+        check_exclusive(open_files(store))
     if not is_there:
         return "note", f"none at {store} yet; `palimpsest run` makes it"
     opened = Store(store)

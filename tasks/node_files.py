@@ -31,7 +31,7 @@ def describe(store: str) -> dict[str, str]:
 
 
 def _seen(store: str) -> str:
-    from storage.store import is_store
+    from storage.places import is_store
 
     try:
         return "seen" if is_store(store) else "not seen"

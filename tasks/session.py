@@ -14,7 +14,8 @@ from prefect.states import Cancelled
 
 from storage.commits import CommitInfo
 from storage.compaction import withdraw
-from storage.store import Store, answers, failure_id
+from storage.places import answers
+from storage.store import Store, failure_id
 from tasks.beacon import Beacon
 from tasks.errors import Stopped
 from tasks.identity import ModelRef, Recipe, RunSpec, Unit

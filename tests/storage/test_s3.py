@@ -18,9 +18,10 @@ from storage.catalog import query
 from storage.commits import CommitInfo
 from storage.compaction import compact, gc, withdraw
 from storage.errors import StorageError, StoreUnavailableError
-from storage.files import creates_once
+from storage.files import check_exclusive
+from storage.places import is_store
 from storage.s3 import S3Files
-from storage.store import Store, is_store
+from storage.store import Store
 from storage.upkeep import merge, remove_run
 from tasks.doctor import _store
 from tasks.node_files import describe
@@ -193,20 +194,19 @@ def test_a_server_that_stops_for_a_while_is_waited_for(
 
 
 def test_a_server_that_does_not_heed_conditions_is_found_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert creates_once(store.files)
+    check_exclusive(store.files)
 
     def careless(self: S3Files, name: str, content: bytes) -> bool:
         self.write(name, content)
         return True
 
     monkeypatch.setattr(S3Files, "create", careless)
-    assert not creates_once(store.files)
     with pytest.raises(StorageError, match=r"s3://results/careless: its server lets two writers create one object"):
         Store("s3://results/careless", create=True)
     assert not is_store("s3://results/careless"), "no run begins there"
     for place in (store.location, "s3://results/none-yet"):
-        state, found = _store(place)
-        assert state == "fails" and "lets two writers" in found
+        with pytest.raises(StorageError, match="lets two writers"):
+            _store(place)
 
 
 def test_missing_keys_are_said_and_not_waited_for(
