@@ -1,8 +1,9 @@
 """Compaction: many small files of a run become one per table, and its commits one file; and what nobody needs is cleared away.
 
 A compaction is a file ``compacted/run_id=<run>/<number>.parquet`` with the commits of all units whose rows it has put
-together; the highest number holds, and what it names wins over commit files of the same units.  It is created exclusively and
-last, so that a reader sees the run either before it or after it.  What it replaces stays until :func:`gc`.
+together, or has left where they were (after a withdrawal); the highest number holds, and what it names wins over commit
+files of the same units.  It is created exclusively and last, so that a reader sees the run either before it or after it.
+What it replaces stays until :func:`gc`.
 """
 
 import tempfile

@@ -7,8 +7,9 @@ WITH shares AS (
         avg(n_correct_new / n_new) FILTER (WHERE kind = 'rewrite') AS edit_success,
         avg(n_correct_new / n_new) FILTER (WHERE kind = 'paraphrase') AS generalisation_success,
         avg(n_correct_true / n_true) FILTER (WHERE kind = 'neighborhood') AS locality_success
-    FROM fact_scores
-    WHERE purpose = 'own'
+    FROM (
+        SELECT DISTINCT ON (run_id, probe_id, edited_at, scored_at) * FROM fact_scores WHERE purpose = 'own'
+    )
     GROUP BY run_id
 ),
 residuals AS (

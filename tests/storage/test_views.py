@@ -106,7 +106,15 @@ def test_rates_forgetting_and_their_cumulative_twin(store: Store) -> None:
 def test_what_two_commands_have_both_scored_counts_once(store: Store) -> None:
     """With other samples of earlier edits, or other sizes of the baseline; also when two stores are put together."""
     fill(store, 8, own={1: False}, kept={(4, 0): False, (8, 5): False}, every=4)
-    views = ("forgetting_curve", "probe_outcomes", "protocol_scores", "retention_by_age", "run_summary", "runs")
+    views = (
+        "forgetting_curve",
+        "probe_outcomes",
+        "protocol_scores",
+        "retention_by_age",
+        "run_summary",
+        "joint_edits",
+        "runs",
+    )
     columns = {"runs": "EXCLUDE (unit_id, attempt)"}
 
     def seen() -> list[Any]:
