@@ -73,7 +73,7 @@ def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.
     for attempt in range(3):
         try:
             with closing(_connect(store, *_needed(statements))) as connection:
-                return [connection.sql(sql).to_arrow_table() for sql in statements]
+                return [_result(connection, sql) for sql in statements]
         except (duckdb.Error, FileNotFoundError) as error:
             if isinstance(error, (duckdb.IOException, FileNotFoundError)) and attempt < 2:
                 continue  # a file that a compaction had replaced may have been cleared away since the plan was made
@@ -83,14 +83,34 @@ def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.
     raise AssertionError("the last attempt returns or raises")
 
 
+def _result(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    found = connection.sql(sql)
+    if found is None:
+        raise QueryError("there is no SQL statement; expected one, such as SELECT * FROM run_summary")
+    return found.to_arrow_table()
+
+
 def _needed(statements: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the tables and marts that the statements name, and those that these build on, in order: binding takes time."""
-    text, found = " ".join(statements).lower(), set[str]()
-    for name in reversed(ORDER):
-        if name in text:
-            found.add(name)
-            text += (VIEWS / f"{name}.sql").read_text()
-    return [table for table in TABLES if table in text], [name for name in ORDER if name in found]
+    """Return the tables that the statements read, and the marts that they name: each that is made takes time."""
+    text = " ".join(statements).lower()
+    marts = [name for name in ORDER if name in text]
+    text += " ".join(_definition(name) for name in marts)
+    return [table for table in TABLES if table in text], marts
+
+
+def _definition(mart: str) -> str:
+    """Return a mart's SQL with all that it builds on.
+
+    Not views over views, each of which would be bound once more for every one that it is part of.
+    """
+    text = (VIEWS / f"{mart}.sql").read_text()
+    parts, beneath = [], text
+    for name in reversed(ORDER[: ORDER.index(mart)]):
+        if name in beneath:
+            part = (VIEWS / f"{name}.sql").read_text()
+            parts.append(f"{name} AS NOT MATERIALIZED (\n{part})")
+            beneath += part
+    return f"WITH {', '.join(reversed(parts))} SELECT * FROM (\n{text})" if parts else text
 
 
 def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckdb.DuckDBPyConnection:
@@ -107,9 +127,12 @@ def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckd
         if files:
             connection.execute(f"CREATE VIEW {table} AS {_scan(store, table, files, shared)}")
         else:
-            connection.register(table, pa.schema([pa.field("run_id", pa.string()), *SCHEMAS[table]]).empty_table())
+            empty = pa.schema([pa.field("run_id", pa.string()), *SCHEMAS[table]]).empty_table()
+            connection.register(f"_empty_{table}", empty)
+            # So that the optimizer sees it, too.
+            connection.execute(f"CREATE VIEW {table} AS FROM _empty_{table} WHERE false")
     for name in marts:
-        connection.execute(f"CREATE VIEW {name} AS {(VIEWS / f'{name}.sql').read_text()}")
+        connection.execute(f"CREATE VIEW {name} AS {_definition(name)}")
     return connection
 
 

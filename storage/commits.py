@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from storage.errors import DamagedFileError
 from storage.schemas import COMMITS
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CommitRow = dict[str, Any]
 """A commit as it is written: the columns of ``COMMITS``."""
 
@@ -96,6 +97,15 @@ def from_json(content: bytes, name: str) -> CommitRow:
             f"{name} cannot be read ({type(error).__name__}: {error}); expected a commit written by palimpsest; restore it "
             "from a backup, or delete it so that the next run computes its unit again"
         ) from error
+
+
+def from_table(table: pa.Table) -> list[CommitRow]:
+    """Return the rows of a table of commits."""
+    # Arrow makes times with a zone ten times slower than numbers, and rows slower than columns.
+    columns = {name: table[name].to_pylist() for name in table.schema.names if name != "finished_at"}
+    microseconds = table["finished_at"].cast(pa.int64()).to_pylist()
+    columns["finished_at"] = [_EPOCH + timedelta(microseconds=since) for since in microseconds]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def commits_table(rows: Iterable[tuple[str, CommitRow]]) -> pa.Table:

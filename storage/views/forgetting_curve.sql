@@ -1,31 +1,25 @@
 -- Of the edits that were right when applied (every target token argmax, right after their own round), the share that a
 -- checkpoint finds wrong: now (`forgotten`), and at this or any earlier checkpoint (`forgotten_ever`); `recovered` is the
 -- share of those once found wrong that are right now.
-WITH rewrites AS MATERIALIZED (
+WITH later AS MATERIALIZED (
     SELECT
-        run_id, fact_id, edited_at, scored_at, edits_so_far, purpose,
-        coalesce(n_correct_new = n_new, false) AS is_right,
+        run_id, fact_id, edited_at, scored_at, edits_so_far,
+        NOT coalesce(n_correct_new = n_new, false) AS wrong_now,
         coalesce(nll_new / n_new < nll_true / n_true, false) AS preferred
     FROM fact_scores
-    WHERE purpose IN ('own', 'retention') AND kind = 'rewrite'
-),
-applied AS (
-    SELECT run_id, fact_id, edited_at, is_right AS was_right FROM rewrites WHERE purpose = 'own'
+    WHERE purpose = 'retention' AND kind = 'rewrite'
 ),
 checked AS (
     -- Two commands with other samples, or two stores put together, may have scored the same edit.
-    SELECT DISTINCT ON (scores.run_id, scores.fact_id, scores.edited_at, scores.scored_at)
-        scores.run_id,
-        scores.fact_id,
-        scores.scored_at,
-        scores.edits_so_far,
-        applied.was_right,
-        NOT scores.is_right AS wrong_now,
-        scores.preferred
-    FROM rewrites AS scores
-    JOIN applied ON applied.run_id = scores.run_id AND applied.fact_id = scores.fact_id
-        AND applied.edited_at = scores.edited_at
-    WHERE scores.purpose = 'retention'
+    SELECT DISTINCT ON (later.run_id, later.fact_id, later.edited_at, later.scored_at)
+        later.*,
+        coalesce(applied.n_correct_new = applied.n_new, false) AS was_right
+    FROM later
+    JOIN fact_scores AS applied
+        ON applied.run_id = later.run_id AND applied.fact_id = later.fact_id AND applied.edited_at = later.edited_at
+    WHERE applied.purpose = 'own' AND applied.kind = 'rewrite'
+        -- Of runs without such a check nothing more is read.
+        AND applied.run_id IN (SELECT run_id FROM later)
 ),
 with_history AS (
     SELECT

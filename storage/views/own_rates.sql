@@ -2,26 +2,20 @@
 -- score is a failure, so that a collapsed model is not flattered; means over the prompts of a kind.
 WITH outcomes AS (
     SELECT
-        run_id, fact_id, edited_at, edits_so_far, kind,
-        CASE
-            WHEN kind = 'neighborhood' THEN coalesce(nll_true / n_true < nll_new / n_new, false)
-            ELSE coalesce(nll_new / n_new < nll_true / n_true, false)
-        END::INT AS preferred,
-        CASE
-            WHEN kind = 'neighborhood' THEN coalesce(n_correct_true = n_true, false)
-            ELSE coalesce(n_correct_new = n_new, false)
-        END::INT AS correct
+        *, nll_new / n_new AS mean_new, nll_true / n_true AS mean_true,
+        coalesce(n_correct_new = n_new, false)::INT AS new_is_argmax,
+        coalesce(n_correct_true = n_true, false)::INT AS true_is_argmax
     FROM fact_scores
     WHERE purpose IN ('own', 'baseline')
 )
 SELECT
     run_id, fact_id, edited_at,
     max(edits_so_far) AS edits_so_far,
-    avg(preferred) FILTER (WHERE kind = 'rewrite') AS efficacy,
-    avg(preferred) FILTER (WHERE kind = 'paraphrase') AS paraphrase,
-    avg(preferred) FILTER (WHERE kind = 'neighborhood') AS neighborhood,
-    avg(correct) FILTER (WHERE kind = 'rewrite') AS efficacy_accuracy,
-    avg(correct) FILTER (WHERE kind = 'paraphrase') AS paraphrase_accuracy,
-    avg(correct) FILTER (WHERE kind = 'neighborhood') AS neighborhood_accuracy
+    avg(coalesce(mean_new < mean_true, false)::INT) FILTER (WHERE kind = 'rewrite') AS efficacy,
+    avg(coalesce(mean_new < mean_true, false)::INT) FILTER (WHERE kind = 'paraphrase') AS paraphrase,
+    avg(coalesce(mean_true < mean_new, false)::INT) FILTER (WHERE kind = 'neighborhood') AS neighborhood,
+    avg(new_is_argmax) FILTER (WHERE kind = 'rewrite') AS efficacy_accuracy,
+    avg(new_is_argmax) FILTER (WHERE kind = 'paraphrase') AS paraphrase_accuracy,
+    avg(true_is_argmax) FILTER (WHERE kind = 'neighborhood') AS neighborhood_accuracy
 FROM outcomes
 GROUP BY run_id, fact_id, edited_at

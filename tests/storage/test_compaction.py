@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from storage import compaction
@@ -42,6 +43,21 @@ def contents(store: Store) -> list[Any]:
 
 def files(store: Store) -> list[str]:
     return sorted(name for name in store.files.listing("") if not name.startswith("_tmp/"))
+
+
+def test_row_groups_hold_units_of_one_kind_after_many_compactions_too(store: Store) -> None:
+    for unit in range(4):
+        kind = "own" if unit % 2 else "retention"
+        info = CommitInfo(kind=kind, digest=None)
+        store.commit(RUN, f"{kind}-{unit}", {"edits": edits(unit)}, info)
+        compact(store, RUN)
+    (name,) = {file for commit in store.commits(RUN).values() for file in commit.files}
+    with pq.ParquetFile(store.files.local(name)) as file:
+        groups = [file.read_row_group(number)["unit_id"].to_pylist() for number in range(file.num_row_groups)]
+    assert [{unit.partition("-")[0] for unit in group} for group in groups] == [{"own"}, {"retention"}]
+    assert [row["fact_id"] for row in query(store.location, "SELECT fact_id FROM edits ORDER BY ALL").to_pylist()] == [
+        f"f{unit}-{i}" for unit in range(4) for i in range(3)
+    ]
 
 
 def test_compacted_runs_read_as_before_from_few_files(store: Store) -> None:

@@ -104,6 +104,8 @@ def test_a_truncated_file_is_named_with_a_way_out_and_nothing_else_is_lost(store
 def test_wrong_sql_says_what_there_is(store: Store) -> None:
     with pytest.raises(QueryError, match=r"(?s)run_sumary.*views: .*editing_curve.*run_summary"):
         query(store.location, "SELECT * FROM run_sumary")
+    with pytest.raises(QueryError, match="no SQL statement"):
+        query(store.location, "-- nothing")
     with pytest.raises(QueryError, match=r"nowhere\.csv"):
         query(store.location, "SELECT * FROM read_csv('nowhere.csv')")
 
