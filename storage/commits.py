@@ -121,6 +121,9 @@ class Recipe(NamedTuple):
     recipe: str | None
 
 
+NO_RECIPE = Recipe(-1, None)
+
+
 def recipe_id(kind: str, number: int) -> str:
     """Return the name of the commit that says how a kind of units is to be scored from now on."""
     return f"recipe-{kind}-{number:06d}"
@@ -132,7 +135,7 @@ def newest_recipes(rows: Mapping[str, CommitRow]) -> dict[str, Recipe]:
     for row in rows.values():
         if row["kind"] == "recipe":
             kind, _, number = row["unit_id"].removeprefix("recipe-").partition("-")
-            found[kind] = max(found.get(kind, Recipe(-1, None)), Recipe(int(number or 0), row["recipe"]))
+            found[kind] = max(found.get(kind, NO_RECIPE), Recipe(int(number or 0), row["recipe"]))
     return found
 
 

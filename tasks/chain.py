@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from editing.scores import SCORING_VERSION
-from storage.commits import Commit, CommitInfo, newest_recipes, recipe_id
+from storage.commits import NO_RECIPE, Commit, CommitInfo, newest_recipes, recipe_id
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.identity import RunSpec, Unit, UnitKind
@@ -149,11 +149,13 @@ def choose_recipes(store: Store, run: RunSpec) -> None:
     newest = newest_recipes(store.commit_rows(run.run_id))
     for kind in SCORED:
         recipe = scoring_recipe(run, kind)
-        number, before = newest.get(kind, (-1, None))
-        info, is_new = CommitInfo(kind="recipe", recipe=recipe), recipe != before
+        info = CommitInfo(kind="recipe", recipe=recipe)
         # Nothing is withdrawn: without any recipe, views would show the rows of all for an instant.
-        while is_new and not store.commit(run.run_id, recipe_id(kind, number := number + 1), {}, info):
-            pass  # another command was faster with its own
+        while (last := newest.get(kind, NO_RECIPE)).recipe != recipe:
+            if store.commit(run.run_id, recipe_id(kind, last.number + 1), {}, info):
+                break
+            # Another command was faster, with the same or with its own.
+            newest = newest_recipes(store.commit_rows(run.run_id))
 
 
 def checkpoint_units(run: RunSpec, rounds: int, scored: Scored) -> list[Unit]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import pytest
 from editing.factworld.bundled import bundled_folder
 from storage.artifacts import artifact_recipes, drop_artifact, find_artifact
 from storage.catalog import query
+from storage.commits import CommitRow, newest_recipes
 from storage.compaction import withdraw
 from storage.store import Store
+from tasks.chain import SCORED, choose_recipes, scoring_recipe
 from tasks.errors import LedgerMismatch
+from tasks.identity import RunSpec
 from tasks.models import resolve_model
 from tasks.moments import MOMENTS, SUMS, layer_recipe
 from tasks.pool import Pool
@@ -79,6 +84,34 @@ def test_other_scoring_settings_score_what_is_missing(tmp_path: Path) -> None:
         {"edits": 8, "n_scored": 8},
     ]
     assert {row["n_examples"] for row in rows(store, "SELECT n_examples FROM benchmark_curve")} == {10}
+
+
+class Slow(Store):
+    """A store whose reader has just read when another command writes."""
+
+    def __init__(self, location: str, meanwhile: RunSpec) -> None:
+        super().__init__(location)
+        self._meanwhile: list[RunSpec] = [meanwhile]
+
+    def commit_rows(self, run_id: str, names: Iterable[str] | None = None) -> dict[str, CommitRow]:
+        found = super().commit_rows(run_id, names)
+        if self._meanwhile:
+            choose_recipes(Store(self.location), self._meanwhile.pop())
+        return found
+
+
+@pytest.mark.parametrize("text_tokens", [16, 4])
+def test_two_commands_at_once_choose_a_recipe_once_each(text_tokens: int, tmp_path: Path) -> None:
+    (run,) = edited_runs(plan(tmp_path, **FT))
+    other = replace(run, text_tokens=text_tokens)
+    store = Store(tmp_path / "store")
+    choose_recipes(Slow(store.location, other), run)
+    wanted = [tuple(scoring_recipe(each, kind) for each in (other, run)) for kind in SCORED]
+    chosen = [row for row in store.commit_rows(run.run_id).values() if row["kind"] == "recipe"]
+    assert len(chosen) == sum(len({*recipes}) for recipes in wanted)
+    assert (len(chosen) == len(SCORED)) == (text_tokens == run.text_tokens)
+    newest = newest_recipes(store.commit_rows(run.run_id))
+    assert [newest[kind].recipe for kind in SCORED] == [mine for _, mine in wanted]
 
 
 def test_layers_by_search_and_by_trace_are_two_runs(tmp_path: Path) -> None:
