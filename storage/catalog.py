@@ -42,6 +42,8 @@ ORDER = (
 )
 """Marts in the order in which they build on each other."""
 TABLES = (*SCHEMAS, "commits")
+_FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
+"""What says of a commit in which files its rows are, and whether they are shown."""
 PUBLIC = tuple(name for name in ORDER if name not in ("run_latest", "own_rates", "own_scores", "benchmark_metrics"))
 
 
@@ -115,7 +117,7 @@ def _definition(mart: str) -> str:
 
 def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    runs = _commits_by_run(store)
+    runs = _commits_by_run(store, None if "commits" in tables else _FILED)
     if "commits" in tables:
         everything = ((run_id, row) for run_id, rows in runs.items() for row in rows.values())
         connection.register("commits", commits_table(everything))
@@ -136,12 +138,12 @@ def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckd
     return connection
 
 
-def _commits_by_run(store: Store) -> dict[str, dict[str, CommitRow]]:
+def _commits_by_run(store: Store, columns: Sequence[str] | None) -> dict[str, dict[str, CommitRow]]:
     names: dict[str, list[str]] = {}
     for name in store.files.listing("commits"):
         names.setdefault(run_of(name), []).append(name)
     found = {*names, *map(run_of, store.files.listing("compacted"))}
-    return {run_id: store.commit_rows(run_id, names.get(run_id, ())) for run_id in sorted(found)}
+    return {run_id: store.commit_rows(run_id, names.get(run_id, ()), columns) for run_id in sorted(found)}
 
 
 def _files(

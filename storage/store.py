@@ -58,7 +58,7 @@ class Store:
         files = open_files(root)
         self.location = files.location
         self.files: Files = files if not patience_s else PatientFiles(files, patience_s)
-        self._compacted: dict[str, tuple[tuple[str, Entry], dict[str, CommitRow]]] = {}
+        self._compacted: dict[str, tuple[tuple[Any, ...], dict[str, CommitRow]]] = {}
         if patience_s and not create:
             self.files.size(MARKER)  # waits for a store that is not mounted yet
         try:
@@ -166,13 +166,16 @@ class Store:
         rows = self.commit_rows(run_id)
         return {unit_id: commit_of(run_id, rows[unit_id]) for unit_id in sorted(rows)}
 
-    def commit_rows(self, run_id: str, names: Iterable[str] | None = None) -> dict[str, CommitRow]:
+    def commit_rows(
+        self, run_id: str, names: Iterable[str] | None = None, columns: Sequence[str] | None = None
+    ) -> dict[str, CommitRow]:
         """Return a run's commits as they are written, by unit id.
 
         Args:
             names: Of its commit files, where they are known already.
+            columns: All that is needed of them; the others may be left out.
         """
-        found = dict(self.compacted(run_id))
+        found = dict(self.compacted(run_id, columns))
         wanted = self.files.listing(f"commits/run_id={run_id}") if names is None else names
         small = self.files.read_all(name for name in wanted if PurePosixPath(name).stem not in found)
         rows = [from_json(content, f"{self.location}/{name}") for name, content in small.items()]
@@ -217,15 +220,15 @@ class Store:
                             f"{commit.unit_id}` so that the next run computes this unit again; nothing else is affected"
                         )
 
-    def compacted(self, run_id: str) -> dict[str, CommitRow]:
-        """Return the commits of a run that the newest compaction holds, by unit id."""
+    def compacted(self, run_id: str, columns: Sequence[str] | None = None) -> dict[str, CommitRow]:
+        """Return the commits of a run that the newest compaction holds, by unit id; all columns, or these."""
         for _ in range(3):
             there = self.files.listing(f"compacted/run_id={run_id}")
             if not there:
                 return {}
             newest = max(there)
             # With size and time: a run that was removed and made anew counts from one again.
-            state, known = (newest, there[newest]), self._compacted.get(run_id)
+            state, known = (newest, there[newest], columns), self._compacted.get(run_id)
             if known is not None and known[0] == state:
                 return known[1]
             try:
@@ -233,7 +236,7 @@ class Store:
                 content = self.files.read(newest)
             except FileNotFoundError:  # a newer one has taken its place meanwhile
                 continue
-            found = {row["unit_id"]: row for row in self._parsed(newest, content)}
+            found = {row["unit_id"]: row for row in self._parsed(newest, content, columns)}
             self._compacted[run_id] = state, found
             return found
         raise StoreUnavailableError(
@@ -256,10 +259,10 @@ class Store:
         except (OSError, pa.ArrowException) as error:
             raise self.damaged(name, error) from error
 
-    def _parsed(self, name: str, content: bytes) -> list[CommitRow]:
+    def _parsed(self, name: str, content: bytes, columns: Sequence[str] | None) -> list[CommitRow]:
         try:
             # One thread: the file is small, and what many would win their start would take.
-            return from_table(pq.ParquetFile(BytesIO(content)).read(use_threads=False))
+            return from_table(pq.ParquetFile(BytesIO(content)).read(columns, use_threads=False))
         except (OSError, pa.ArrowException) as error:
             raise self.damaged(name, error) from error
 

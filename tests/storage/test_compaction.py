@@ -299,8 +299,8 @@ def test_what_a_compaction_replaces_while_gc_runs_is_not_old_yet(store: Store, m
     assert len([name for name in files(store) if name.endswith(".json") and RUN in name]) == 4
     compacted = store.compacted
 
-    def remade(run_id: str) -> Any:
-        found = compacted(run_id)
+    def remade(*given: Any) -> Any:
+        found = compacted(*given)
         withdraw(other, RUN, "unit-001-None")
         write(other, range(1, 2))
         return found

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,8 +92,8 @@ class Slow(Store):
         super().__init__(location)
         self._meanwhile: list[RunSpec] = [meanwhile]
 
-    def commit_rows(self, run_id: str, names: Iterable[str] | None = None) -> dict[str, CommitRow]:
-        found = super().commit_rows(run_id, names)
+    def commit_rows(self, *given: Any) -> dict[str, CommitRow]:
+        found = super().commit_rows(*given)
         if self._meanwhile:
             choose_recipes(Store(self.location), self._meanwhile.pop())
         return found
