@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from tasks.identity import Unit
 
@@ -20,6 +20,9 @@ class Waiting:
     def edits(self) -> bool:
         """Whether it is a step of a chain, and no score."""
         return self.unit.kind == "segment"
+
+
+_FEW = 100
 
 
 @dataclass
@@ -74,6 +77,10 @@ class Backlog:
         raise IndexError("nothing waits")
 
     def _first(self, heap: list[tuple[int, int]]) -> int | None:
+        if len(heap) > 2 * len(self) + _FEW:
+            # Of units that were taken by their run, behind ones that wait for long.
+            heap[:] = [place for place in heap if place[1] in self._waiting]
+            heapify(heap)
         while heap and heap[0][1] not in self._waiting:
             heappop(heap)
         return heap[0][1] if heap else None

@@ -186,7 +186,7 @@ def scheduling() -> Limited:
 def driver_memory() -> Limited:
     """Return by how much the driver's memory grows for each 1,000 units that one run has done, in chains as segments are."""
     process, grown = psutil.Process(), dict[int, int]()
-    n_done, n_chains, first, last = 0, 20, 1000, 5000
+    n_done, n_chains, first, last = 0, 20, 1000, 20_000
 
     def done(unit: Unit) -> None:
         nonlocal n_done

@@ -1,5 +1,6 @@
 """Which unit goes next."""
 
+import pickle
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,16 @@ def test_the_longest_chain_first(tmp_path: Path) -> None:
         for name, (run, first) in runs.items()
     ]
     assert [run_id for run_id, _ in order(backlog_of(*units))] == ["long", "short", "long but far"]
+
+
+def test_chains_that_are_walked_for_long_leave_nothing_behind() -> None:
+    backlog = backlog_of(*(unit(name, "segment") for name in "abc"))
+    sizes = []
+    for number in range(3000):
+        taken = backlog.take("a" if number % 2 else "b").unit
+        backlog.add([Waiting(unit(taken.run_id, "segment", number))])
+        sizes.append(len(pickle.dumps(backlog)))
+    assert max(sizes[1000:]) < max(sizes[:1000]) + 1000
 
 
 def test_as_a_slow_obvious_version_and_every_unit_once() -> None:
