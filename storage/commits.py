@@ -101,13 +101,11 @@ def from_json(content: bytes, name: str) -> CommitRow:
 
 def from_table(table: pa.Table) -> list[CommitRow]:
     """Return the rows of a table of commits, which may lack columns."""
-    # Arrow makes times with a zone ten times slower than numbers, and rows slower than columns.
-    plain = {
-        name: table[name].cast(pa.int64()) if name == "finished_at" else table[name] for name in table.schema.names
-    }
-    columns = {name: column.to_pylist() for name, column in plain.items()}
-    if "finished_at" in columns:
-        columns["finished_at"] = [_EPOCH + timedelta(microseconds=since) for since in columns["finished_at"]]
+    # Arrow makes times with a zone five times slower than this does, and rows slower than columns.
+    columns = {name: table[name].to_pylist() for name in table.schema.names if name != "finished_at"}
+    if "finished_at" in table.schema.names:
+        microseconds = table["finished_at"].cast(pa.int64()).to_pylist()
+        columns["finished_at"] = [_EPOCH + timedelta(microseconds=since) for since in microseconds]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -23,6 +23,7 @@ class Waiting:
 
 
 _FEW = 100
+"""Places that are not worth clearing away."""
 
 
 @dataclass

@@ -1,53 +1,21 @@
 """Every bad input is refused before any work, with what was found, what was expected and what to do."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from editing.errors import ModelError, RequestError, TokenizationError
-from editing.factworld.bundled import bundled_folder
+from editing.errors import RequestError
 from editing.factworld.world import World
-from editing.families import FAMILIES
 from editing.hparams import editor_names
-from editing.lm import LanguageModel
-from editing.loading import load
 from editing.moments import SecondMoment
 from editing.requests import EditRequest
-from editing.tokens import PromptFormat
 from flows.plan import plan_experiment
 from flows.spec import SpecError, load_experiment
-from tests.editing.tiny import random_lm
-
-GOOD: dict[str, Any] = {
-    "name": "t",
-    "model": "factworld-tiny",
-    "facts": {"name": "factworld", "size": 8},
-    "editors": ["memit"],
-    "layers": [0],
-    "batch_sizes": [2],
-}
-
-
-def write(tmp_path: Path, **changes: Any) -> Path:
-    path = tmp_path / "experiment.yaml"
-    path.write_text(yaml.safe_dump(GOOD | {"store": str(tmp_path / "store")} | changes))
-    return path
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(SpecError) as caught:
-        plan_experiment(load_experiment(path))
-    assert not (path.parent / "store").exists(), "refused before any work"
-    return str(caught.value)
+from tests.flows.support import refusal, write
 
 
 def counterfact(tmp_path: Path, *changes: dict[str, Any]) -> dict[str, Any]:
@@ -315,85 +283,6 @@ def test_training_facts_that_a_run_edits(tmp_path: Path) -> None:
     facts = {"name": "counterfact", "path": "facts.json", "size": 20}
     path = write(tmp_path, facts=facts, editors=["malmen"], layers=[[0, 1]], training={"facts": 16})
     assert "training.facts: 6 of the 16 training facts are edited in sample 0" in refusal(path)
-
-
-def test_a_classifier_refuses_locating_editors(tmp_path: Path) -> None:
-    lm = random_lm("bert", dtype=torch.float32)
-    folder = tmp_path / "bert"
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    text = refusal(write(tmp_path, model={"name": str(folder)}, editors=["memit", "ft"]))
-    assert "memit cannot edit layers [0] of bert: it looks for a subject's state in a left-to-right model" in text
-    assert "ft cannot" not in text
-
-
-def test_quantised_weights(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    source = bundled_folder("factworld-tiny")
-    assert source is not None
-    shutil.copytree(source, folder)
-    config = json.loads((folder / "config.json").read_text())
-    packed = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    (folder / "config.json").write_text(json.dumps(config | packed))
-    assert "is quantised ('bitsandbytes'); expected float32, bfloat16" in refusal(
-        write(tmp_path, model={"name": str(folder)})
-    )
-    with pytest.raises(ModelError, match=r"is quantised.*load the unquantised checkpoint"):
-        load(str(folder))
-
-
-def test_a_shared_weight_cannot_be_edited() -> None:
-    lm = random_lm("gpt2")
-    lm.model.transformer.h[1].mlp.c_proj.weight = lm.model.transformer.h[2].mlp.c_proj.weight
-    shared = LanguageModel(lm.model, lm.tokenizer)
-    with pytest.raises(ModelError, match=r"h\.1\.mlp\.c_proj\.weight is one tensor with .*h\.2\.mlp"):
-        shared.parameter_names(1)
-
-
-def test_a_chat_template_that_is_not_there() -> None:
-    lm = random_lm("gpt2")
-    with pytest.raises(TokenizationError, match=r"no chat template.*chat: false"):
-        LanguageModel(lm.model, lm.tokenizer, chat=True)
-
-
-def test_an_answer_that_is_no_class() -> None:
-    lm = random_lm("bert")
-    with pytest.raises(TokenizationError, match=r"'maybe' is no class.*\['false', 'true'\]"):
-        lm.answer_logprobs(["The sky is green."], ["maybe"])
-
-
-def test_a_nan_weight(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    source = bundled_folder("factworld-tiny")
-    assert source is not None
-    shutil.copytree(source, folder)
-    weights = load_file(folder / "model.safetensors")
-    weights["model.layers.1.mlp.down_proj.weight"][3, 4] = torch.nan
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        ModelError, match=r"1 of \d+ values of model\.layers\.1\.mlp\.down_proj\.weight are NaN.*load it again"
-    ):
-        load(str(folder))
-
-
-def test_a_tokenizer_without_the_targets_tokens() -> None:
-    known = {"[UNK]": 0, "Anna": 1, "works": 2, "as": 3, "a": 4, "baker": 5}
-    backend = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    form = PromptFormat(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]"))
-    assert form.answers(["Anna works as a"], ["baker"]) == [(5,)]
-    with pytest.raises(TokenizationError, match=r"does not know the answer 'surgeon'.*unknown token '\[UNK\]'"):
-        form.answers(["Anna works as a"], ["surgeon"])
-
-
-def test_an_unknown_family(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    source = bundled_folder("factworld-tiny")
-    assert source is not None
-    shutil.copytree(source, folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
-    assert f"type 'mamba'; expected one of {sorted(FAMILIES)}" in refusal(write(tmp_path, model={"name": str(folder)}))
 
 
 def test_a_corpus_with_fewer_texts_than_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""Experiments that are nearly good, and what is said of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.plan import plan_experiment
+from flows.spec import SpecError, load_experiment
+
+GOOD: dict[str, Any] = {
+    "name": "t",
+    "model": "factworld-tiny",
+    "facts": {"name": "factworld", "size": 8},
+    "editors": ["memit"],
+    "layers": [0],
+    "batch_sizes": [2],
+}
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"store": str(tmp_path / "store")} | changes))
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(SpecError) as caught:
+        plan_experiment(load_experiment(path))
+    assert not (path.parent / "store").exists(), "refused before any work"
+    return str(caught.value)
