@@ -1,6 +1,8 @@
 """DuckDB over a store: one staging view per table, and the marts in ``views/*.sql``."""
 
+import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +27,9 @@ ORDER = (
     "retention_by_age",
     "retention_summary",
     "question_completion",
+    "answers_by_part",
+    "class_scores",
+    "class_means",
     "benchmark_metrics",
     "benchmark_curve",
     "benchmark_groups",
@@ -42,9 +47,17 @@ ORDER = (
 )
 """Marts in the order in which they build on each other."""
 TABLES = (*SCHEMAS, "commits")
+_READ = re.compile(r"\b(?:FROM|JOIN) (\w+)")
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 _FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
 """What says of a commit in which files its rows are, and whether they are shown."""
-PUBLIC = tuple(name for name in ORDER if name not in ("run_latest", "own_rates", "own_scores", "benchmark_metrics"))
+_SHARED = ("answers_by_part", "class_scores", "class_means")
+"""Steps that are taken several times in one mart, each of which would be done as often if it were not kept."""
+_STEPS = ("run_latest", "own_rates", "own_scores", "benchmark_metrics", *_SHARED)
+PUBLIC = tuple(name for name in ORDER if name not in _STEPS)
 
 
 def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
@@ -96,8 +109,8 @@ def _needed(statements: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the tables that the statements read, and the marts that they name: each that is made takes time."""
     text = " ".join(statements).lower()
     marts = [name for name in ORDER if name in text]
-    text += " ".join(_definition(name) for name in marts)
-    return [table for table in TABLES if table in text], marts
+    read = {name for mart in marts for name in _READ.findall(_definition(mart))}
+    return [table for table in TABLES if table in text or table in read], marts
 
 
 def _definition(mart: str) -> str:
@@ -110,14 +123,16 @@ def _definition(mart: str) -> str:
     for name in reversed(ORDER[: ORDER.index(mart)]):
         if name in beneath:
             part = (VIEWS / f"{name}.sql").read_text()
-            parts.append(f"{name} AS NOT MATERIALIZED (\n{part})")
+            parts.append(f"{name} AS {'' if name in _SHARED else 'NOT MATERIALIZED '}(\n{part})")
             beneath += part
     return f"WITH {', '.join(reversed(parts))} SELECT * FROM (\n{text})" if parts else text
 
 
 def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    runs = _commits_by_run(store, None if "commits" in tables else _FILED)
+    with ThreadPoolExecutor(1) as opening:  # DuckDB takes as long to start as the commits to read
+        started = opening.submit(duckdb.connect, config=_SETTINGS)
+        runs = _commits_by_run(store, None if "commits" in tables else _FILED)
+        connection = started.result()
     if "commits" in tables:
         everything = ((run_id, row) for run_id, rows in runs.items() for row in rows.values())
         connection.register("commits", commits_table(everything))

@@ -28,7 +28,10 @@ moved AS (
 downstream AS (
     SELECT run_id, avg(f1) AS benchmark_f1
     FROM (
-        SELECT run_id, questions_run_id, arg_max(f1, edits) AS f1 FROM benchmark_curve GROUP BY ALL
+        SELECT run_id, questions_run_id, arg_max(f1, edits_so_far) AS f1
+        FROM (SELECT DISTINCT cell, run_id, questions_run_id, edits_so_far FROM answers_by_part WHERE part IS NULL)
+        JOIN class_means USING (cell)
+        GROUP BY ALL
     )
     GROUP BY run_id
 ),

@@ -128,6 +128,16 @@ def test_what_two_commands_have_both_scored_counts_once(store: Store) -> None:
     assert seen() == before
 
 
+@pytest.mark.timeout(60, method="thread")
+def test_the_first_rows_of_many_outcomes_are_found(tmp_path: Path) -> None:
+    """DuckDB 2.0.0 waited for ever where rows that it kept for two readers met a LIMIT; less than these are no test of it."""
+    store, info = Store(tmp_path / "many", create=True), CommitInfo(kind="segment", first_round=0, last_round=1)
+    scores = [score(i, 0, 0, purpose="own", good=True) for i in range(40_000)]
+    for run_id in ("one", "other"):
+        store.commit(run_id, "segment-000000", {"runs": [run_row(run_id)], "fact_scores": scores}, info)
+    assert query(store, "SELECT * FROM probe_outcomes LIMIT 3").column("nll_mean").to_pylist() == [1, 1, 1]
+
+
 def test_windows_roll_over_edits(store: Store) -> None:
     fill(store, 8, own={7: False}, kept={}, every=4)
     five = one(store, "SELECT efficacy, n_edits FROM editing_curve WHERE window_edits = 5 AND edits = 8")
