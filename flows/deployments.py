@@ -16,7 +16,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import get_current_settings
@@ -125,8 +125,11 @@ def ensure_pool(name: str) -> bool:
         try:
             found = client.read_work_pool(name)
         except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=name, type="process"))
-            return True
+            try:
+                client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+                return True
+            except ObjectAlreadyExists:  # a worker that was just started has made it
+                found = client.read_work_pool(name)
     if found.type != "process":
         raise SpecError(f"work pool {name!r} is of type {found.type!r}; expected 'process'; choose another name")
     return False

@@ -5,13 +5,16 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.deployments import ensure_pool
 from storage.catalog import query
 from tasks.beacon import read_progress
 from tests.end_to_end.servers import PREFECT, ask, flow_runs, prefect, running
@@ -31,7 +34,10 @@ def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment() | server, cwd=folder, start_new_session=True
         )
+    ours = {"name": {"any_": ["tests"]}}
     with running(process):
+        made = wait_until(lambda: bool(ask(server["PREFECT_API_URL"], "work_pools", work_pools=ours)), seconds=120)
+        assert made, (folder / "log").read_text()[-3000:]
         yield
 
 
@@ -59,6 +65,19 @@ def test_a_deployment_that_the_prefect_command_line_triggers(
     assert [row["editor"] for row in summary] == ["ft_c", "none"]
     assert "data:image/png;base64," in str(by_key["figures-on-demand"]["data"])
     assert f"file://{store}/report-on-demand.html" in str(by_key["report-on-demand"]["data"])
+
+
+def test_a_pool_that_others_make_at_the_same_moment(server: dict[str, str]) -> None:
+    """A worker that was just started makes its pool, too."""
+    together = threading.Barrier(6)
+
+    def make(_: int) -> bool:
+        with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}):
+            together.wait()
+            return ensure_pool("at-once")
+
+    with ThreadPoolExecutor(6) as several:
+        assert sorted(several.map(make, range(6))) == [False] * 5 + [True]
 
 
 @pytest.mark.slow
