@@ -47,7 +47,8 @@ ORDER = (
 )
 """Marts in the order in which they build on each other."""
 TABLES = (*SCHEMAS, "commits")
-_READ = re.compile(r"\b(?:FROM|JOIN) (\w+)")
+_READ = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)", re.IGNORECASE)
+"""How marts name what they read; of a user's statement any word may be a table."""
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",

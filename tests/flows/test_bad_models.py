@@ -20,6 +20,13 @@ from tests.editing.tiny import random_lm
 from tests.flows.support import refusal, write
 
 
+def bundled_copy(tmp_path: Path) -> Path:
+    """A bundled model, to be spoilt."""
+    source = bundled_folder("factworld-tiny")
+    assert source is not None
+    return Path(shutil.copytree(source, tmp_path / "model"))
+
+
 def test_a_classifier_refuses_locating_editors(tmp_path: Path) -> None:
     lm = random_lm("bert", dtype=torch.float32)
     folder = tmp_path / "bert"
@@ -31,10 +38,7 @@ def test_a_classifier_refuses_locating_editors(tmp_path: Path) -> None:
 
 
 def test_quantised_weights(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    source = bundled_folder("factworld-tiny")
-    assert source is not None
-    shutil.copytree(source, folder)
+    folder = bundled_copy(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     packed = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     (folder / "config.json").write_text(json.dumps(config | packed))
@@ -66,10 +70,7 @@ def test_an_answer_that_is_no_class() -> None:
 
 
 def test_a_nan_weight(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    source = bundled_folder("factworld-tiny")
-    assert source is not None
-    shutil.copytree(source, folder)
+    folder = bundled_copy(tmp_path)
     weights = load_file(folder / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][3, 4] = torch.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -90,10 +91,7 @@ def test_a_tokenizer_without_the_targets_tokens() -> None:
 
 
 def test_an_unknown_family(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    source = bundled_folder("factworld-tiny")
-    assert source is not None
-    shutil.copytree(source, folder)
+    folder = bundled_copy(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
     assert f"type 'mamba'; expected one of {sorted(FAMILIES)}" in refusal(write(tmp_path, model={"name": str(folder)}))

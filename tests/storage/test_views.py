@@ -128,6 +128,16 @@ def test_what_two_commands_have_both_scored_counts_once(store: Store) -> None:
     assert seen() == before
 
 
+def test_every_public_view_is_answered_with_no_more_than_it_reads(store: Store) -> None:
+    fill(store, 4, own={}, kept={}, every=2)
+    with open_store(store.location) as everything:
+        for view in PUBLIC:
+            expected = everything.sql(f"SELECT count(*) AS n FROM {view}").fetchall()
+            assert [(row["n"],) for row in query(store, f"SELECT count(*) AS n FROM {view}").to_pylist()] == expected, (
+                view
+            )
+
+
 @pytest.mark.timeout(60, method="thread")
 def test_the_first_rows_of_many_outcomes_are_found(tmp_path: Path) -> None:
     """DuckDB 2.0.0 waited for ever where rows that it kept for two readers met a LIMIT; less than these are no test of it."""
