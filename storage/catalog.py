@@ -23,6 +23,7 @@ ORDER = (
     "own_rates",
     "own_scores",
     "editing_curve",
+    "check_rates",
     "forgetting_curve",
     "retention_by_age",
     "retention_summary",
@@ -57,7 +58,9 @@ _FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
 """What says of a commit in which files its rows are, and whether they are shown."""
 _SHARED = ("answers_by_part", "class_scores", "class_means")
 """Steps that are taken several times in one mart, each of which would be done as often if it were not kept."""
-_STEPS = ("run_latest", "own_rates", "own_scores", "benchmark_metrics", *_SHARED)
+_STEPS = ("run_latest", "own_rates", "own_scores", "check_rates", "benchmark_metrics", *_SHARED)
+_ONE_SELECT = re.compile(r"\s*(?:SELECT|FROM)\b[^;]*;?\s*", re.IGNORECASE)
+"""Statements in front of which `WITH` and marts can be written."""
 PUBLIC = tuple(name for name in ORDER if name not in _STEPS)
 
 
@@ -88,7 +91,7 @@ def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.
     store = place if isinstance(place, Store) else Store(place)
     for attempt in range(3):
         try:
-            with closing(_connect(store, *_needed(statements))) as connection:
+            with closing(_connect(store, _tables(statements), ())) as connection:
                 return [_result(connection, sql) for sql in statements]
         except (duckdb.Error, FileNotFoundError) as error:
             if isinstance(error, (duckdb.IOException, FileNotFoundError)) and attempt < 2:
@@ -100,18 +103,38 @@ def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.
 
 
 def _result(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    marts = _marts(sql)
+    if marts and _ONE_SELECT.fullmatch(sql):
+        # Binding a mart can take as long as running it: so it is bound once, and not for its view, for its types, and to run.
+        parts = ", ".join(f"{name} AS NOT MATERIALIZED (\n{_definition(name)})" for name in marts)
+        try:
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE _answer AS WITH {parts} {sql}")
+        except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):
+            pass  # by views, which say what is wrong in terms of the statement
+        else:
+            return connection.table("_answer").to_arrow_table()
+    _make_views(connection, marts)
     found = connection.sql(sql)
     if found is None:
         raise QueryError("there is no SQL statement; expected one, such as SELECT * FROM run_summary")
     return found.to_arrow_table()
 
 
-def _needed(statements: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the tables that the statements read, and the marts that they name: each that is made takes time."""
-    text = " ".join(statements).lower()
-    marts = [name for name in ORDER if name in text]
-    read = {name for mart in marts for name in _READ.findall(_definition(mart))}
-    return [table for table in TABLES if table in text or table in read], marts
+def _make_views(connection: duckdb.DuckDBPyConnection, marts: Sequence[str]) -> None:
+    for name in marts:
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {_definition(name)}")
+
+
+def _marts(sql: str) -> list[str]:
+    """Return the marts that a statement names."""
+    return [name for name in ORDER if name in sql.lower()]
+
+
+def _tables(statements: Sequence[str]) -> list[str]:
+    """Return the tables that the statements read, themselves or by marts: each that is made takes time."""
+    text = " ".join(statements)
+    read = {name for mart in _marts(text) for name in _READ.findall(_definition(mart))}
+    return [table for table in TABLES if table in text.lower() or table in read]
 
 
 def _definition(mart: str) -> str:
@@ -149,8 +172,7 @@ def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckd
             connection.register(f"_empty_{table}", empty)
             # So that the optimizer sees it, too.
             connection.execute(f"CREATE VIEW {table} AS FROM _empty_{table} WHERE false")
-    for name in marts:
-        connection.execute(f"CREATE VIEW {name} AS {_definition(name)}")
+    _make_views(connection, marts)
     return connection
 
 

@@ -8,7 +8,7 @@ WITH last_check AS (
         arg_max(forgotten_ever, edits) AS forgotten_ever,
         arg_max(recovered, edits) AS recovered,
         max(edits) AS edits
-    FROM forgetting_curve GROUP BY run_id
+    FROM check_rates GROUP BY run_id
 ),
 half AS (
     SELECT run_id, min(youngest) FILTER (WHERE retained <= 0.5) AS half_life FROM retention_by_age GROUP BY run_id

@@ -2,8 +2,10 @@
 -- collapsed_at: the first checkpoint from which on the accuracy of new edits (those since the checkpoint before) and of
 -- all earlier edits both stay below half of their level at the first checkpoint; NULL if never. By argmax, not by which of
 -- the two answers is likelier: in a collapsed model that is a coin toss, and half of a toss is never reached.
-WITH own AS MATERIALIZED (SELECT * FROM own_rates),
-checks AS MATERIALIZED (SELECT run_id, edits, forgotten, retention, retention_accuracy FROM forgetting_curve),
+WITH own AS MATERIALIZED (
+    SELECT run_id, edits_so_far, efficacy, paraphrase, neighborhood, efficacy_accuracy FROM own_rates
+),
+checks AS MATERIALIZED (SELECT run_id, edits, forgotten, retention, retention_accuracy FROM check_rates),
 rates AS (
     SELECT
         run_id,

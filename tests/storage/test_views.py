@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from storage.catalog import PUBLIC, VIEWS, open_store, query
+from storage.catalog import PUBLIC, VIEWS, open_store, query, query_many
 from storage.commits import CommitInfo
+from storage.errors import QueryError
 from storage.store import Store
 
 RUN = "memit-b1-hand"
@@ -136,6 +137,42 @@ def test_every_public_view_is_answered_with_no_more_than_it_reads(store: Store) 
             assert [(row["n"],) for row in query(store, f"SELECT count(*) AS n FROM {view}").to_pylist()] == expected, (
                 view
             )
+
+
+def test_a_mart_in_front_of_a_statement_answers_as_its_view_does(store: Store) -> None:
+    fill(store, 8, own={1: False}, kept={(4, 0): False, (8, 1): False}, every=4)
+    for view in PUBLIC:
+        plain, behind = query_many(
+            store, [f"FROM {view} ORDER BY ALL;", f"WITH it AS (FROM {view}) FROM it ORDER BY ALL"]
+        )
+        assert plain.equals(behind), view
+    asked = "SELECT run_id, edits, forgotten FROM {} WHERE edits > 4 ORDER BY edits"
+    assert query(store, asked.format("forgetting_curve")).equals(query(store, asked.format("main.forgetting_curve")))
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("SELECT n FROM (SELECT 1 AS n FROM run_summary); SELECT 2 AS n", [{"n": 2}]),
+        ('SELECT count(*) AS "a;b" FROM run_summary', [{"a;b": 1}]),
+        ("-- how many\nSELECT count(*) AS n FROM run_summary", [{"n": 1}]),
+        ("SELECT count(*) AS n FROM run_summary -- in all", [{"n": 1}]),
+        ("SELECT column_type FROM (DESCRIBE run_summary) WHERE column_name = 'edits'", [{"column_type": "BIGINT"}]),
+        (
+            "SELECT a.edits, b.edits FROM run_summary AS a JOIN run_summary AS b USING (run_id)",
+            [{"edits": 4, "edits_1": 4}],
+        ),
+    ],
+)
+def test_statements_of_every_form_may_name_marts(store: Store, sql: str, rows: list[dict[str, Any]]) -> None:
+    fill(store, 4, own={}, kept={}, every=4)
+    assert query(store, sql).to_pylist() == rows
+
+
+def test_what_is_wrong_with_a_statement_is_said_in_its_own_terms(store: Store) -> None:
+    fill(store, 4, own={}, kept={}, every=4)
+    with pytest.raises(QueryError, match='^Binder Error: Referenced column "nope" not found in FROM clause!'):
+        query(store, "SELECT nope FROM run_summary")
 
 
 @pytest.mark.timeout(60, method="thread")
