@@ -171,7 +171,7 @@ def test_statements_of_every_form_may_name_marts(store: Store, sql: str, rows: l
 
 def test_what_is_wrong_with_a_statement_is_said_in_its_own_terms(store: Store) -> None:
     fill(store, 4, own={}, kept={}, every=4)
-    with pytest.raises(QueryError, match='^Binder Error: Referenced column "nope" not found in FROM clause!'):
+    with pytest.raises(QueryError, match=r'^Binder Error: Referenced column "nope" not found in FROM clause!'):
         query(store, "SELECT nope FROM run_summary")
 
 
