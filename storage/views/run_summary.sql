@@ -3,9 +3,11 @@
 -- all earlier edits both stay below half of their level at the first checkpoint; NULL if never. By argmax, not by which of
 -- the two answers is likelier: in a collapsed model that is a coin toss, and half of a toss is never reached.
 WITH own AS MATERIALIZED (
-    SELECT run_id, edits_so_far, efficacy, paraphrase, neighborhood, efficacy_accuracy FROM own_rates
+    SELECT run_id, edited_at, efficacy, paraphrase, neighborhood, efficacy_accuracy FROM own_rates
 ),
-checks AS MATERIALIZED (SELECT run_id, edits, forgotten, retention, retention_accuracy FROM check_rates),
+checks AS MATERIALIZED (
+    SELECT run_id, scored_at, edits, forgotten, retention, retention_accuracy FROM check_rates
+),
 rates AS (
     SELECT
         run_id,
@@ -39,15 +41,15 @@ downstream AS (
 ),
 checkpoints AS (
     SELECT
-        run_id, edits, retention_accuracy AS retention,
-        coalesce(lag(edits) OVER (PARTITION BY run_id ORDER BY edits), 0) AS edits_before
+        run_id, scored_at, edits, retention_accuracy AS retention,
+        coalesce(lag(scored_at) OVER (PARTITION BY run_id ORDER BY scored_at), -1) AS scored_before
     FROM checks
 ),
 levels AS (
     SELECT c.run_id, c.edits, c.retention, avg(own.efficacy_accuracy) AS efficacy
     FROM checkpoints AS c
     LEFT JOIN own
-        ON own.run_id = c.run_id AND own.edits_so_far > c.edits_before AND own.edits_so_far <= c.edits
+        ON own.run_id = c.run_id AND own.edited_at > c.scored_before AND own.edited_at <= c.scored_at
     GROUP BY ALL
 ),
 judged AS (
