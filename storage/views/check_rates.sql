@@ -1,6 +1,4 @@
--- One row per checkpoint of a run. Of the edits that were right when applied (every target token argmax, right after their
--- own round), the share that it finds wrong: now (`forgotten`), and at this or any earlier checkpoint (`forgotten_ever`);
--- `recovered` is the share of those once found wrong that are right now.
+-- One row per checkpoint of a run: the forgetting curve without what its run is.
 WITH later AS MATERIALIZED (
     SELECT
         run_id, fact_id, edited_at, scored_at, edits_so_far,
