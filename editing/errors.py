@@ -33,7 +33,15 @@ class ModelError(EditingError, ValueError):
 
 
 class TokenizationError(EditingError, ValueError):
-    """A prompt or target that the tokenizer cannot carry."""
+    """A prompt or target that the tokenizer cannot carry.
+
+    Args:
+        reason: In a few words, to count by.
+    """
+
+    def __init__(self, message: str, *, reason: str = "the tokenizer cannot carry it") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class HparamsError(EditingError, ValueError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -48,6 +48,7 @@ class LanguageModel(ForwardPasses):
 
     Raises:
         ModelError: The family is unknown, the weights are quantised, or one of them is NaN.
+        TokenizationError: The tokenizer has no chat template or no such start of texts, where one is asked for.
     """
 
     def __init__(
@@ -56,12 +57,22 @@ class LanguageModel(ForwardPasses):
         tokenizer: "transformers.PreTrainedTokenizerBase",
         *,
         name: str = "",
-        chat: bool = False,
+        chat: bool | Mapping[str, Any] = False,
+        text_start: str = "none",
     ) -> None:
         super().__init__(model, name=name)
         self.tokenizer = tokenizer
         self.head = HEADS[self.family.head]
-        self.format = PromptFormat(tokenizer, head=self.family.head, labels=model.config.label2id, chat=chat)
+        n_rows = int(submodule(model, self.family.embeddings).weight.shape[0])
+        self.format = PromptFormat(
+            tokenizer,
+            head=self.family.head,
+            labels=model.config.label2id,
+            chat=chat,
+            text_start=text_start,
+            n_rows=n_rows,
+        )
+        self._special = [i for i in tokenizer.all_special_ids if i < n_rows]
 
     @torch.no_grad()
     def answer_logprobs(self, prompts: Sequence[str], answers: Sequence[str]) -> list[AnswerScore]:
@@ -203,7 +214,7 @@ class LanguageModel(ForwardPasses):
 
         None where the model gives NaN.  What a prompt draws depends on its place and the seed, not on the prompts beside it.
         """
-        draw = Draw(top_k, seed, self.tokenizer.all_special_ids)
+        draw = Draw(top_k, seed, self._special)
         tails = generate(self, self.prompt_ids(prompts), n_tokens, draw)
         return [None if tail[-1:] == (NO_TOKEN,) else self.format.decode(tail) for tail in tails]
 
@@ -227,7 +238,7 @@ class LanguageModel(ForwardPasses):
             TokenizationError: A start has no tokens, and the tokenizer has neither.
         """
         generator = torch.Generator().manual_seed(seed)
-        special = self.tokenizer.all_special_ids
+        special = self._special
 
         def draw(logprobs: Tensor, _numbers: Sequence[int], _step: int) -> Tensor:
             allowed = logprobs.double().cpu().index_fill(1, torch.tensor(special), -torch.inf)

@@ -1,13 +1,24 @@
 """Loading models: bundled ones by name, Hugging Face's by hub id or folder."""
 
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
 import torch
+import transformers
 from transformers import AutoConfig, AutoTokenizer
 
+from editing.checkpoint import refuse_incomplete
 from editing.errors import ModelError
 from editing.families import context_of, family_of
 from editing.heads import HEADS
 from editing.lm import LanguageModel
 from editing.tokens import PromptFormat
+
+ADAPTER = "adapter_config.json"
+"""What a folder has that holds an adapter."""
 
 
 def load(
@@ -16,7 +27,9 @@ def load(
     revision: str | None = None,
     dtype: str | torch.dtype = "auto",
     device: str = "cpu",
-    chat: bool = False,
+    chat: bool | Mapping[str, Any] = False,
+    text_start: str = "none",
+    adapt: "Callable[[transformers.PreTrainedModel], transformers.PreTrainedModel] | None" = None,
 ) -> LanguageModel:
     """Load a bundled model by its name, or a Hugging Face model by hub id or folder.
 
@@ -25,38 +38,114 @@ def load(
         revision: Commit of the hub repository; pin it in experiments.
         dtype: A torch dtype or its name; ``"auto"`` takes the checkpoint's.
         device: Where the whole model goes; ``"auto"`` spreads it over all accelerators (needs accelerate).
-        chat: Put every prompt into the tokenizer's chat template, as a user's message.
+        chat: Put every prompt into the tokenizer's chat template, as a user's message; or the template's variables.
+        text_start: What stands in front of every text: ``bos``, ``eos``, a token, or ``none``: what the tokenizer puts there.
+        adapt: What is done to the weights before they are looked at, as merging an adapter.
 
     Raises:
-        ModelError: No such model, a family without a row in the table, quantised or NaN weights, or more of them than the
-            accelerators hold.
+        ModelError: No such model, a family without a row in the table, quantised, missing or NaN weights, or more of them than
+            the accelerators hold.
+        TokenizationError: The tokenizer has no chat template or no such start of texts, where one is asked for.
     """
     from editing.factworld.bundled import bundled_folder
 
     folder = bundled_folder(name_or_path) or name_or_path
+    refuse_adapter_beside(Path(folder))
+    config = read_config(folder, revision=revision)
+    tokenizer = read_tokenizer(folder, revision=revision)
+    auto_class = HEADS[family_of(config).head].auto_class
+    spread = {"device_map": "auto"} if device == "auto" else {}
     try:
-        config = AutoConfig.from_pretrained(folder, revision=revision)
-        if getattr(config, "quantization_config", None) is not None:
-            raise ModelError(
-                f"model {name_or_path!r} is quantised ({config.quantization_config}); expected float32, bfloat16 or "
-                "float16 weights; an update cannot be added to packed ones: load the unquantised checkpoint"
-            )
-        auto_class = HEADS[family_of(config).head].auto_class
-        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
-        spread = {"device_map": "auto"} if device == "auto" else {}
-        model = auto_class.from_pretrained(folder, revision=revision, dtype=dtype, **spread)
-    except ModelError:
-        raise
+        model, info = auto_class.from_pretrained(
+            folder, revision=revision, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **spread
+        )
     except (OSError, ValueError) as error:
         raise ModelError(
             f"model {name_or_path!r} could not be loaded: {error}; expected a bundled model, a local folder in Hugging "
             "Face's layout (config.json, model.safetensors, tokenizer.json), or a hub id that this machine can reach"
         ) from error
+    if getattr(model, "_hf_peft_config_loaded", False):  # of a hub's repository, whose files were not looked at
+        raise ModelError(_beside(str(name_or_path)))
+    refuse_incomplete(info, model, str(name_or_path))
+    if adapt is not None:
+        model = adapt(model)
     if device == "auto":
         refuse_offloaded(model, str(name_or_path))
     else:
         model = model.to(device)
-    return LanguageModel(model, tokenizer, name=str(name_or_path), chat=chat)
+    return LanguageModel(model, tokenizer, name=str(name_or_path), chat=chat, text_start=text_start)
+
+
+def read_config(folder: str | Path, *, revision: str | None = None) -> "transformers.PretrainedConfig":
+    """Return a model's configuration.
+
+    Raises:
+        ModelError: There is none, it cannot be used, or it is of quantised weights.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=revision)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"model {str(folder)!r}: its config.json cannot be used ({_first_line(error)}); expected a bundled model, a folder "
+            "as save_pretrained writes it, or a hub id that this machine can reach"
+        ) from error
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"model {str(folder)!r} is quantised ({config.quantization_config}); expected float32, bfloat16 or "
+            "float16 weights; an update cannot be added to packed ones: load the unquantised checkpoint"
+        )
+    return config
+
+
+def read_tokenizer(folder: str | Path, *, revision: str | None = None) -> "transformers.PreTrainedTokenizerBase":
+    """Return a model's tokenizer, the same whatever other packages are installed.
+
+    Raises:
+        ModelError: There is none, or its files cannot be used.
+    """
+    try:
+        # Else transformers reads tekken.json in its place, where the package mistral-common happens to be installed.
+        return AutoTokenizer.from_pretrained(folder, revision=revision, mistral_format=False)
+    except (
+        Exception
+    ) as error:  # of many kinds: the tokenizers' own code raises bare ones for a file that it cannot read
+        raise ModelError(
+            f"model {str(folder)!r}: its tokenizer cannot be used ({_first_line(error)}); expected tokenizer.json (or the "
+            "tokenizer's own files) and tokenizer_config.json, as save_pretrained writes them"
+        ) from error
+
+
+def refuse_adapter_beside(folder: Path) -> None:
+    """Refuse a folder that holds an adapter: transformers adds it to the model only where the package peft is installed.
+
+    Raises:
+        ModelError: There is one.
+    """
+    if (folder / ADAPTER).is_file():
+        whole = (folder / "config.json").is_file()
+        raise ModelError(_beside(str(folder)) if whole else _alone(folder))
+
+
+def _beside(name: str) -> str:
+    return (
+        f"model {name!r} has an adapter beside its weights ({ADAPTER}), which would be used or not by what is "
+        "installed; expected one model; merge the adapter and save the result, or move its files to a folder of their own and "
+        "give that as adapter (model: {name: ..., adapter: FOLDER})"
+    )
+
+
+def _alone(folder: Path) -> str:
+    base = "the model it was trained on"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        base = repr(json.loads((folder / ADAPTER).read_text())["base_model_name_or_path"])
+    return (
+        f"model folder {folder} holds an adapter ({ADAPTER}) and no model; expected config.json and weights; give "
+        f"{base} as the model's name and this folder as its adapter: model: {{name: ..., adapter: {folder}}}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no more is known').splitlines()[0]}"
 
 
 def refuse_offloaded(model: torch.nn.Module, name: str) -> None:
@@ -73,17 +162,24 @@ def refuse_offloaded(model: torch.nn.Module, name: str) -> None:
         )
 
 
-def load_format(folder: str, *, chat: bool = False) -> PromptFormat:
+def load_format(folder: str, *, chat: bool | Mapping[str, Any] = False, text_start: str = "none") -> PromptFormat:
     """Return how a model in a local folder writes prompts and answers, without its weights.
 
     Raises:
-        TokenizationError: ``chat`` is asked for and the tokenizer has no chat template.
+        ModelError: Its configuration or its tokenizer cannot be used.
+        TokenizationError: The tokenizer has no chat template or no such start of texts, where one is asked for.
     """
-    config = AutoConfig.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return PromptFormat(tokenizer, head=family_of(config).head, labels=config.label2id, chat=chat)
+    config = read_config(folder)
+    return PromptFormat(
+        read_tokenizer(folder),
+        head=family_of(config).head,
+        labels=config.label2id,
+        chat=chat,
+        text_start=text_start,
+        n_rows=getattr(config, "vocab_size", None),
+    )
 
 
 def load_context_tokens(folder: str) -> int | None:
     """Return how many tokens a model in a local folder reads at once; None if its positions are relative."""
-    return context_of(AutoConfig.from_pretrained(folder))
+    return context_of(read_config(folder))

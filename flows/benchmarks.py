@@ -1,5 +1,10 @@
 """The benchmarks of an experiment: read, checked and published before any work."""
 
+from collections.abc import Callable, Sequence
+
+from editing.downstream import Question
+from editing.errors import TokenizationError
+from editing.tokens import PromptFormat
 from flows.spec import BenchmarkSpec, Experiment
 from storage.store import Store
 from tasks.errors import InputError
@@ -9,13 +14,17 @@ from tasks.questions import Questions, Wanted, make_questions, publish_harness, 
 from tasks.sandbox import sandbox_problem
 
 
-def read_benchmarks(experiment: Experiment, problems: list[str]) -> tuple[BenchmarkRef, ...]:
-    """Return the benchmarks as units will name them; add what is wrong with them."""
+def read_benchmarks(experiment: Experiment, form: PromptFormat | None, problems: list[str]) -> tuple[BenchmarkRef, ...]:
+    """Return the benchmarks as units will name them; add what is wrong with them.
+
+    Args:
+        form: How the model reads questions, if it is known.
+    """
     found: dict[str, BenchmarkRef] = {}
     for index, spec in enumerate(experiment.score.benchmarks):
         where = f"score.benchmarks.{index}"
         try:
-            reference = _reference(experiment, spec)
+            reference = _reference(experiment, spec, form)
         except InputError as error:
             problems.append(f"{where}: {error}")
             continue
@@ -35,9 +44,9 @@ def publish_benchmarks(experiment: Experiment, store: Store) -> None:
             publish_questions(store, _questions(spec))
 
 
-def _reference(experiment: Experiment, spec: BenchmarkSpec) -> BenchmarkRef:
+def _reference(experiment: Experiment, spec: BenchmarkSpec, form: PromptFormat | None) -> BenchmarkRef:
     if spec.name.startswith(PREFIX):
-        if experiment.model.chat:
+        if experiment.model.chat is not False:
             raise InputError(
                 f"{spec.name}: lm-evaluation-harness's prompts are not put into a chat template; use chat: false"
             )
@@ -53,7 +62,28 @@ def _reference(experiment: Experiment, spec: BenchmarkSpec) -> BenchmarkRef:
     if definition.runs_code and (why := sandbox_problem()) is not None:
         raise InputError(why)
     count = _count(experiment, spec, len(questions.asked), definition.examples)
+    if form is not None:
+        _check_tokens(form, spec.name, questions.asked[:count])
     return BenchmarkRef(name=definition.name, run_id=questions.run_id, n_examples=count)
+
+
+def _check_tokens(form: PromptFormat, name: str, questions: Sequence[Question]) -> None:
+    """Refuse questions that the model cannot be asked: a choice without tokens that tokenizer and model know.
+
+    Raises:
+        InputError: Names the question and what is wrong with it.
+    """
+    choices = {choice: question.example_id for question in reversed(questions) for choice in question.choices}
+    prompts = {question.prompt: question.example_id for question in questions} if form.oversized else {}
+    texts: list[tuple[str, str, Callable[[str], object]]] = [
+        *((ident, choice, form.check_answer) for choice, ident in choices.items()),
+        *((ident, prompt, lambda prompt: form.prompts([prompt])) for prompt, ident in prompts.items()),
+    ]
+    for ident, text, check in texts:
+        try:
+            check(text)
+        except TokenizationError as error:
+            raise InputError(f"{name}, question {ident}: {error}") from error
 
 
 def _questions(spec: BenchmarkSpec) -> Questions:

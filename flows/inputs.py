@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from editing.loading import load_format
+from editing.tokens import PromptFormat
 from flows.benchmarks import publish_benchmarks, read_benchmarks
 from flows.second_moments import moment_problems, moments_recipe, perplexity_recipe
 from flows.spec import Experiment
 from storage.store import Store
 from tasks.catalog import editor_needs
+from tasks.checkpoints import checked
 from tasks.datasets import facts_digest, load_facts, publish_facts, without_refused
 from tasks.errors import InputError
 from tasks.identity import BenchmarkRef, ModelRef, Recipe, RunSpec
@@ -56,8 +58,27 @@ def publish_inputs(experiment: Experiment) -> None:
 
 
 def read_model(experiment: Experiment) -> ModelRef:
+    """Return the model, its folder and its tokenizer looked at.
+
+    Raises:
+        InputError: It cannot be had, is not whole, or cannot be used as the experiment says.
+    """
     spec = experiment.model
-    return resolve_model(spec.name, revision=spec.revision, dtype=spec.dtype, chat=spec.chat)
+    return checked(
+        resolve_model(
+            spec.name,
+            revision=spec.revision,
+            dtype=spec.dtype,
+            chat=spec.chat,
+            text_start=spec.text_start,
+            adapter=spec.adapter,
+        )
+    )
+
+
+def format_of(model: ModelRef) -> PromptFormat:
+    """Return how a model's prompts and answers are written."""
+    return load_format(model.folder, chat=model.chat, text_start=model.text_start)
 
 
 def read_facts(experiment: Experiment, model: ModelRef) -> Facts:
@@ -72,9 +93,10 @@ def read_facts(experiment: Experiment, model: ModelRef) -> Facts:
         completions=spec.completions,
         model=experiment.model.name,
     )
-    if spec.name == "factworld":
+    form = format_of(model)
+    if spec.name == "factworld" and not form.oversized:  # its words are plain
         return facts
-    return without_refused(facts, lint_tokens(load_format(model.folder, chat=model.chat), facts.requests))
+    return without_refused(facts, lint_tokens(form, facts.requests))
 
 
 def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[Order, ...]:
@@ -96,7 +118,7 @@ def read_inputs(experiment: Experiment, problems: list[str]) -> Inputs | None:
         facts = None if model is None else read_facts(experiment, model)
     except (InputError, ValueError) as error:
         problems.append(f"facts: {error}")
-    benchmarks = read_benchmarks(experiment, problems)
+    benchmarks = read_benchmarks(experiment, None if model is None else format_of(model), problems)
     if model is None or facts is None:
         return None
     try:

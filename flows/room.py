@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from editing.loading import load_context_tokens, load_format
+from editing.loading import load_context_tokens
 from editing.requests import EditRequest
 from editing.scores import probes_of
 from editing.tokens import PromptFormat
-from flows.inputs import Inputs
+from flows.inputs import Inputs, format_of
 from flows.spec import ScoreSpec
 
 
@@ -16,11 +16,11 @@ def check_room(inputs: Inputs, problems: list[str]) -> None:
     if context is None:
         return
     experiment = inputs.experiment
-    prompt_format = load_format(inputs.model.folder, chat=inputs.model.chat)
+    prompt_format = format_of(inputs.model)
     chosen = sorted({i for order in inputs.orders for i in order.positions[: experiment.facts.size]})
     asked = [found for i in chosen for found in _asked(inputs.requests[i], experiment.score)]
     # A text has at most as many tokens as bytes (a template's aside): most need no tokenizer.
-    near = [each for each in asked if inputs.model.chat or _n_bytes(each) + 2 > context]
+    near = [each for each in asked if inputs.model.chat is not False or _n_bytes(each) + 3 > context]
     lost = [(need, each) for need, each in zip(_needs(prompt_format, near), near, strict=True) if need > context]
     if not lost:
         return

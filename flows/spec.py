@@ -1,11 +1,12 @@
 """The experiment file: YAML, checked as a whole, with all errors at once and their paths."""
 
-import importlib.util
+import json
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Layer = Annotated[int, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, gt=0)]
@@ -38,8 +39,27 @@ class ModelSpec(_Strict):
     name: str
     revision: str | None = None
     dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = "auto"
-    chat: bool = False
-    """Put every prompt into the tokenizer's chat template, as a user's message."""
+    chat: bool | dict[str, Any] = False
+    """Put every prompt into the tokenizer's chat template, as a user's message; or a table with the template's variables, of
+    which ``date`` is the day that it is told (2024-07-26 unless given)."""
+    text_start: str = Field(default="none", min_length=1)
+    """What stands in front of every text that the model reads, once: ``bos``, ``eos``, a token, or ``none``: what its
+    tokenizer puts there itself."""
+    adapter: str | None = None
+    """A folder with a PEFT adapter (``pip install 'palimpsest[adapter]'``), which is merged into the weights."""
+
+    @field_validator("chat")
+    @classmethod
+    def _as_json(cls, value: bool | dict[str, Any]) -> bool | dict[str, Any]:
+        """YAML reads days as dates; what a template is told is part of a run's identity, which is JSON."""
+        if isinstance(value, bool) or not value:
+            return value is not False
+        plain = {key: each.isoformat() if isinstance(each, date) else each for key, each in value.items()}
+        try:
+            json.dumps(plain, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"a variable of the template is not JSON: {error}") from error
+        return plain
 
 
 class FactsSpec(_Strict):
@@ -209,7 +229,7 @@ class ComputeSpec(_Strict):
     ray: str = "local"
     actors: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
     gpus_per_model: Annotated[float | None, BeforeValidator(_auto_is_none), Field(ge=0)] = None
-    """A fraction shares a GPU between workers; several spread one model over them (``pip install 'palimpsest[large]'``)."""
+    """A fraction shares a GPU between workers; several spread one model over them."""
     threads: int = Field(default=1, gt=0)
     tokens_per_forward: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
     """Padded tokens in one forward pass; from the memory that is free when a run begins unless given, and recorded."""
@@ -226,10 +246,6 @@ class ComputeSpec(_Strict):
         gpus = self.gpus_per_model or 0.0
         if gpus > 1 and gpus != int(gpus):
             raise ValueError(f"gpus_per_model is {gpus:g}; expected a fraction of one GPU, or a whole number of them")
-        if gpus > 1 and importlib.util.find_spec("accelerate") is None:
-            raise ValueError(
-                "gpus_per_model above 1 spreads a model, which needs accelerate: pip install 'palimpsest[large]'"
-            )
         return self
 
 
@@ -336,7 +352,7 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
             "score": spec.score.model_copy(update={"benchmarks": benchmarks, "perplexity": perplexity}),
             "facts": facts,
             "second_moment": moments,
-            "model": spec.model.model_copy(update={"name": name}),
+            "model": spec.model.model_copy(update={"name": name, "adapter": near(spec.model.adapter)}),
             "store": spec.store if "://" in spec.store else str(Path(spec.store).expanduser().absolute()),
         }
     )

@@ -14,8 +14,8 @@ from storage.store import Store
 from tasks.errors import InputError, LedgerMismatch
 from tasks.identity import ModelRef
 from tasks.ledger import replay, segments
-from tasks.models import local_folder
 from tasks.rounds import last_logits
+from tasks.standing import loaded
 
 LOGITS_TOLERANCE = 1e-5
 """Relative; a forward pass in another process may use other kernels, the weights themselves are compared bit by bit."""
@@ -46,8 +46,8 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(run["compute"]["threads"])
     device = _device_like(made_on)
-    folder = local_folder(ModelRef(**run["model"]))
-    lm = load(folder, dtype=run["model"]["dtype"], device=device, chat=run["model"]["chat"])
+    model = ModelRef(**run["model"])
+    lm = loaded(model, device)
     names = make_editor(run["editor"], run["hparams"]).parameter_names(lm, run["layers"])
     if not names:
         raise InputError(
@@ -59,8 +59,12 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     replay(store, lm, run_id, 0 if sequential else max(0, rounds - 1), rounds, names, check=sequential and exact)
     lm.model.save_pretrained(out)
     lm.tokenizer.save_pretrained(out)
-    checked = _checked(store_root, run_id, rounds, out, device=device, chat=run["model"]["chat"], exact=exact)
+    checked = _checked(store_root, run_id, rounds, out, model, device=device, exact=exact)
     note = "" if exact else f"made on {made_on} and rebuilt on {device}, so only logits can be compared; "
+    if model.text_start != "none":
+        note += (
+            f"the run put {model.particulars['text_start']!r} in front of every text, which the folder does not say; "
+        )
     return f"{out}: {run_id} after {after} edits; {note}{checked}"
 
 
@@ -71,7 +75,7 @@ def _device_like(kind: str) -> str:
 
 
 def _checked(
-    store_root: str | Path, run_id: str, rounds: int, out: Path, *, device: str, chat: bool, exact: bool
+    store_root: str | Path, run_id: str, rounds: int, out: Path, model: ModelRef, *, device: str, exact: bool
 ) -> str:
     """Load the folder as anyone would and compare it with the logits that the run recorded there."""
     sql = f"SELECT prompt, ids, logits FROM logits WHERE run_id = '{run_id}' AND round = {rounds - 1}"
@@ -79,7 +83,7 @@ def _checked(
     if not recorded:
         weights = "the weights agree with the ledger's digests" if exact else "nothing was compared"
         return f"no logits were recorded at this round, {weights}"
-    lm = load(str(out), device=device, chat=chat)
+    lm = load(str(out), device=device, chat=model.chat, text_start=model.text_start)
     tolerance = LOGITS_TOLERANCE if exact else torch.finfo(lm.dtype).eps ** 0.5
     ids, logits = last_logits(lm, recorded[0]["prompt"])
     expected = torch.tensor(recorded[0]["logits"], dtype=torch.float64)

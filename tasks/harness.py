@@ -10,10 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from editing.errors import TokenizationError
+from editing.heads import Ids
 from editing.lm import LanguageModel
 from storage.identity import digest_of, digest_of_file
+from tasks.definition import definition_names
 from tasks.errors import InputError
 
+_log = logging.getLogger(__name__)
+BORDER_VERSION = 2
+"""Raised when answers of the harness's tasks change meaning or value; part of what names their questions.  2: a choice that a
+token joins to its question is tokenised by itself."""
 PREFIX = "lm-eval:"
 """Before a task's name, where benchmarks are named."""
 
@@ -43,6 +50,7 @@ def harness_recipe(name: str, *, include: str | None, shots: int | None) -> tupl
         "version": version,
         "shots": int(task.config.num_fewshot or 0) if shots is None else shots,
         "docs": digest_of(json.loads(json.dumps(docs, default=str))),
+        "border": BORDER_VERSION,
         "own": _digest_of_folder(include) if include else None,
         "include": include,
     }
@@ -62,8 +70,7 @@ def _digest_of_folder(folder: str) -> str:
 def _task(name: str, include: str | None) -> Any:
     manager = _manager(include)
     if name not in manager.all_subtasks:
-        near = difflib.get_close_matches(name, manager.all_subtasks, n=5)
-        raise InputError(f"lm-evaluation-harness has no single task {name!r}; near it: {near}")
+        raise InputError(f"lm-evaluation-harness has no single task {name!r}; {_instead(manager, name)}")
     try:
         (task,) = manager.load([name])["tasks"].values()
     except Exception as error:
@@ -71,6 +78,17 @@ def _task(name: str, include: str | None) -> Any:
             f"lm-evaluation-harness did not load {name!r} ({error}); check its data set, or the network"
         ) from error
     return task
+
+
+def _instead(manager: Any, name: str) -> str:
+    """Return which tasks somebody may have meant: those of a group of that name, else those that are called alike."""
+    if name in [*manager.all_groups, *manager.all_tags]:
+        single = sorted(task for task in manager.all_subtasks if task.startswith(f"{name}_"))
+        some = f", as {', '.join(map(repr, single[:3]))}" if single else ""
+        also = f"; or the benchmark {name!r} of `palimpsest list benchmarks`" if name in definition_names() else ""
+        return f"it is a group of tasks; name {'one' if single else 'a single one'} of them{some}{also}"
+    near = difflib.get_close_matches(name, manager.all_subtasks, n=5)
+    return f"near it: {near}" if near else "`lm-eval ls tasks` lists them"
 
 
 @cache
@@ -135,7 +153,8 @@ def _adapter(lm: LanguageModel) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.outcomes: dict[int, str] = {}
-            """Of documents by number: some request exceeds the context (nothing is cut), or is answered by NaN."""
+            """Of documents by number: some request exceeds the context (nothing is cut), has a choice without tokens that
+            tokenizer and model know, or is answered by NaN."""
 
         def _fits(self, request: Any, n_tokens: int) -> bool:
             if lm.context_tokens is None or n_tokens <= lm.context_tokens:
@@ -144,12 +163,21 @@ def _adapter(lm: LanguageModel) -> Any:
             return False
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-            pairs = [lm.format.continuation(*request.args) for request in requests]
-            fits = [self._fits(r, len(head) + len(tail)) for r, (head, tail) in zip(requests, pairs, strict=True)]
-            asked = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
+            pairs = [self._pair(request) for request in requests]
+            asked = [pair for pair in pairs if pair is not None]
             scores = iter(lm.score_ids([head for head, _ in asked], [tail for _, tail in asked]))
             lost = (float("-inf"), False)
-            return [(-(score := next(scores)).nll_sum, score.correct) if fit else lost for fit in fits]
+            return [(-(score := next(scores)).nll_sum, score.correct) if pair else lost for pair in pairs]
+
+        def _pair(self, request: Any) -> tuple[Ids, Ids] | None:
+            """Return the ids of a question and of a choice; None if the choice cannot be scored."""
+            try:
+                head, tail = lm.format.continuation(*request.args)
+            except TokenizationError as error:
+                self.outcomes[request.doc_id] = "no_tokens"
+                _log.warning("%s, question %s: %s", request.task_name, request.doc_id, error)
+                return None
+            return (head, tail) if self._fits(request, len(head) + len(tail)) else None
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
             return [_rolling(lm, request.args[0]) for request in requests]

@@ -38,13 +38,27 @@ class ModelRef:
     n_layers: int
     family: str
     """Its row in the family table."""
-    chat: bool = False
-    """Whether prompts go through the tokenizer's chat template."""
+    chat: bool | Mapping[str, Any] = False
+    """Whether prompts go through the tokenizer's chat template; or the template's variables."""
+    text_start: str = "none"
+    """What stands in front of every text."""
+    adapter: str | None = None
+    """A folder with an adapter that is merged into the weights."""
+    adapter_digest: str | None = None
+    particulars: Mapping[str, Any] = field(default_factory=dict)
+    """What prompts have beside what the files and the usual format determine; see :class:`editing.tokens.PromptFormat`."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        prompts = "chat template; answer begins the reply" if self.chat else "tokenizer's own; answer after one space"
-        return {"model": self.digest, "dtype": self.dtype, "prompt_format": prompts}
+        chat = self.chat is not False
+        prompts = "chat template; answer begins the reply" if chat else "tokenizer's own; answer after one space"
+        return {
+            "model": self.digest,
+            "dtype": self.dtype,
+            "prompt_format": prompts,
+            **({"adapter": self.adapter_digest} if self.adapter_digest else {}),
+            **({"prompts": dict(self.particulars)} if self.particulars else {}),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,8 @@ def _prompts(request: EditRequest) -> Iterator[Finding]:
 
 
 def lint_tokens(form: PromptFormat, requests: Sequence[EditRequest]) -> list[Finding]:
-    """Return what a tokenizer does to facts: a subject whose last token is lost, targets that it cannot carry or join."""
+    """Return what a tokenizer does to facts: a subject whose last token is lost or the first of all, targets that it cannot
+    carry or join, tokens for which the model has no embedding."""
     found: list[Finding] = []
     for start in range(0, len(requests), 256):
         some = requests[start : start + 256]
@@ -71,7 +72,7 @@ def lint_tokens(form: PromptFormat, requests: Sequence[EditRequest]) -> list[Fin
                 try:
                     found += _tokens(form, [request])
                 except TokenizationError as error:
-                    found.append(Finding(request.request_id, "the tokenizer cannot carry it", True, str(error)))
+                    found.append(Finding(request.request_id, error.reason, True, str(error)))
     return found
 
 
@@ -85,6 +86,14 @@ def _tokens(form: PromptFormat, requests: Sequence[EditRequest]) -> Iterator[Fin
         if wanted not in up_to or wanted in before:
             detail = f"{request.prompt!r}: decoding up to its last token gives {up_to!r}"
             yield Finding(request.request_id, "subject's last token not found", True, detail)
+        elif prompt.lookup == 0:
+            detail = f"{request.prompt!r}: its state is that of a text's first token, whatever the subject (text_start)"
+            yield Finding(request.request_id, "nothing in front of the subject", False, detail)
+    if form.oversized:
+        probes = [probe for request in requests for probe in probes_of(request)]
+        form.prompts([probe.prompt for probe in probes])
+        for answers in ([probe.target_new for probe in probes], [probe.target_true for probe in probes]):
+            form.answers([probe.prompt for probe in probes], answers)
     for field in ("target_new", "target_true"):
         answers = [getattr(request, field) for request in requests]
         prompts = [request.prompt for request in requests]
@@ -112,6 +121,6 @@ def summary(n_records: int, findings: Sequence[Finding]) -> list[dict[str, Any]]
         first = next(f for f in findings if f.reason == reason)
         example = f"{first.probe_id or first.fact_id}: {first.detail}"
         rows.append(
-            {"reason": reason, "refused": "yes" if refuses else "no", "facts": count, "for example": example[:120]}
+            {"reason": reason, "refused": "yes" if refuses else "no", "facts": count, "for example": example[:300]}
         )
     return rows

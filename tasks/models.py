@@ -2,7 +2,9 @@
 
 import json
 import platform
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from editing.factworld.bundled import bundled_folder, bundled_names
 from editing.families import FAMILIES
@@ -22,6 +24,8 @@ _PATTERNS = (
     ),
     *("special_tokens_map.json", "added_tokens.json", "*.model", "chat_template.*", "additional_chat_templates/*"),
 )
+"""Files that are part of a model's digest."""
+_GENERATION, _ADAPTER = "generation_config.json", ("adapter_config.json", "adapter_model.safetensors")
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
 
@@ -53,16 +57,28 @@ def verified_folder(model: ModelRef) -> str:
     """
     own = model.revision is None and bundled_folder(model.name) is None
     place = model.folder if own else model.name
-    found = resolve_model(place, revision=model.revision, dtype=model.dtype, chat=model.chat)
-    if found.digest != model.digest:
-        raise InputError(
-            f"model {model.name!r} is not the one of the plan on {platform.node()}: digest {found.digest}, expected "
-            f"{model.digest}; give the same revision or files on every node"
-        )
+    found = resolve_model(place, revision=model.revision, dtype=model.dtype, chat=model.chat, adapter=model.adapter)
+    for what, there, wanted in (
+        ("model", found.digest, model.digest),
+        ("adapter", found.adapter_digest, model.adapter_digest),
+    ):
+        if there != wanted:
+            raise InputError(
+                f"{what} {model.name if what == 'model' else model.adapter!r} is not the one of the plan on {platform.node()}: "
+                f"digest {there}, expected {wanted}; give the same revision or files on every node"
+            )
     return found.folder
 
 
-def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto", chat: bool = False) -> ModelRef:
+def resolve_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    chat: bool | Mapping[str, Any] = False,
+    text_start: str = "none",
+    adapter: str | None = None,
+) -> ModelRef:
     """Return a reference to a bundled model, a local folder, or a hub model (downloaded at its pinned revision).
 
     Raises:
@@ -70,51 +86,133 @@ def resolve_model(name: str, *, revision: str | None = None, dtype: str = "auto"
     """
     folder = bundled_folder(name) or (Path(name) if Path(name).is_dir() else _download(name, revision))
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
-    present = {path.relative_to(folder).as_posix() for path in files}
-    if "config.json" not in present or not any(path.suffix == ".safetensors" for path in files):
-        raise InputError(
-            f"model folder {folder}: found {sorted(present) or 'no model files'}; expected config.json, *.safetensors and "
-            "tokenizer files, as save_pretrained writes them"
-        )
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{folder / 'config.json'} is not JSON ({error}); expected what save_pretrained writes"
-        ) from error
-    if not isinstance(config, dict):
-        raise InputError(
-            f"{folder / 'config.json'} holds {type(config).__name__}; expected what save_pretrained writes"
-        )
-    if chat and not _has_chat_template(folder):
+    _check_files(folder, {path.relative_to(folder).as_posix() for path in files})
+    config = _table_of(folder / "config.json")
+    if chat is not False and not _has_chat_template(folder):
         raise InputError(
             f"model {name!r} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json) and chat: "
             "true was asked for; use an instruction-tuned model, or chat: false"
         )
     if config.get("model_type") not in FAMILIES:
         raise InputError(
-            f"model {name!r} is of type {config.get('model_type')!r}; expected one of {sorted(FAMILIES)}; "
-            "docs/add-a-family.md tells how to add its row"
+            f"model {name!r}: {folder / 'config.json'} says model_type {config.get('model_type')!r}; expected one of "
+            f"{sorted(FAMILIES)}; docs/add-a-family.md tells how to add its row"
         )
-    if "quantization_config" in config:
+    if (packed := config.get("quantization_config")) is not None:
+        method = packed.get("quant_method") if isinstance(packed, dict) else packed
         raise InputError(
-            f"model {name!r} is quantised ({config['quantization_config'].get('quant_method')!r}); expected float32, bfloat16 "
+            f"model {name!r} is quantised ({method!r}); expected float32, bfloat16 "
             "or float16 weights; an update cannot be added to packed ones: give the unquantised checkpoint"
         )
-    n_layers = next((int(config[key]) for key in _LAYER_KEYS if key in config), 0)
-    if len(FAMILIES[config["model_type"]].stacks) > 1:
-        n_layers += int(config.get("num_decoder_layers") or n_layers)
     stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+    if stored not in _BYTES:
+        raise InputError(
+            f"{folder / 'config.json'} says dtype {stored!r}; expected one of {list(_BYTES)}: give the unquantised checkpoint"
+        )
+    ends = _further_ends(folder, config)
     return ModelRef(
         name=name if bundled_folder(name) or not Path(name).is_dir() else Path(name).resolve().name,
         folder=str(folder.resolve()),
         revision=None if Path(name).is_dir() else revision,  # a folder has none
         dtype=stored if dtype == "auto" else dtype,
-        digest=digest_of({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}),
-        n_layers=n_layers,
+        digest=digest_of({**_digests(folder, files), **({_GENERATION: {"eos_token_id": ends}} if ends else {})}),
+        n_layers=_n_layers(folder, config),
         family=str(config["model_type"]),
         chat=chat,
+        text_start=text_start,
+        adapter=adapter,
+        adapter_digest=None if adapter is None else _adapter_digest(Path(adapter)),
     )
+
+
+def _check_files(folder: Path, present: set[str]) -> None:
+    """Refuse a folder without a whole model in safetensors files, or with an adapter beside it."""
+    adapter = (folder / _ADAPTER[0]).is_file()
+    if adapter and "config.json" in present:
+        raise InputError(
+            f"model folder {folder} has an adapter beside its weights ({_ADAPTER[0]}), which would be used or not by what is "
+            "installed; expected one model; merge the adapter and save the result, or move its files to a folder of their own "
+            "and give that as the adapter: model: {name: ..., adapter: FOLDER}"
+        )
+    if adapter:
+        raise InputError(
+            f"model folder {folder} holds an adapter ({_ADAPTER[0]}) and no model; expected config.json and weights; give the "
+            f"model it was trained on (base_model_name_or_path) as name: and this folder as adapter: model: {{name: ..., "
+            f"adapter: {folder}}}"
+        )
+    if "config.json" in present and any(name.endswith(".safetensors") for name in present):
+        return
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if pickled:
+        raise InputError(
+            f"model folder {folder}: found {pickled[0]} and no *.safetensors; expected safetensors files, which can be read "
+            "without running code: load the folder once with AutoModelForCausalLM.from_pretrained(FOLDER) and save it with "
+            "save_pretrained(FOLDER)"
+        )
+    raise InputError(
+        f"model folder {folder}: found {sorted(present) or 'no model files'}; expected config.json, *.safetensors and "
+        "tokenizer files, as save_pretrained writes them"
+    )
+
+
+def _table_of(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not JSON ({error}); expected what save_pretrained writes") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds {type(found).__name__}; expected what save_pretrained writes")
+    return found
+
+
+def _n_layers(folder: Path, config: Mapping[str, Any]) -> int:
+    keys = [key for key in _LAYER_KEYS if key in config]
+    count = config[keys[0]] if keys else None
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InputError(
+            f"{folder / 'config.json'} says {keys[0] if keys else 'nothing of ' + ' or '.join(_LAYER_KEYS)} {count!r}; expected "
+            "the number of layers"
+        )
+    if len(FAMILIES[config["model_type"]].stacks) < 2:
+        return count
+    more = config.get("num_decoder_layers") or count
+    if not isinstance(more, int):
+        raise InputError(f"{folder / 'config.json'} says num_decoder_layers {more!r}; expected the number of layers")
+    return count + more
+
+
+def _digests(folder: Path, files: Iterable[Path]) -> dict[str, Any]:
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}
+
+
+def _further_ends(folder: Path, config: Mapping[str, Any]) -> list[int]:
+    """Return the tokens that end a text by the folder's generation settings alone, where these name others than config.json.
+
+    Only these of the settings change a result here: free texts end at them.
+    """
+    if not (folder / _GENERATION).is_file():
+        return []
+    named, usual = (_as_list(table.get("eos_token_id")) for table in (_table_of(folder / _GENERATION), config))
+    if wrong := [token for token in named if not isinstance(token, int)]:
+        raise InputError(
+            f"{folder / _GENERATION} says eos_token_id {wrong[0]!r}; expected a token's number, or a list of them"
+        )
+    return sorted(named) if set(named) != set(usual) else []
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _adapter_digest(folder: Path) -> str:
+    if not folder.is_dir():
+        raise InputError(
+            f"model.adapter: no folder {folder}; expected one with {' and '.join(_ADAPTER)}, as peft saves them"
+        )
+    lacking = [name for name in _ADAPTER if not (folder / name).is_file()]
+    if lacking:
+        raise InputError(f"model.adapter: {folder} lacks {' and '.join(lacking)}; expected what peft saves")
+    return digest_of(_digests(folder, [folder / name for name in _ADAPTER]))
 
 
 def _has_chat_template(folder: Path) -> bool:
@@ -157,7 +255,9 @@ def _download(name: str, revision: str | None) -> Path:
     if name.startswith((".", "/", "~")):
         raise InputError(f"model folder {name!r} does not exist; expected a folder with config.json, or a hub id")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_PATTERNS)))
+        # With an adapter's settings, so that a repository that has some is refused.
+        wanted = [*_PATTERNS, _GENERATION, _ADAPTER[0]]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except GatedRepoError as error:
         raise InputError(
             f"model {name!r} is gated: accept its licence on its page at the hub, then log in on each node that fetches it: "

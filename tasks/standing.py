@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from editing.loading import load
 from editing.memory import tokens_that_fit
 from storage.identity import digest_of
 from storage.store import Store
+from tasks.adapter import merge_adapter
 from tasks.errors import ClusterError, LedgerMismatch
 from tasks.identity import ModelRef, RunSpec
 from tasks.ledger import replay, segments, state_of
@@ -41,6 +43,18 @@ def device_for(n_gpus: float) -> str:
             "expected an accelerator: install torch for it there, or start the node with --num-gpus=0"
         )
     return accelerator.type if accelerator is not None else "cpu"
+
+
+def loaded(model: ModelRef, device: str) -> LanguageModel:
+    """Load a model as a plan describes it."""
+    return load(
+        local_folder(model),
+        dtype=model.dtype,
+        device=device,
+        chat=model.chat,
+        text_start=model.text_start,
+        adapt=None if model.adapter is None else partial(merge_adapter, folder=model.adapter),
+    )
 
 
 @dataclass
@@ -74,7 +88,7 @@ class Models:
         key = _key(model)
         if key not in self._loaded:
             began = time.perf_counter()
-            lm = load(local_folder(model), dtype=model.dtype, device=self._device, chat=model.chat)
+            lm = loaded(model, self._device)
             lm.name = model.name
             self._loaded[key] = Loaded(lm)
             _log.info("%s loaded to %s in %.1f s", model.name, self._device, time.perf_counter() - began)
