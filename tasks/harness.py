@@ -156,28 +156,12 @@ def _adapter(lm: LanguageModel) -> Any:
             """Of documents by number: some request exceeds the context (nothing is cut), has a choice without tokens that
             tokenizer and model know, or is answered by NaN."""
 
-        def _fits(self, request: Any, n_tokens: int) -> bool:
-            if lm.context_tokens is None or n_tokens <= lm.context_tokens:
-                return True
-            self.outcomes[request.doc_id] = "too_long"
-            return False
-
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-            pairs = [self._pair(request) for request in requests]
+            pairs = [_pair(lm, request, self.outcomes) for request in requests]
             asked = [pair for pair in pairs if pair is not None]
             scores = iter(lm.score_ids([head for head, _ in asked], [tail for _, tail in asked]))
             lost = (float("-inf"), False)
             return [(-(score := next(scores)).nll_sum, score.correct) if pair else lost for pair in pairs]
-
-        def _pair(self, request: Any) -> tuple[Ids, Ids] | None:
-            """Return the ids of a question and of a choice; None if the choice cannot be scored."""
-            try:
-                head, tail = lm.format.continuation(*request.args)
-            except TokenizationError as error:
-                self.outcomes[request.doc_id] = "no_tokens"
-                _log.warning("%s, question %s: %s", request.task_name, request.doc_id, error)
-                return None
-            return (head, tail) if self._fits(request, len(head) + len(tail)) else None
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
             return [_rolling(lm, request.args[0]) for request in requests]
@@ -189,7 +173,7 @@ def _adapter(lm: LanguageModel) -> Any:
             prompt, settings = request.args
             (head,) = lm.prompt_ids([prompt])
             n_tokens = int(settings.get("max_gen_toks", 256))
-            if not self._fits(request, len(head) + n_tokens):
+            if not _fits(lm, request, len(head) + n_tokens, self.outcomes):
                 return ""
             text = _written(lm, prompt, settings, n_tokens)
             if text is None:
@@ -197,6 +181,24 @@ def _adapter(lm: LanguageModel) -> Any:
             return text or ""
 
     return Adapter()
+
+
+def _pair(lm: LanguageModel, request: Any, outcomes: dict[int, str]) -> tuple[Ids, Ids] | None:
+    """Return the ids of a question and of a choice; None, with the outcome, if the choice cannot be scored."""
+    try:
+        head, tail = lm.format.continuation(*request.args)
+    except TokenizationError as error:
+        outcomes[request.doc_id] = "no_tokens"
+        _log.warning("%s, question %s: %s", request.task_name, request.doc_id, error)
+        return None
+    return (head, tail) if _fits(lm, request, len(head) + len(tail), outcomes) else None
+
+
+def _fits(lm: LanguageModel, request: Any, n_tokens: int, outcomes: dict[int, str]) -> bool:
+    if lm.context_tokens is None or n_tokens <= lm.context_tokens:
+        return True
+    outcomes[request.doc_id] = "too_long"
+    return False
 
 
 def _rolling(lm: LanguageModel, text: str) -> float:

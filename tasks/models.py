@@ -170,8 +170,8 @@ def _n_layers(folder: Path, config: Mapping[str, Any]) -> int:
     count = config[keys[0]] if keys else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError(
-            f"{folder / 'config.json'} says {keys[0] if keys else 'nothing of ' + ' or '.join(_LAYER_KEYS)} {count!r}; expected "
-            "the number of layers"
+            f"{folder / 'config.json'} says {keys[0] if keys else ' or '.join(_LAYER_KEYS)} {count!r}; expected the number of "
+            "layers"
         )
     if len(FAMILIES[config["model_type"]].stacks) < 2:
         return count
