@@ -120,6 +120,8 @@ def status(
     from storage.catalog import query
     from tasks.tables import print_table
 
+    if run_id is not None:
+        _check_run(store, run_id)
     if watch:
         from tasks.watching import watch_progress
 
@@ -149,9 +151,8 @@ def logs(
 ) -> None:
     """Print what workers said while they did a run's units, in the order of its rounds; or one of them."""
     from storage.catalog import query
-    from storage.store import check_name
 
-    check_name(run_id)
+    _check_run(store, run_id)
     sql = f"""
         SELECT unit_id, log FROM commits WHERE run_id = '{run_id}' AND log IS NOT NULL
         ORDER BY first_round, kind, unit_id
@@ -249,6 +250,20 @@ def doctor(
     print_table(rows)
     if any(row["state"] == "fails" for row in rows):
         raise typer.Exit(1)
+
+
+def _check_run(store: str, run_id: str) -> None:
+    """Refuse the name of a run that the store does not hold, with those that are called alike."""
+    import difflib
+
+    from storage.errors import StorageError
+    from storage.store import Store, check_name
+
+    check_name(run_id)
+    known = Store(store).run_ids()
+    if run_id not in known:
+        near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.3) or known[:3]
+        raise StorageError(f"no run {run_id!r} in {store}; near it: {near}; `palimpsest status` lists all of them")
 
 
 def _print_summary(store: str) -> None:

@@ -13,7 +13,17 @@ from tasks.grading import math_answer
 ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 """What evaluating can raise."""
 _ENVIRONMENT = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+
+
+def _listed(value: Any) -> Any:
+    """Return a list as it is: of a text, the first item would be a letter."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(f"found {value!r}; expected a list with at least one item")
+    return value
+
+
 _ENVIRONMENT.filters |= {
+    "listed": _listed,
     "final_answer": math_answer,
     "letters_in_brackets": lambda text: re.findall(r"^\([A-Z]\)", text, flags=re.MULTILINE),
 }

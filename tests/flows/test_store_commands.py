@@ -82,3 +82,9 @@ def test_cancel_reaches_the_drivers_that_run_now(store: Store, monkeypatch: pyte
 def test_a_unit_that_is_not_there_cannot_be_withdrawn(store: Store) -> None:
     with pytest.raises(StorageError, match="run 'run-a' has no unit 'unit-77'"):
         ask("withdraw", "run-a", "unit-77", "--store", store.location)
+
+
+@pytest.mark.parametrize("command", ["status", "logs"])
+def test_a_run_that_is_not_there(store: Store, command: str) -> None:
+    with pytest.raises(StorageError, match=r"no run 'run-b' in .*near it: \['run-a'\]"):
+        ask(command, "run-b", "--store", store.location)

@@ -146,7 +146,9 @@ def test_a_data_sets_name_is_that_of_its_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"alt": None}, {"answers": [None]}, {"rephrase": None}, {"loc_ans": ["a"]}], ids=str
+    "change",
+    [{"alt": None}, {"answers": [None]}, {"answers": "7 km"}, {"answers": []}, {"rephrase": None}, {"loc_ans": ["a"]}],
+    ids=str,
 )
 def test_what_is_no_text_is_no_answer(change: dict[str, Any], tmp_path: Path) -> None:
     facts = load_facts("zsre", path=write(tmp_path, [zsre(1), zsre(2, **change)]))
