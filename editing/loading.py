@@ -106,9 +106,8 @@ def read_tokenizer(folder: str | Path, *, revision: str | None = None) -> "trans
     try:
         # Else transformers reads tekken.json in its place, where the package mistral-common happens to be installed.
         return AutoTokenizer.from_pretrained(folder, revision=revision, mistral_format=False)
-    except (
-        Exception
-    ) as error:  # of many kinds: the tokenizers' own code raises bare ones for a file that it cannot read
+    except Exception as error:
+        # Of many kinds: the tokenizers' own code raises bare ones for a file that it cannot read.
         raise ModelError(
             f"model {str(folder)!r}: its tokenizer cannot be used ({_first_line(error)}); expected tokenizer.json (or the "
             "tokenizer's own files) and tokenizer_config.json, as save_pretrained writes them"
