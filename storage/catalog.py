@@ -23,6 +23,7 @@ ORDER = (
     "own_rates",
     "own_scores",
     "editing_curve",
+    "checked_edits",
     "check_rates",
     "forgetting_curve",
     "retention_by_age",
@@ -37,6 +38,7 @@ ORDER = (
     "generation_curve",
     "perplexity_curve",
     "drift_curve",
+    "collapse_curve",
     "run_summary",
     "batch_size_summary",
     "layer_summary",
@@ -58,7 +60,7 @@ _FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
 """What says of a commit in which files its rows are, and whether they are shown."""
 _SHARED = ("answers_by_part", "class_scores", "class_means")
 """Steps that are taken several times in one mart, each of which would be done as often if it were not kept."""
-_STEPS = ("run_latest", "own_rates", "own_scores", "check_rates", "benchmark_metrics", *_SHARED)
+_STEPS = ("run_latest", "own_rates", "own_scores", "checked_edits", "check_rates", "benchmark_metrics", *_SHARED)
 _ONE_SELECT = re.compile(r"\s*(?:SELECT|FROM)\b[^;]*;?\s*", re.IGNORECASE)
 """Statements in front of which `WITH` and marts can be written."""
 PUBLIC = tuple(name for name in ORDER if name not in _STEPS)

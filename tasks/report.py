@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from storage.catalog import query_many
 from storage.store import Store
 from tasks.figures import FIGURES
+from tasks.tables import format_cell
 
 SUMMARY_COLUMNS = (
     "run_id",
@@ -70,17 +70,6 @@ def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: s
     store.files.write(name, page.encode())
     figures = {section["name"]: section["image"] for section in sections}
     return Report(f"{store.location}/{name}", summary, figures)
-
-
-def format_cell(value: Any) -> str:
-    """Return a value as a table shows it: rates and norms with three digits, NULL as a dash."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return str(value)
 
 
 def _select(view: str, run_ids: Sequence[str] | None) -> str:

@@ -10,7 +10,8 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 
 from tasks.beacon import artifact_key
-from tasks.report import SUMMARY_COLUMNS, Report, format_cell
+from tasks.report import SUMMARY_COLUMNS, Report
+from tasks.tables import format_cell
 
 _log = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """Tables for the terminal and for files."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -30,8 +31,23 @@ def print_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None)
         number = any(isinstance(row[name], (int, float)) for row in rows)
         table.add_column(str(name), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(format_cell(value) for value in row.values()))
     console.print(table)
+
+
+def format_cell(value: Any) -> str:
+    """Return a value as every table for people shows it: a float with three digits, NULL and NaN as a dash.
+
+    A float is rounded to twelve significant digits first: two sums of the same numbers in another order differ in their last
+    bits, and would be rounded apart where a fourth digit is a five. Files (CSV, JSON, Parquet) hold the full precision.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{float(f'{value:.12g}'):.3f}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(format_cell, value))}]"
+    return str(value)
 
 
 def write_table(table: pa.Table, format: str, out: Path | None) -> None:
@@ -76,11 +92,3 @@ def _flat(table: pa.Table) -> pa.Table:
         for column in table.columns
     ]
     return pa.table(dict(zip(table.column_names, columns, strict=True)))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return str(value)

@@ -1,6 +1,6 @@
 -- Edits asked in another form than they were written in: of those whose own prompt is answered right (every target token
 -- argmax) right after the round, the share that is also right as a question, and as the beginning of a sentence (the zsRE
--- finding of arXiv 2401.07453, A.1). NULL where the data set has no such prompts.
+-- finding of arXiv 2401.07453, A.1; of `n_rewritten` facts). NULL where the data set has no such prompts.
 WITH own AS (
     SELECT run_id, fact_id, edited_at, kind, avg(argmax) AS rate, avg(contained) AS contained
     FROM probe_outcomes WHERE purpose IN ('own', 'baseline') GROUP BY ALL
@@ -18,6 +18,7 @@ per_fact AS (
 SELECT
     runs.model, runs.editor, runs.batch_size, runs.sample, run_id,
     count(*) AS n_facts,
+    count(*) FILTER (WHERE rewrite = 1) AS n_rewritten,
     avg(rewrite) AS rewrite_accuracy,
     avg(question) AS question_accuracy,
     avg(completion) AS completion_accuracy,

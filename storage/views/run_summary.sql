@@ -1,12 +1,9 @@
 -- One row per run: the columns that papers print, over all edits made so far.
--- collapsed_at: the first checkpoint from which on the accuracy of new edits (those since the checkpoint before) and of
--- all earlier edits both stay below half of their level at the first checkpoint; NULL if never. By argmax, not by which of
--- the two answers is likelier: in a collapsed model that is a coin toss, and half of a toss is never reached.
+-- `forgotten`: of the `n_right_when_applied` edits that were right when applied and that a later round followed, the share
+-- that the last checkpoint finds wrong; NULL where nothing followed them. `collapsed_at`: the edits at the first checkpoint
+-- from which on the model has lost what it knew and what it was taught (`collapse_curve`); NULL if never.
 WITH own AS MATERIALIZED (
-    SELECT run_id, edited_at, efficacy, paraphrase, neighborhood, efficacy_accuracy FROM own_rates
-),
-checks AS MATERIALIZED (
-    SELECT run_id, scored_at, edits, forgotten, retention, retention_accuracy FROM check_rates
+    SELECT run_id, efficacy, paraphrase, neighborhood FROM own_rates
 ),
 rates AS (
     SELECT
@@ -18,9 +15,9 @@ rates AS (
     GROUP BY run_id
 ),
 last_check AS (
-    SELECT run_id, arg_max(forgotten, edits) AS forgotten, arg_max(retention, edits) AS retention
-    FROM checks
-    GROUP BY run_id
+    SELECT run_id, forgotten, n_right_when_applied
+    FROM check_rates
+    QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY scored_at DESC) = 1
 ),
 moved AS (
     SELECT run_id, max(drift) AS drift
@@ -39,39 +36,8 @@ downstream AS (
     )
     GROUP BY run_id
 ),
-checkpoints AS (
-    SELECT
-        run_id, scored_at, edits, retention_accuracy AS retention,
-        coalesce(lag(scored_at) OVER (PARTITION BY run_id ORDER BY scored_at), -1) AS scored_before
-    FROM checks
-),
-levels AS (
-    SELECT c.run_id, c.edits, c.retention, avg(own.efficacy_accuracy) AS efficacy
-    FROM checkpoints AS c
-    LEFT JOIN own
-        ON own.run_id = c.run_id AND own.edited_at > c.scored_before AND own.edited_at <= c.scored_at
-    GROUP BY ALL
-),
-judged AS (
-    SELECT
-        *,
-        row_number() OVER w > 1
-            AND coalesce(efficacy, 0) < 0.5 * first_value(efficacy) OVER w
-            AND coalesce(retention, 0) < 0.5 * first_value(retention) OVER w AS low
-    FROM levels
-    WINDOW w AS (PARTITION BY run_id ORDER BY edits)
-),
 collapse AS (
-    SELECT run_id, min(edits) FILTER (WHERE low_from_here) AS collapsed_at
-    FROM (
-        SELECT
-            *,
-            bool_and(low) OVER (
-                PARTITION BY run_id ORDER BY edits ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
-            ) AS low_from_here
-        FROM judged
-    )
-    GROUP BY run_id
+    SELECT run_id, min(edits) FILTER (WHERE collapsed) AS collapsed_at FROM collapse_curve GROUP BY run_id
 ),
 final AS (
     SELECT
@@ -98,6 +64,7 @@ final AS (
             ELSE 3 / (1 / rates.efficacy + 1 / rates.paraphrase + 1 / rates.neighborhood)
         END AS score,
         last_check.forgotten,
+        last_check.n_right_when_applied,
         moved.drift,
         downstream.benchmark_f1,
         collapse.collapsed_at

@@ -31,4 +31,5 @@ def test_demo_shows_what_the_readme_says(tmp_path: Path) -> None:
     top = max(row["score"] for row in layers.values())
     assert min(row["n_edits"] for row in layers.values()) >= 100
     assert layers[0]["score"] >= top - 0.02 and layers[max(layers)]["score"] <= top - 0.2
-    assert query(store, "SELECT * FROM run_summary WHERE collapsed_at IS NOT NULL").num_rows == 0
+    collapsed = query(store, "SELECT editor, batch_size FROM run_summary WHERE collapsed_at IS NOT NULL").to_pylist()
+    assert collapsed == [{"editor": "ft_c", "batch_size": 5}]

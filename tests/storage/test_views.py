@@ -1,5 +1,6 @@
 """The marts on hand-made rows whose numbers can be told by eye, and the declared column checks."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from storage.errors import QueryError
 from storage.store import Store
 
 RUN = "memit-b1-hand"
+BASELINE = "none-b1-hand"
 
 
 def run_row(run_id: str = RUN, **changes: Any) -> dict[str, Any]:
@@ -26,6 +28,7 @@ def run_row(run_id: str = RUN, **changes: Any) -> dict[str, Any]:
         "protocol": "corrected",
         "algorithm_version": 1,
         "hparams_digest": "h",
+        "baseline_run_id": BASELINE,
     }
     return row | changes
 
@@ -56,17 +59,27 @@ def score(
 
 
 def fill(
-    store: Store, n_edits: int, *, own: dict[int, bool | None], kept: dict[tuple[int, int], bool | None], every: int
+    store: Store,
+    n_edits: int,
+    *,
+    own: Mapping[int, bool | None],
+    kept: Mapping[tuple[int, int], bool | None],
+    every: int,
+    neighbors: bool | None = None,
 ) -> None:
-    """A run of ``n_edits`` single edits; ``own`` and ``kept`` name the failures (edit) and (checkpoint, edit)."""
+    """A run of ``n_edits`` single edits; ``own`` and ``kept`` name the failures (edit) and (checkpoint, edit).
+
+    Neighbors fare as the edits do, unless ``neighbors`` says how.
+    """
     edits = [{"round": i, "position": i, "fact_id": f"f{i}"} for i in range(n_edits)]
     rounds = [
         {"round": i, "edits_so_far": i + 1, "parameter": "w", "outcome": "edited", "update_norm": 1.0, "drift": 0.1 * i}
         for i in range(n_edits)
     ]
     scores = [
-        score(i, i, i, purpose="own", good=own.get(i, True), kind=kind)
+        score(i, i, i, purpose="own", good=good if kind != "neighborhood" or neighbors is None else neighbors, kind=kind)
         for i in range(n_edits)
+        for good in (own.get(i, True),)
         for kind in ("rewrite", "paraphrase", "neighborhood")
     ]
     scores += [
@@ -89,18 +102,19 @@ def one(store: Store, sql: str) -> dict[str, Any]:
 
 
 def test_rates_forgetting_and_their_cumulative_twin(store: Store) -> None:
-    # Edit 1 never worked; edit 0 is wrong at checkpoint 4 and right again at 8; edit 5 is wrong at 8.
+    # Edit 1 never worked; edit 0 is wrong at checkpoint 4 and right again at 8; edit 5 is wrong at 8. Nothing follows edit 3 at
+    # checkpoint 4, nor edit 7 at 8.
     fill(store, 8, own={1: False}, kept={(4, 0): False, (4, 1): False, (8, 1): False, (8, 5): False}, every=4)
     rows = query(
         store.location, "SELECT edits, forgotten, forgotten_ever, n_right_when_applied FROM forgetting_curve"
     ).to_pylist()
     assert rows == [
-        {"edits": 4, "forgotten": 1 / 3, "forgotten_ever": 1 / 3, "n_right_when_applied": 3},
-        {"edits": 8, "forgotten": 1 / 7, "forgotten_ever": 2 / 7, "n_right_when_applied": 7},
+        {"edits": 4, "forgotten": 1 / 2, "forgotten_ever": 1 / 2, "n_right_when_applied": 2},
+        {"edits": 8, "forgotten": 1 / 6, "forgotten_ever": 2 / 6, "n_right_when_applied": 6},
     ]
     summary = one(store, "SELECT * FROM run_summary")
     assert summary["efficacy"] == 7 / 8 and summary["neighborhood"] == 7 / 8
-    assert summary["score"] == pytest.approx(7 / 8) and summary["forgotten"] == 1 / 7
+    assert summary["score"] == pytest.approx(7 / 8) and summary["forgotten"] == 1 / 6
     assert summary["edits"] == 8 and summary["drift"] == pytest.approx(0.7) and summary["collapsed_at"] is None
 
 
@@ -209,18 +223,139 @@ def test_a_tie_fails_on_both_sides(store: Store) -> None:
     assert set(summary.values()) == {0}
 
 
+def unedited(store: Store, n_facts: int, *, knows: bool = True, answers: list[dict[str, Any]] | None = None) -> None:
+    """The run that the others are compared with: it knows all neighbors, or none."""
+    scores = [
+        score(i, i, -1, purpose="baseline", good=knows if kind == "neighborhood" else False, kind=kind)
+        for i in range(n_facts)
+        for kind in ("rewrite", "neighborhood")
+    ]
+    tables = {
+        "runs": [run_row(BASELINE, editor="none")],
+        "fact_scores": scores,
+        "benchmark_answers": answers or [],
+    }
+    store.commit(BASELINE, "baseline", tables, CommitInfo(kind="baseline"))
+
+
+def collapsed_at(store: Store) -> Any:
+    return one(store, f"SELECT collapsed_at FROM run_summary WHERE run_id = '{RUN}'")["collapsed_at"]
+
+
+LOST = {(at, i): False for at in (12, 16, 20) for i in range(at)}
+FAILED: dict[int, bool | None] = {i: False for i in range(8, 20)}
+
+
 def test_collapse_is_dated_to_the_first_checkpoint_of_a_lasting_fall(store: Store) -> None:
-    failed = {i: False for i in range(8, 20)}
-    lost = {(at, i): False for at in (12, 16, 20) for i in range(at)}
     dip = {(8, i): False for i in range(8)}  # a dip of retention alone is no collapse
-    fill(store, 20, own=failed, kept=lost | dip, every=4)
-    assert one(store, "SELECT collapsed_at FROM run_summary") == {"collapsed_at": 12}
+    unedited(store, 20)
+    fill(store, 20, own=FAILED, kept=LOST | dip, every=4)
+    assert collapsed_at(store) == 12
+    curve = query(store, "SELECT edits, neighborhood_accuracy, neighborhood_level, lost FROM collapse_curve").to_pylist()
+    assert [row["neighborhood_accuracy"] for row in curve] == [1, 1, 0, 0, 0]
+    assert [row["lost"] for row in curve] == [False, False, True, True, True]
+    assert {row["neighborhood_level"] for row in curve} == {1}
 
 
 def test_a_recovered_fall_is_no_collapse(store: Store) -> None:
-    failed = {i: False for i in range(8, 12)}
-    fill(store, 20, own=failed, kept={(12, i): False for i in range(12)}, every=4)
-    assert one(store, "SELECT collapsed_at FROM run_summary") == {"collapsed_at": None}
+    unedited(store, 20)
+    fill(store, 20, own={i: False for i in range(8, 12)}, kept={(12, i): False for i in range(12)}, every=4)
+    assert collapsed_at(store) is None
+
+
+def test_a_model_destroyed_in_its_first_round_collapses_at_its_first_checkpoint(store: Store) -> None:
+    """Fine-tuning at a great learning rate: the model says each new edit, and nothing else that it has known."""
+    unedited(store, 8)
+    kept = {(at, i): i == at - 1 for at in (4, 8) for i in range(at)}
+    fill(store, 8, own={}, kept=kept, every=4, neighbors=False)
+    assert collapsed_at(store) == 4
+    row = one(store, "SELECT new_edits_accuracy, retention_accuracy, n_scored FROM collapse_curve WHERE edits = 4")
+    assert row == {"new_edits_accuracy": 1, "retention_accuracy": 0, "n_scored": 3}
+
+
+def test_an_editor_without_effect_leaves_a_sound_model(store: Store) -> None:
+    """No edit works or is kept, and all that the model knew is there."""
+    unedited(store, 8)
+    fill(store, 8, own={i: False for i in range(8)}, kept={(at, i): False for at in (4, 8) for i in range(at)}, every=4,
+         neighbors=True)  # fmt: skip
+    assert collapsed_at(store) is None
+
+
+def test_without_a_level_no_model_has_collapsed(store: Store) -> None:
+    """No baseline is there, or it knows none of the neighbors: there is nothing that could have been lost."""
+    fill(store, 20, own=FAILED, kept=LOST, every=4)
+    assert collapsed_at(store) is None
+    unedited(store, 20, knows=False)
+    assert collapsed_at(store) is None
+
+
+def answers(scored_at: int, said: str, n: int = 8) -> list[dict[str, Any]]:
+    """Answers to questions with two labels, of which each is right for half; all right if ``said`` is empty."""
+    golds = ["yes" if i % 2 else "no" for i in range(n)]
+    return [
+        {
+            "benchmark": "toy", "questions_run_id": "questions-toy", "scored_at": scored_at, "edits_so_far": scored_at + 1,
+            "example_id": f"e{i}", "subset": "", "labels": ["no", "yes"], "gold": gold, "predicted": said or gold,
+            "correct": (said or gold) == gold, "value": float((said or gold) == gold), "outcome": "answered",
+            "n_shots": 0, "shots_from": "none",
+        }
+        for i, gold in enumerate(golds)
+    ]  # fmt: skip
+
+
+def test_a_benchmark_is_lost_half_of_the_way_from_guessing(store: Store) -> None:
+    """One label for all questions has an F1 of a third, a guess of a half: no model falls below half of 0.6."""
+    unedited(store, 4, answers=answers(-1, ""))
+    fill(store, 4, own={}, kept={(4, i): False for i in range(4)}, every=4, neighbors=False)
+    assert collapsed_at(store) == 4
+    store.commit(RUN, "questions-4-a", {"benchmark_answers": answers(3, "")}, CommitInfo(kind="questions"))
+    row = one(store, "SELECT benchmark_score, benchmark_level, benchmark_guessed, lost FROM collapse_curve")
+    assert row == {"benchmark_score": 1, "benchmark_level": 1, "benchmark_guessed": 0.5, "lost": False}
+
+
+def test_one_label_for_every_question_is_a_lost_benchmark(store: Store) -> None:
+    unedited(store, 4, answers=answers(-1, ""))
+    fill(store, 4, own={}, kept={(4, i): False for i in range(4)}, every=4, neighbors=False)
+    store.commit(RUN, "questions-4-a", {"benchmark_answers": answers(3, "yes")}, CommitInfo(kind="questions"))
+    row = one(store, "SELECT benchmark_score, lost, collapsed FROM collapse_curve")
+    assert row == {"benchmark_score": pytest.approx(1 / 3), "lost": True, "collapsed": True}
+
+
+def batches(store: Store, run_id: str, batch_size: int, n_edits: int, *, wrong: int, editor: str = "memit") -> None:
+    """A run whose last checkpoint finds its first ``wrong`` edits wrong."""
+    n_rounds = n_edits // batch_size
+    edits = [{"round": i // batch_size, "position": i, "fact_id": f"f{i}"} for i in range(n_edits)]
+
+    def row(i: int, at: int, purpose: str, good: bool) -> dict[str, Any]:
+        return score(i, i // batch_size, at, purpose=purpose, good=good) | {"edits_so_far": (at + 1) * batch_size}
+
+    scores = [row(i, i // batch_size, "own", True) for i in range(n_edits)]
+    scores += [row(i, n_rounds - 1, "retention", i >= wrong) for i in range(n_edits)]
+    tables = {
+        "runs": [run_row(run_id, editor=editor, batch_size=batch_size)], "edits": edits, "fact_scores": scores
+    }  # fmt: skip
+    store.commit(run_id, "segment-000000", tables, CommitInfo(kind="segment", first_round=0, last_round=n_rounds))
+
+
+def test_batch_sizes_are_compared_at_an_age_that_all_have(store: Store) -> None:
+    """Of 100 edits, 5 of the first 10 are wrong: the shares differ only by how many are counted."""
+    for size in (10, 50, 100):
+        batches(store, f"memit-b{size}", size, 100, wrong=5)
+    batches(store, "memit-b20-more", 20, 200, wrong=5)
+    rows = query(
+        store, "SELECT edits, batch_size, forgotten, forgotten_age, n_right_when_applied FROM batch_size_summary ORDER BY ALL"
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        (100, 10, 5 / 50, 50, 50),
+        (100, 50, 5 / 50, 50, 50),
+        (100, 100, None, None, 0),
+        (200, 20, 5 / 180, 20, 180),
+    ]
+    alone = query(store, "SELECT batch_size, forgotten, n_right_when_applied FROM run_summary WHERE edits = 100").to_pylist()
+    assert [tuple(row.values()) for row in alone] == [(10, 5 / 90, 90), (50, 5 / 50, 50), (100, None, 0)]
+    last = query(store, "SELECT n_scored, retention, retention_accuracy FROM forgetting_curve WHERE batch_size = 100")
+    assert last.to_pylist() == [{"n_scored": 0, "retention": None, "retention_accuracy": None}]
+    assert query(store, "SELECT run_id FROM retention_by_age WHERE batch_size = 100").num_rows == 0
 
 
 def check_columns(root: Path) -> list[str]:

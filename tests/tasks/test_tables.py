@@ -1,0 +1,47 @@
+"""Tables for people, and files with the full precision."""
+
+import io
+from itertools import permutations
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from storage.catalog import query
+from storage.store import Store
+from tasks.report import write_report
+from tasks.tables import format_cell, print_table, write_table
+from tests.storage.test_views import fill
+
+def test_a_double_is_rounded_alike_wherever_its_last_bits_come_from() -> None:
+    """The order of a sum decides whether 2.7325 is met from above or from below."""
+    parts = [0.7103, 0.785, 0.6253, 0.6119]
+    sums = {sum(order) for order in permutations(parts)}
+    assert len(sums) > 1 and len({f"{value:.3f}" for value in sums}) > 1, "the case has to be one"
+    assert len({format_cell(value) for value in sums}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (float("nan"), "–"), (1.0, "1.000"), (1e-9, "0.000"), (12345.6789, "12345.679"), ([0, 1], "[0, 1]")],
+)
+def test_cells(value: object, text: str) -> None:
+    assert format_cell(value) == text
+
+
+def test_terminal_and_report_show_the_same_and_files_hold_everything(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    fill(store, 7, own={1: False}, kept={}, every=4)
+    table = query(store, "SELECT efficacy, drift FROM run_summary")
+    shown = io.StringIO()
+    print_table(table.to_pylist(), shown)
+    assert shown.getvalue().split() == ["efficacy", "drift", "0.857", "0.600"]
+    write_report(store)
+    assert "<td>0.857</td>" in Path(store.location, "report.html").read_text()
+    for format in ("csv", "json"):
+        out = tmp_path / f"out.{format}"
+        write_table(table, format, out)
+        assert str(6 / 7) in out.read_text()
+    out = tmp_path / "out.parquet"
+    write_table(table, "parquet", out)
+    assert pq.read_table(out).column("efficacy").to_pylist() == [6 / 7]
