@@ -77,7 +77,9 @@ def fill(
         for i in range(n_edits)
     ]
     scores = [
-        score(i, i, i, purpose="own", good=good if kind != "neighborhood" or neighbors is None else neighbors, kind=kind)
+        score(
+            i, i, i, purpose="own", good=good if kind != "neighborhood" or neighbors is None else neighbors, kind=kind
+        )
         for i in range(n_edits)
         for good in (own.get(i, True),)
         for kind in ("rewrite", "paraphrase", "neighborhood")
@@ -251,7 +253,9 @@ def test_collapse_is_dated_to_the_first_checkpoint_of_a_lasting_fall(store: Stor
     unedited(store, 20)
     fill(store, 20, own=FAILED, kept=LOST | dip, every=4)
     assert collapsed_at(store) == 12
-    curve = query(store, "SELECT edits, neighborhood_accuracy, neighborhood_level, lost FROM collapse_curve").to_pylist()
+    curve = query(
+        store, "SELECT edits, neighborhood_accuracy, neighborhood_level, lost FROM collapse_curve"
+    ).to_pylist()
     assert [row["neighborhood_accuracy"] for row in curve] == [1, 1, 0, 0, 0]
     assert [row["lost"] for row in curve] == [False, False, True, True, True]
     assert {row["neighborhood_level"] for row in curve} == {1}
@@ -343,7 +347,8 @@ def test_batch_sizes_are_compared_at_an_age_that_all_have(store: Store) -> None:
         batches(store, f"memit-b{size}", size, 100, wrong=5)
     batches(store, "memit-b20-more", 20, 200, wrong=5)
     rows = query(
-        store, "SELECT edits, batch_size, forgotten, forgotten_age, n_right_when_applied FROM batch_size_summary ORDER BY ALL"
+        store,
+        "SELECT edits, batch_size, forgotten, forgotten_age, n_right_when_applied FROM batch_size_summary ORDER BY ALL",
     ).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         (100, 10, 5 / 50, 50, 50),
@@ -351,7 +356,9 @@ def test_batch_sizes_are_compared_at_an_age_that_all_have(store: Store) -> None:
         (100, 100, None, None, 0),
         (200, 20, 5 / 180, 20, 180),
     ]
-    alone = query(store, "SELECT batch_size, forgotten, n_right_when_applied FROM run_summary WHERE edits = 100").to_pylist()
+    alone = query(
+        store, "SELECT batch_size, forgotten, n_right_when_applied FROM run_summary WHERE edits = 100"
+    ).to_pylist()
     assert [tuple(row.values()) for row in alone] == [(10, 5 / 90, 90), (50, 5 / 50, 50), (100, None, 0)]
     last = query(store, "SELECT n_scored, retention, retention_accuracy FROM forgetting_curve WHERE batch_size = 100")
     assert last.to_pylist() == [{"n_scored": 0, "retention": None, "retention_accuracy": None}]

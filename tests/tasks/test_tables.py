@@ -13,6 +13,7 @@ from tasks.report import write_report
 from tasks.tables import format_cell, print_table, write_table
 from tests.storage.test_views import fill
 
+
 def test_a_double_is_rounded_alike_wherever_its_last_bits_come_from() -> None:
     """The order of a sum decides whether 2.7325 is met from above or from below."""
     parts = [0.7103, 0.785, 0.6253, 0.6119]
