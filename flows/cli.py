@@ -167,13 +167,19 @@ def query(
     sql: str,
     store: StoreOption = DEFAULT_STORE,
     format: Annotated[str, typer.Option(help="table, csv, json or parquet")] = "table",
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of the terminal.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the answer to this file instead of the terminal.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Let the statement write, but never below the store.")] = False,
 ) -> None:
-    """Run one SQL statement over the store's tables and views."""
+    """Run one SQL statement that reads the store's tables and views, and files of your own."""
     from storage.catalog import query as run_query
+    from storage.statements import refuse_below
+    from storage.store import Store
     from tasks.tables import write_table
 
-    write_table(run_query(store, sql), format, out)
+    opened = Store(store)
+    if out:
+        refuse_below(out, str(out), [opened.files.folder.resolve()])
+    write_table(run_query(opened, sql, write=write), format, out)
 
 
 @app.command()

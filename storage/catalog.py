@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 
 import duckdb
@@ -12,6 +13,15 @@ import pyarrow as pa
 from storage.commits import CommitRow, commits_table, stale
 from storage.errors import QueryError
 from storage.schemas import SCHEMAS
+from storage.statements import (
+    is_reading,
+    lists_tables,
+    may_modify,
+    only_statement,
+    own_files,
+    refusal,
+    refuse_modifying,
+)
 from storage.store import Store, run_of
 
 VIEWS = Path(__file__).parent / "views"
@@ -61,6 +71,7 @@ _FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
 _SHARED = ("answers_by_part", "class_scores", "class_means")
 """Steps that are taken several times in one mart, each of which would be done as often if it were not kept."""
 _STEPS = ("run_latest", "own_rates", "own_scores", "checked_edits", "check_rates", "benchmark_metrics", *_SHARED)
+_UNKNOWN = re.compile(r"Catalog Error: Table with name (\S+) does not exist!")
 _ONE_SELECT = re.compile(r"\s*(?:SELECT|FROM)\b[^;]*;?\s*", re.IGNORECASE)
 """Statements in front of which `WITH` and marts can be written."""
 PUBLIC = tuple(name for name in ORDER if name not in _STEPS)
@@ -77,34 +88,78 @@ def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
     return _connect(Store(path), TABLES, ORDER)
 
 
-def query(place: str | Path | Store, sql: str) -> pa.Table:
+def query(place: str | Path | Store, sql: str, *, write: bool = False) -> pa.Table:
     """Run one SQL statement over a store, by its path or as it is open: one that waits is waited for here, too.
+
+    Args:
+        write: Let it do more than read: it runs over a copy in memory of the tables and views that it names, and may write
+            the files that it names in quotes, but none of the store's.
 
     Raises:
         StorageError: There is no store, or it has another schema version.
         DamagedFileError: A committed file is damaged.
-        QueryError: DuckDB refuses the statement.
+        QueryError: DuckDB refuses the statement, there are several, or it does more than read and ``write`` is not set.
     """
-    return query_many(place, [sql])[0]
+    statement = only_statement(sql)
+    if not write or (is_reading(statement) and not may_modify(statement)):
+        return query_many(place, [sql])[0]
+    store = place if isinstance(place, Store) else Store(place)
+    files, folders = own_files(statement, [store.files.folder.resolve()])
+    named = [*_marts(sql), *(table for table in TABLES if table in sql.lower())]
+    copies = dict(zip(named, query_many(store, [f"FROM {name}" for name in named]), strict=True))
+    with closing(duckdb.connect(config=_SETTINGS)) as connection:
+        for name, rows in copies.items():
+            connection.execute(f"CREATE TABLE {name} AS FROM rows")
+            del rows
+        if statement.type != duckdb.StatementType.LOAD:  # what installs an extension reaches for a network and a cache
+            connection.execute("SET allowed_paths = $1", [files])
+            connection.execute("SET allowed_directories = $1", [folders])
+            connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        try:
+            found = connection.sql(statement.query)
+            return pa.table({}) if found is None else found.to_arrow_table()
+        except duckdb.Error as error:
+            hint = "; a statement reaches only files that it names in quotes, outside the store" if files else ""
+            raise QueryError(f"{_said(error)}{hint if isinstance(error, duckdb.PermissionException) else ''}") from None
 
 
 def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.Table]:
-    """Run several SQL statements over one connection; raises as :func:`query` does."""
+    """Run several SQL statements that read over one connection; raises as :func:`query` does."""
+    parsed = [only_statement(sql) for sql in statements]
+    for statement in parsed:
+        if not is_reading(statement):
+            raise QueryError(refusal(statement))
     store = place if isinstance(place, Store) else Store(place)
+    everything = any(map(lists_tables, statements))
+    tables, marts = (TABLES, PUBLIC) if everything else (_tables(statements), ())
     for attempt in range(3):
         try:
-            with closing(_connect(store, _tables(statements), ())) as connection:
-                return [_result(connection, sql) for sql in statements]
+            with closing(_connect(store, tables, marts)) as connection:
+                # Functions of a SELECT that would write logs and profiles are settings to DuckDB.
+                connection.execute("SET lock_configuration = true")
+                return [_result(connection, statement) for statement in parsed]
         except (duckdb.Error, FileNotFoundError) as error:
             if isinstance(error, (duckdb.IOException, FileNotFoundError)) and attempt < 2:
                 continue  # a file that a compaction had replaced may have been cleared away since the plan was made
             store.check(store.run_ids())
-            message = str(error).split("LINE ")[0].strip()
-            raise QueryError(f"{message}\n(tables: {', '.join(TABLES)}; views: {', '.join(PUBLIC)})") from None
+            raise QueryError(_said(error)) from None
     raise AssertionError("the last attempt returns or raises")
 
 
-def _result(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+def _said(error: Exception) -> str:
+    """Return what DuckDB says of a statement; of an unknown table the names that a user may have meant."""
+    message = str(error).split("LINE ")[0].strip()
+    unknown = _UNKNOWN.match(message)
+    if unknown is None:
+        return message
+    near = get_close_matches(unknown.group(1).lower(), [*TABLES, *PUBLIC], n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"{unknown.group(0)}{hint}\n(tables: {', '.join(TABLES)}; views: {', '.join(PUBLIC)})"
+
+
+def _result(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> pa.Table:
+    sql = statement.query
     marts = _marts(sql)
     if marts and _ONE_SELECT.fullmatch(sql):
         # Binding a mart can take as long as running it: so it is bound once, and not for its view, for its types, and to run.
@@ -116,10 +171,9 @@ def _result(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         else:
             return connection.table("_answer").to_arrow_table()
     _make_views(connection, marts)
-    found = connection.sql(sql)
-    if found is None:
-        raise QueryError("there is no SQL statement; expected one, such as SELECT * FROM run_summary")
-    return found.to_arrow_table()
+    if may_modify(statement):
+        refuse_modifying(connection, statement)
+    return connection.sql(sql).to_arrow_table()
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, marts: Sequence[str]) -> None:
@@ -159,21 +213,28 @@ def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckd
         started = opening.submit(duckdb.connect, config=_SETTINGS)
         runs = _commits_by_run(store, None if "commits" in tables else _FILED)
         connection = started.result()
-    if "commits" in tables:
-        everything = ((run_id, row) for run_id, rows in runs.items() for row in rows.values())
-        connection.register("commits", commits_table(everything))
     unseen = {run_id: stale(rows) for run_id, rows in runs.items()}
-    connection.register("_stale", _keys(runs, unseen))
+    # In a database of its own, which `SHOW TABLES` does not show.
+    connection.execute("ATTACH ':memory:' AS _palimpsest")
+    keys = _keys(runs, unseen)
+    connection.execute("CREATE TABLE _palimpsest._stale AS FROM keys")
+    del keys
     everywhere = _files(runs, unseen)
+    if "commits" in tables:
+        made = commits_table((run_id, row) for run_id, rows in runs.items() for row in rows.values())
+        connection.execute("CREATE TABLE _palimpsest.commits AS FROM made")
+        del made
+        connection.execute("CREATE VIEW commits AS FROM _palimpsest.commits")
     for table in (name for name in tables if name in SCHEMAS):
         files, shared = everywhere[table]
         if files:
             connection.execute(f"CREATE VIEW {table} AS {_scan(store, table, files, shared)}")
         else:
             empty = pa.schema([pa.field("run_id", pa.string()), *SCHEMAS[table]]).empty_table()
-            connection.register(f"_empty_{table}", empty)
+            connection.execute(f"CREATE TABLE _palimpsest.{table} AS FROM empty")
+            del empty
             # So that the optimizer sees it, too.
-            connection.execute(f"CREATE VIEW {table} AS FROM _empty_{table} WHERE false")
+            connection.execute(f"CREATE VIEW {table} AS FROM _palimpsest.{table} WHERE false")
     _make_views(connection, marts)
     return connection
 
@@ -217,7 +278,7 @@ def _scan(store: Store, table: str, files: Sequence[str], shared: bool) -> str:
         f"SELECT {'DISTINCT ON (run_id) ' if table == 'runs' else ''}run_id, {columns} FROM read_parquet([{paths}], "
         "hive_partitioning = true, hive_types = {'run_id': VARCHAR})"
     )
-    scan = f"{scan} ANTI JOIN _stale USING (run_id, unit_id, attempt)" if shared else scan
+    scan = f"{scan} ANTI JOIN _palimpsest._stale USING (run_id, unit_id, attempt)" if shared else scan
     return f"{scan} ORDER BY run_id, unit_id, attempt" if table == "runs" else scan
 
 

@@ -46,6 +46,11 @@ class Files(Protocol):
         """A directory's absolute path, or an address."""
         ...
 
+    @property
+    def folder(self) -> Path:
+        """The directory on this machine with the files, or with the copies of a bucket's that are kept."""
+        ...
+
     def make(self) -> None:
         """Make the place itself, if it can be made.
 
@@ -116,6 +121,10 @@ class LocalFiles:
     @property
     def location(self) -> str:
         return str(self._root)
+
+    @property
+    def folder(self) -> Path:
+        return self._root
 
     def make(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)

@@ -63,6 +63,10 @@ class S3Files:
     def location(self) -> str:
         return f"{SCHEME}{self._bucket}/{self._prefix}"
 
+    @property
+    def folder(self) -> Path:
+        return self._cache
+
     def make(self) -> None:
         """Try whether its server keeps commits exclusive; the bucket must be there, and prefixes are not made."""
         check_exclusive(self)

@@ -169,7 +169,6 @@ def test_a_mart_in_front_of_a_statement_answers_as_its_view_does(store: Store) -
 @pytest.mark.parametrize(
     ("sql", "rows"),
     [
-        ("SELECT n FROM (SELECT 1 AS n FROM run_summary); SELECT 2 AS n", [{"n": 2}]),
         ('SELECT count(*) AS "a;b" FROM run_summary', [{"a;b": 1}]),
         ("-- how many\nSELECT count(*) AS n FROM run_summary", [{"n": 1}]),
         ("SELECT count(*) AS n FROM run_summary -- in all", [{"n": 1}]),
