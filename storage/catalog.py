@@ -68,9 +68,9 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 }
 _FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
 """What says of a commit in which files its rows are, and whether they are shown."""
-_SHARED = ("answers_by_part", "class_scores", "class_means")
+_SHARED = ("own_rates", "checked_edits", "check_rates", "answers_by_part", "class_scores", "class_means")
 """Steps that are taken several times in one mart, each of which would be done as often if it were not kept."""
-_STEPS = ("run_latest", "own_rates", "own_scores", "checked_edits", "check_rates", "benchmark_metrics", *_SHARED)
+_STEPS = ("run_latest", "own_scores", "benchmark_metrics", *_SHARED)
 _UNKNOWN = re.compile(r"Catalog Error: Table with name (\S+) does not exist!")
 _ONE_SELECT = re.compile(r"\s*(?:SELECT|FROM)\b[^;]*;?\s*", re.IGNORECASE)
 """Statements in front of which `WITH` and marts can be written."""

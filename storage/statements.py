@@ -94,14 +94,18 @@ def own_files(statement: duckdb.Statement, stores: Sequence[Path]) -> tuple[list
     for text in filter(None, _strings(statement.query)):
         path = Path(text).expanduser()
         # Beside a file DuckDB writes a temporary one, and a log beside a database.
-        beside = (path, path.with_name(f"tmp_{path.name}"), Path(f"{path}.wal"), Path(f"{path}.tmp")) if path.name else ()
+        beside = (
+            (path, path.with_name(f"tmp_{path.name}"), Path(f"{path}.wal"), Path(f"{path}.tmp")) if path.name else ()
+        )
         for place in beside:
             refuse_below(place, text, stores)
             files += [str(place), str(place.absolute())]
         folder = _fixed_part(path)
         if any(store.is_relative_to(folder.resolve()) for store in stores):
             if folder != path:
-                raise QueryError(f"{text!r} may reach into the store; expected files outside it: give a narrower pattern")
+                raise QueryError(
+                    f"{text!r} may reach into the store; expected files outside it: give a narrower pattern"
+                )
             continue
         for link in _links(folder):
             refuse_below(link, text, stores)
@@ -116,7 +120,9 @@ def refuse_below(place: Path, text: str, stores: Sequence[Path]) -> None:
         QueryError: ``place``, which the user called ``text``, lies below a store, or may be a file of it by a hard link.
     """
     if any(place.resolve().is_relative_to(store) for store in stores):
-        raise QueryError(f"{text!r} lies in the store ({place.resolve()}), where only runs write; give a place outside it")
+        raise QueryError(
+            f"{text!r} lies in the store ({place.resolve()}), where only runs write; give a place outside it"
+        )
     if place.is_file() and place.stat().st_nlink > 1:
         raise QueryError(f"{text!r} is a hard link, which may be a file of the store; give a new name")
 

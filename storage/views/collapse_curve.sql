@@ -7,10 +7,7 @@
 -- every new edit, and an editor without effect fails at all of them on a sound one.
 -- `lost`: neighbors and benchmarks (half of the way from guessing), as far as they were measured, and earlier edits, if there
 -- are any, are all below half of their level. `collapsed`: from this checkpoint on all are lost.
-WITH own AS MATERIALIZED (
-    SELECT run_id, fact_id, edited_at, efficacy_accuracy, neighborhood_accuracy FROM own_rates
-),
-cells AS (
+WITH cells AS (
     SELECT
         cell, any_value(run_id) AS run_id, any_value(questions_run_id) AS questions_run_id,
         any_value(scored_at) AS scored_at, any_value(edits_so_far) AS edits, count(*) AS n, avg(value) AS mean_value,
@@ -59,9 +56,9 @@ seen AS (
         avg(unedited.neighborhood_accuracy) AS neighborhood_level
     FROM checkpoints AS checkpoint
     JOIN runs USING (run_id)
-    LEFT JOIN own
+    LEFT JOIN own_rates AS own
         ON own.run_id = checkpoint.run_id AND own.edited_at > scored_before AND own.edited_at <= checkpoint.scored_at
-    LEFT JOIN own AS unedited ON unedited.run_id = runs.baseline_run_id AND unedited.fact_id = own.fact_id
+    LEFT JOIN own_rates AS unedited ON unedited.run_id = runs.baseline_run_id AND unedited.fact_id = own.fact_id
     GROUP BY ALL
 ),
 judged AS (

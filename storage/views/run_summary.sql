@@ -2,16 +2,13 @@
 -- `forgotten`: of the `n_right_when_applied` edits that were right when applied and that a later round followed, the share
 -- that the last checkpoint finds wrong; NULL where nothing followed them. `collapsed_at`: the edits at the first checkpoint
 -- from which on the model has lost what it knew and what it was taught (`collapse_curve`); NULL if never.
-WITH own AS MATERIALIZED (
-    SELECT run_id, efficacy, paraphrase, neighborhood FROM own_rates
-),
-rates AS (
+WITH rates AS (
     SELECT
         run_id,
         avg(efficacy) AS efficacy,
         avg(paraphrase) AS paraphrase,
         avg(neighborhood) AS neighborhood
-    FROM own
+    FROM own_rates
     GROUP BY run_id
 ),
 last_check AS (
