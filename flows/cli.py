@@ -17,16 +17,6 @@ app = typer.Typer(
 )
 app.add_typer(upkeep)
 app.add_typer(schedules)
-_FAILURES = """
-    WITH failures AS (
-        SELECT run_id, spec->>'unit' AS unit, message, spec->>'traceback' AS traceback FROM commits AS failed
-        WHERE status <> 'done' AND NOT EXISTS (
-            FROM commits AS done
-            WHERE done.status = 'done' AND done.run_id = failed.run_id AND done.unit_id = failed.spec->>'unit'
-        )
-    )
-"""
-"""Units that were given up, and have not been done since."""
 INTERRUPTED = 130
 """The exit code of a command that was asked to end, as shells have it."""
 
@@ -117,7 +107,8 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show what is under way now, until it has ended.")] = False,
 ) -> None:
     """Show each run's progress, and the units that were given up; of one run, with their tracebacks."""
-    from storage.catalog import query
+    from flows.status import failure_rows, progress_rows
+    from storage.store import Store
     from tasks.tables import print_table
 
     if run_id is not None:
@@ -126,18 +117,9 @@ def status(
         from tasks.watching import watch_progress
 
         watch_progress(store)
-    sql = """
-        SELECT run_id, coalesce(model, '') AS model, coalesce(editor, kind) AS what, batch_size, units, edits,
-               coalesce(given_up, 0) AS given_up
-        FROM (
-            SELECT run_id, any_value(kind) AS kind, count(*) FILTER (WHERE status = 'done') AS units
-            FROM commits WHERE kind <> 'recipe' GROUP BY run_id
-        )
-        LEFT JOIN (SELECT run_id, count(DISTINCT unit) AS given_up FROM failures GROUP BY run_id) USING (run_id)
-        LEFT JOIN run_latest USING (run_id) ORDER BY editor IS NULL, editor, batch_size, run_id
-    """
-    print_table(query(store, _FAILURES + sql).to_pylist())
-    for row in query(store, _FAILURES + "SELECT * FROM failures ORDER BY ALL").to_pylist():
+    opened = Store(store)
+    print_table(progress_rows(opened))
+    for row in failure_rows(opened):
         typer.echo(f"{row['run_id']} {row['unit']}: {row['message'].splitlines()[0]}")
         if row["run_id"] == run_id:
             typer.echo(row["traceback"])

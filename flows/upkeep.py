@@ -47,8 +47,11 @@ def rm(run_id: Annotated[str, typer.Argument(metavar="RUN")], store: StoreOption
     """Remove a run with all that it has written; the next `run` of its experiment makes it anew."""
     from storage.store import Store
     from storage.upkeep import remove_run
+    from tasks.totals import forget_totals
 
-    typer.echo(f"removed {run_id}: {remove_run(Store(store), run_id)} units")
+    opened = Store(store)
+    typer.echo(f"removed {run_id}: {remove_run(opened, run_id)} units")
+    forget_totals(opened, run_id)
 
 
 @app.command()

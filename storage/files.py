@@ -127,7 +127,8 @@ class LocalFiles:
         return self._root
 
     def make(self) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
+        with self._reached():
+            self._root.mkdir(parents=True, exist_ok=True)
 
     def read(self, name: str) -> bytes:
         with self._reached():
@@ -238,12 +239,46 @@ class LocalFiles:
         try:
             yield
         except OSError as error:
+            if isinstance(error, NotADirectoryError) or (isinstance(error, FileExistsError) and self._root.is_file()):
+                raise StorageError(
+                    f"the store {self._root} cannot be a directory: {_file_on(self._root)} is a file; expected a directory, "
+                    "one that can be made, or an s3:// address; give another place"
+                ) from error
             if error.errno not in _PASSING:
                 raise
             raise StoreUnavailableError(
                 f"the store {self._root} cannot be used now: {error.strerror}; expected a writable directory with free space; "
                 "what is committed is whole: mend it, and run the same command again"
             ) from error
+
+
+def check_room(folder: Path, n_bytes: int, what: str) -> None:
+    """Make a directory and see to it that it takes so many bytes, before they are needed.
+
+    Raises:
+        StorageError: It cannot be made or written.
+        StoreUnavailableError: Its disk is full, or its user may keep no more there.
+    """
+    files = LocalFiles(folder)
+    files.make()
+    tried = folder / f".room-{uuid.uuid4().hex}"
+    try:
+        with files._reached(), tried.open("wb") as stream:
+            stream.write(bytes(n_bytes))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except StoreUnavailableError as error:
+        raise StoreUnavailableError(
+            f"{folder} takes no {n_bytes >> 20} MiB, which {what} need: {error.__cause__}; free space on its disk, or give a "
+            "place on another"
+        ) from error
+    finally:
+        tried.unlink(missing_ok=True)
+
+
+def _file_on(path: Path) -> Path:
+    """Return what stands on the way to a directory and is none."""
+    return next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), path)
 
 
 def _entries(folder: Path | str, prefix: str) -> Iterator[tuple[str, Entry]]:

@@ -32,6 +32,10 @@ class PatientFiles:
     def location(self) -> str:
         return self._files.location
 
+    @property
+    def folder(self) -> Path:
+        return self._files.folder
+
     def make(self) -> None:
         self._ask(self._files.make)
 

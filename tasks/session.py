@@ -25,6 +25,7 @@ from tasks.pool import Failure, Pool
 from tasks.prepared import is_lost
 from tasks.progress import progress_bar
 from tasks.stopping import stops
+from tasks.totals import remember_totals
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -74,7 +75,9 @@ class Session:
         expected: Sequence[Unit] = (),
     ) -> None:
         """Do the units that the store does not hold, with a progress bar; failures are kept for the end."""
+        units = list(units)
         todo = self._missing(units)
+        remember_totals(self.store, self.plan.name, expected or units, whole=bool(expected))
         if not todo:
             return
         planned = self._missing(expected) or todo

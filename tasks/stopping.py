@@ -33,6 +33,11 @@ class Stop:
             )
             self._reason = reason
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the run knows already that it is to end."""
+        return self._reason is not None
+
     def reason(self) -> str | None:
         """Return why the run is to end, None if it is to go on."""
         if self._reason is None and time.monotonic() - self._asked_at > _POLL_S:
@@ -50,7 +55,7 @@ def cancel(store: Store, experiment: str | None = None) -> None:
 
 @contextmanager
 def stops(store: Store, name: str) -> Iterator[Stop]:
-    """Inside, the first Ctrl-C or SIGTERM only asks; the second one is what it always is."""
+    """Inside, the first Ctrl-C or SIGTERM only asks; once the run is asked to end, by whomever, one is what it always is."""
     stop = Stop(store, name)
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -59,7 +64,10 @@ def stops(store: Store, name: str) -> Iterator[Stop]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, before[signal.Signals(number)])
-        stop.ask("interrupted" if number == signal.SIGINT else "terminated")
+        if stop.is_asked:
+            signal.raise_signal(number)
+        else:
+            stop.ask("interrupted" if number == signal.SIGINT else "terminated")
 
     for number in before:
         signal.signal(number, handle)

@@ -1,5 +1,7 @@
 """The commands that look at a store and keep it in order."""
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,10 @@ from tasks.identity import ModelRef, Unit
 from tasks.pool import Failure
 from tasks.session import record_failure
 from tasks.stopping import Stop, stops
+from tasks.totals import remember_totals
+from tests.end_to_end.support import ROOT
 
+DEMO = ROOT / "flows/experiments/demo.yaml"
 MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
 
 
@@ -77,6 +82,97 @@ def test_cancel_reaches_the_drivers_that_run_now(store: Store, monkeypatch: pyte
             assert reasons(third, later) == [None, None], "a request that is gone is none"
             ask("cancel", "--store", store.location)
             assert reasons(third, later) == ["cancelled"] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_once_a_run_is_cancelled_one_signal_ends_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """What asked is all the same: the first signal afterwards is the second."""
+    monkeypatch.setattr("tasks.stopping._POLL_S", 0.0)
+    heard: list[int] = []
+    before = signal.signal(number, lambda n, _: heard.append(n))
+    try:
+        with stops(store, "grid") as grid:
+            ask("cancel", "grid", "--store", store.location)
+            assert grid.reason() == "cancelled" and not heard
+            signal.raise_signal(number)
+            assert heard == [number]
+        with stops(store, "grid") as grid:
+            signal.raise_signal(number)
+            assert grid.reason() is not None and heard == [number], "the first one asks"
+            signal.raise_signal(number)
+            assert heard == [number, number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_status_shows_units_of_how_many_and_runs_that_were_not_begun(store: Store) -> None:
+    def units(run_id: str, count: int) -> list[Unit]:
+        return [Unit(run_id=run_id, unit_id=f"unit-{i}", kind="own", model=MODEL, payload={}) for i in range(count)]
+
+    def rows() -> dict[str, list[str]]:
+        lines = ask("status", "--store", store.location).stdout.splitlines()[1:]
+        return {line.split()[0]: line.split() for line in lines}
+
+    assert " of " not in " ".join(rows()["run-a"]), "no driver has said how many"
+    store.commit("run-a", "recipe-own-000000", {}, CommitInfo(kind="recipe"))
+    remember_totals(store, "grid", [*units("run-a", 9), *units("run-b", 3)], whole=True)
+    assert "4 of 9" in " ".join(rows()["run-a"]) and "not begun – 0 of 3" in " ".join(rows()["run-b"])
+    remember_totals(store, "grid", units("run-a", 5), whole=False)
+    assert "4 of 9" in " ".join(rows()["run-a"]), "a stage of some of them leaves the total"
+    remember_totals(store, "grid", units("run-a", 2), whole=True)
+    assert "4 of 4" in " ".join(rows()["run-a"]), "less is wanted than is done"
+    ask("rm", "run-a", "--store", store.location)
+    assert set(rows()) == {"run-b"}
+
+
+def forget_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `run` find no home of Prefect's, and let the one that it sets be forgotten afterwards."""
+    for name in ("PREFECT_HOME", "PREFECT_API_URL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("place", ["afile", "afile/below"])
+@pytest.mark.parametrize("command", ["plan", "run", "status", "query"])
+def test_a_file_in_the_place_of_a_store_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
+) -> None:
+    forget_prefect(monkeypatch)
+    (tmp_path / "afile").write_text("no store")
+    at = tmp_path / place
+    arguments = {"status": ["--store", at], "query": ["SELECT 1", "--store", at]}
+    with pytest.raises(StorageError, match=rf"{tmp_path}/afile is a file; expected a directory"):
+        ask(command, *arguments.get(command, [DEMO, "--set", f"store={at}"]))
+
+
+def test_a_disk_that_is_full_from_the_start_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system refuses to write more than so many bytes into a file, as it does where the disk is full."""
+    forget_prefect(monkeypatch)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=rf"{tmp_path}/store/\S* takes no 8 MiB.*File too large.*free space"):
+            ask("run", DEMO, "--set", f"store={tmp_path}/store")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_an_answer_is_not_written_below_the_store(store: Store, tmp_path: Path) -> None:
+    inside = Path(store.location) / "edits" / "answer.csv"
+    with pytest.raises(StorageError, match="lies in the store"):
+        ask("query", "FROM edits", "--store", store.location, "--format", "csv", "--out", inside)
+    assert not inside.exists()
+    ask("query", "SELECT 1 AS a", "--store", store.location, "--format", "csv", "--out", tmp_path / "answer.csv")
+    assert (tmp_path / "answer.csv").read_text() == '"a"\n1\n'
+    with pytest.raises(StorageError, match="does more than read"):
+        ask("query", f"COPY edits TO '{tmp_path}/x.csv'", "--store", store.location)
+    ask("query", f"COPY (SELECT 1 AS a) TO '{tmp_path}/x.csv'", "--store", store.location, "--write")
+    assert (tmp_path / "x.csv").exists()
 
 
 def test_a_unit_that_is_not_there_cannot_be_withdrawn(store: Store) -> None:
