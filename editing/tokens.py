@@ -94,6 +94,11 @@ class PromptFormat:
         return found
 
     @property
+    def begins(self) -> bool:
+        """Whether a token stands in front of every text, the tokenizer's own or the one that was asked for."""
+        return bool(self._before) or self._start is not None
+
+    @property
     def oversized(self) -> bool:
         """Whether the tokenizer has tokens for which the model has no embedding, so that every text has to be looked at."""
         return self._beyond

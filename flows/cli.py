@@ -200,6 +200,19 @@ def export_moments(
     print_table(export(Store(store), out))
 
 
+@app.command("export-contexts")
+def export_contexts(
+    out: Annotated[Path, typer.Option(help="Directory for the files.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write the store's context prefixes as files that `contexts_file` takes, and show how each reads."""
+    from storage.store import Store
+    from tasks.contexts import export_contexts as export
+    from tasks.tables import print_table
+
+    print_table(export(Store(store), out))
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="editors, models, datasets, benchmarks, views or experiments")],

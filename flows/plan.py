@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from flows.inputs import Inputs, check_facts, check_subjects, notes_on, read_inputs
+from flows.inputs import Inputs, check_facts, check_subjects, format_of, notes_on, read_inputs
 from flows.room import check_room
 from flows.second_moments import check_files, check_texts, moment_files, moment_layers
 from flows.spec import EditorSpec, Experiment, Layers, SpecError
 from flows.trainings import network_recipe, training_jobs
-from tasks.catalog import EditorCard, editor_card
+from tasks.catalog import EditorCard, editor_card, editor_needs
+from tasks.contexts import SAMPLING, read_contexts
+from tasks.errors import InputError
 from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob
 from tasks.placement import Placement
@@ -34,7 +36,8 @@ def plan_experiment(experiment: Experiment) -> Plan:
     trainings = training_jobs(inputs, runs, problems)
     if not problems:
         check_facts(inputs, problems)
-        check_room(inputs, problems)
+        given = {text for run in runs for text in (run.contexts_recipe or {}).get("texts", ())}
+        check_room(inputs, given, problems)
         check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
     if problems:
         raise SpecError(_listed(experiment, problems))
@@ -70,7 +73,7 @@ def plan_experiment(experiment: Experiment) -> Plan:
         chains_in_step=compute.chains_in_step,
         max_attempts=compute.max_attempts,
         store_timeout_s=compute.store_timeout_s,
-        notes=notes_on(inputs),
+        notes=(*notes_on(inputs), *_notes_on_contexts(inputs, wanted)),
     )
 
 
@@ -91,7 +94,8 @@ def _search(inputs: Inputs, problems: list[str]) -> SearchPlan | None:
     if wanted.edits > len(inputs.requests):
         problems.append(f"locate.search.edits is {wanted.edits}, the data set has {len(inputs.requests)} facts")
         return None
-    card = _card(EditorSpec(name=wanted.editor), inputs, "locate.search.editor", problems)
+    spec = EditorSpec(name=wanted.editor, contexts_file=wanted.contexts_file)
+    card = _card(spec, inputs, "locate.search.editor", problems)
     if card is None:
         return None
     if (why := _layers_problem(inputs, card, candidates[:1], None)) is not None or "network" in card.needs:
@@ -224,11 +228,9 @@ def _run(
     seed: int,
 ) -> RunSpec:
     experiment, score = inputs.experiment, inputs.experiment.score
-    contexts = {
-        **inputs.model.identity,
-        **{key: card.hparams[key] for key in ("contexts", "context_tokens", "context_starts") if key in card.hparams},
-        "seed": seed,
-    }
+    sampled = {**{key: card.hparams[key] for key in SAMPLING if key in card.hparams}, "seed": seed}
+    given = {"texts": list(card.context_texts or ())}
+    contexts = {**inputs.model.identity, **(sampled if card.context_texts is None else given)}
     order = inputs.orders[sample]
     facts = FactsRef(
         name=experiment.facts.name,
@@ -270,17 +272,28 @@ def _run(
 
 
 def _card(spec: EditorSpec, inputs: Inputs, where: str, problems: list[str]) -> EditorCard | None:
+    texts, given = None, dict(spec.hparams)
     try:
-        return editor_card(
+        if spec.contexts_file is not None and "contexts" not in editor_needs(spec.name):
+            raise ValueError(f"{spec.name} reads no context prefixes; leave contexts_file out")
+        if spec.contexts_file is not None:
+            texts = read_contexts(spec.contexts_file, format_of(inputs.model).plain)
+            if clash := sorted(given.keys() & set(SAMPLING)):
+                raise ValueError(
+                    f"found {clash[0]} beside contexts_file, which holds all prefixes; leave one of them out"
+                )
+            given["contexts"] = len(texts)
+        card = editor_card(
             spec.name,
             model=inputs.model.name,
             protocol=inputs.experiment.protocol,
-            overrides=spec.hparams,
+            overrides=given,
             preset=spec.preset,
         )
-    except ValueError as error:
+    except (ValueError, InputError) as error:
         problems.append(f"{where}: {error}")
         return None
+    return replace(card, context_texts=texts)
 
 
 def _check_layers(model: ModelRef, layers: Iterable[int], where: str, problems: list[str]) -> None:
@@ -300,6 +313,16 @@ def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
     for run in runs:
         found.setdefault((run.run_id, (run.layers_recipe or {}).get("run_id")), replace(run))
     return list(found.values())
+
+
+def _notes_on_contexts(inputs: Inputs, runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Say where prefixes are sampled from a lone first token, from which a model may not go on as from a text's beginning."""
+    sampled = [run for run in runs if run.contexts_recipe is not None and "texts" not in run.contexts_recipe]
+    if sampled and not format_of(inputs.model).begins:
+        yield (
+            "context prefixes: nothing stands in front of their first token; read what was sampled (palimpsest "
+            "export-contexts), and where it is no text, set model.text_start or give contexts_file (docs/editors.md)"
+        )
 
 
 def _recipes(recipes: Iterable[Recipe | None]) -> list[Recipe]:

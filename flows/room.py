@@ -1,6 +1,6 @@
 """Whether what facts are asked fits into the model's context, before any work."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from editing.loading import load_context_tokens
 from editing.requests import EditRequest
@@ -10,8 +10,12 @@ from flows.inputs import Inputs, format_of
 from flows.spec import ScoreSpec
 
 
-def check_room(inputs: Inputs, problems: list[str]) -> None:
-    """Add which prompts leave no room for their answers, or for the text that the model is to write."""
+def check_room(inputs: Inputs, prefixes: Iterable[str], problems: list[str]) -> None:
+    """Add which prompts leave no room for their answers, or for the text that the model is to write.
+
+    Args:
+        prefixes: Given context prefixes, of which the longest stands before every fact that is edited.
+    """
     context = load_context_tokens(inputs.model.folder)
     if context is None:
         return
@@ -19,6 +23,9 @@ def check_room(inputs: Inputs, problems: list[str]) -> None:
     prompt_format = format_of(inputs.model)
     chosen = sorted({i for order in inputs.orders for i in order.positions[: experiment.facts.size]})
     asked = [found for i in chosen for found in _asked(inputs.requests[i], experiment.score)]
+    if longest := max(prefixes, key=len, default=""):
+        edited = (inputs.requests[i] for i in chosen)
+        asked += [(request.request_id, longest + request.prompt, request.target_new, 0) for request in edited]
     # A text has at most as many tokens as bytes (a template's aside): most need no tokenizer.
     near = [each for each in asked if inputs.model.chat is not False or _n_bytes(each) + 3 > context]
     lost = [(need, each) for need, each in zip(_needs(prompt_format, near), near, strict=True) if need > context]

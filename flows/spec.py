@@ -90,6 +90,8 @@ class EditorSpec(BaseModel):
     """A named set of numbers of one source (see ``palimpsest list editors``)."""
     layers: Layers | None = None
     batch_sizes: list[Count] | None = Field(default=None, min_length=1)
+    contexts_file: str | None = None
+    """A JSON list of context prefixes, in place of sampled ones; its content is part of the identity."""
 
     @property
     def hparams(self) -> dict[str, Any]:
@@ -143,6 +145,8 @@ class SearchSpec(_Strict):
     editor: str = "rome"
     edits: int = Field(default=100, gt=0)
     layers: Literal["all"] | list[int] = "all"
+    contexts_file: str | None = None
+    """As an editor's."""
 
 
 class TraceSpec(_Strict):
@@ -344,6 +348,10 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
         )
         for benchmark in spec.score.benchmarks
     ]
+    editors = [editor.model_copy(update={"contexts_file": near(editor.contexts_file)}) for editor in spec.editors]
+    search = spec.locate.search
+    if search is not None:
+        search = search.model_copy(update={"contexts_file": near(search.contexts_file)})
     perplexity = spec.score.perplexity
     if perplexity is not None:
         perplexity = perplexity.model_copy(update={"path": near(perplexity.path)})
@@ -351,6 +359,8 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
         update={
             "score": spec.score.model_copy(update={"benchmarks": benchmarks, "perplexity": perplexity}),
             "facts": facts,
+            "editors": editors,
+            "locate": spec.locate.model_copy(update={"search": search}),
             "second_moment": moments,
             "model": spec.model.model_copy(update={"name": name, "adapter": near(spec.model.adapter)}),
             "store": spec.store if "://" in spec.store else str(Path(spec.store).expanduser().absolute()),

@@ -53,6 +53,7 @@ ORDER = (
     "batch_size_summary",
     "layer_summary",
     "trace_summary",
+    "context_prefixes",
     "moment_curve",
     "training_curve",
     "joint_edits",

@@ -19,6 +19,8 @@ class EditorCard:
     max_layers: int | None
     hparams: Mapping[str, Any]
     preset: str | None = None
+    context_texts: tuple[str, ...] | None = None
+    """Context prefixes that are given, in place of sampled ones."""
 
     def refusal(self, family: str, n_layers: int) -> str | None:
         """Return why the editor cannot edit ``n_layers`` layers of a model of this family; None if it can."""

@@ -1,6 +1,5 @@
-"""Computed inputs as artifacts of the store: context prefixes and second moments."""
+"""Computed inputs as artifacts of the store: hyper-networks, and what a run's editor needs of all kinds."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
@@ -8,7 +7,6 @@ from weakref import WeakValueDictionary
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from editing.contexts import sample_contexts
 from editing.editor import Artifacts, make_editor
 from editing.geometry import KeyGeometry
 from editing.hypernetwork import HyperNetworks
@@ -19,26 +17,16 @@ from editing.training import Trainer, facts_with_variants, load_networks
 from storage.artifacts import Artifact, find_artifact, has_artifact, put_artifact
 from storage.identity import digest_of
 from storage.store import Store
+from tasks.contexts import CONTEXTS, texts_of
 from tasks.datasets import read_facts, world_for
 from tasks.errors import InputError
 from tasks.identity import Recipe, RunSpec, Unit
 from tasks.moments import MOMENTS, layer_recipe
 from tasks.shared import TARGETS, targets_recipe
 
-CONTEXTS, NETWORK = "contexts", "networks"
+NETWORK = "networks"
 Factored = WeakValueDictionary[tuple[str, float, str], KeyGeometry]
 """Factored second moments by content, jitter and device: of all runs that use one at the same time there is one."""
-
-
-def make_contexts(store: Store, lm: LanguageModel, recipe: Recipe) -> Artifact:
-    """Sample context prefixes by their recipe and store them; return what is stored if they are there already."""
-    found = find_artifact(store, CONTEXTS, recipe)
-    if found is not None:
-        return found
-    texts = sample_contexts(
-        lm, recipe["contexts"], n_tokens=recipe["context_tokens"], seed=recipe["seed"], starts=recipe["context_starts"]
-    )
-    return put_artifact(store, CONTEXTS, recipe, {"contexts.json": json.dumps(texts).encode()})
 
 
 def trainer_of(store: Store, lm: LanguageModel, recipe: Recipe) -> tuple[Trainer, list[EditRequest]]:
@@ -84,12 +72,6 @@ def networks_of(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[HyperNet
     return load_networks(networks.to(lm.input_device, dtype), state).requires_grad_(False), digest
 
 
-def contexts_of(store: Store, recipe: Recipe) -> tuple[tuple[str, ...], str]:
-    """Return stored context prefixes and their content digest."""
-    artifact = _required(store, CONTEXTS, recipe)
-    return tuple(json.loads(artifact.path("contexts.json").read_text())), artifact.digest
-
-
 def geometry_of(
     store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int], factored: Factored
 ) -> tuple[dict[int, KeyGeometry], str]:
@@ -124,7 +106,8 @@ def artifacts_for(
     networks = None
     digests: dict[str, Any] = {"contexts": None, "moments": None, "network": None}
     if run.contexts_recipe is not None:
-        contexts, digests["contexts"] = contexts_of(store, run.contexts_recipe)
+        artifact = _required(store, CONTEXTS, run.contexts_recipe)
+        contexts, digests["contexts"] = texts_of(artifact), artifact.digest
     if run.moments_recipe is not None:
         geometry, digests["moments"] = geometry_of(store, lm, run.moments_recipe, run.layers, factored)
     if run.network_recipe is not None:

@@ -20,12 +20,13 @@ from storage.commits import CommitInfo
 from storage.identity import digest_of
 from storage.store import Store
 from tasks.chain import scoring_recipe, training_unit_id
+from tasks.contexts import look_at, make_contexts, texts_of
 from tasks.datasets import read_facts
 from tasks.errors import LedgerMismatch
 from tasks.identity import RunSpec, Unit
 from tasks.moments import collect_shard, merge_shards, read_published
 from tasks.orders import read_order
-from tasks.prepared import Factored, artifacts_for, make_contexts, network_state, put_network, trainer_of
+from tasks.prepared import Factored, artifacts_for, network_state, put_network, trainer_of
 from tasks.rounds import Tables, run_row
 from tasks.scoring import answer_rows, generation_rows, probe_rows, search_rows, text_rows, trace_rows, train_rows
 from tasks.segment import Chain, do_rounds
@@ -105,8 +106,11 @@ class Worker:
     # --- preparation
 
     def _contexts(self, unit: Unit) -> tuple[Tables, CommitInfo]:
-        artifact = make_contexts(self._store, self._models.pristine(unit.model).lm, unit.payload["recipe"])
-        return {}, CommitInfo(kind="contexts", digest=artifact.digest, spec={"recipe": unit.payload["recipe"]})
+        lm = self._models.pristine(unit.model).lm
+        artifact = make_contexts(self._store, lm, unit.payload["recipe"])
+        looks = look_at(lm, [text for text in texts_of(artifact) if text])
+        spec = {"recipe": unit.payload["recipe"], "looks": looks}
+        return {}, CommitInfo(kind="contexts", digest=artifact.digest, spec=spec)
 
     def _moment_shard(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         lm, given = self._models.pristine(unit.model).lm, unit.payload

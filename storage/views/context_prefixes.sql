@@ -1,0 +1,20 @@
+-- What the prepare stage put in front of prompts: each context prefix, its tokens, its perplexity to the model itself (of the
+-- tokens behind the first) and the share of 4-grams that have stood in it before. `unit_id` is one set of prefixes; which run
+-- reads which texts is in `runs.contexts`.
+SELECT
+    unit_id,
+    look.text AS text,
+    look.n_tokens AS n_tokens,
+    look.perplexity AS perplexity,
+    look.repetition AS repetition
+FROM (
+    SELECT
+        unit_id,
+        unnest(from_json(
+            spec->'looks',
+            '[{"text": "VARCHAR", "n_tokens": "BIGINT", "perplexity": "DOUBLE", "repetition": "DOUBLE"}]'
+        )) AS look
+    FROM commits
+    WHERE kind = 'contexts' AND status = 'done'
+)
+ORDER BY unit_id, text
