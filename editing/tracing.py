@@ -55,6 +55,23 @@ class TracePlan:
     seed: int = 1
 
 
+Rule = Literal["first_token", "whole_answer"]
+"""When a model knows a fact: the first token of the true target is the argmax behind the prompt; or that token is, as it
+decodes, the whole target (the official code's ``expect``)."""
+
+
+def known_facts(lm: LanguageModel, requests: Sequence[EditRequest], rule: Rule) -> list[bool]:
+    """Return of each request whether the model knows its true target; the trace of one that it does not know is noise."""
+    prompts = [request.prompt for request in requests]
+    answers = lm.format.answers(prompts, [request.target_true for request in requests])
+    scores = lm.score_ids(lm.format.prompts(prompts), [answer[:1] for answer in answers])
+    return [
+        score.n_correct == 1
+        and (rule == "first_token" or lm.format.decode(score.argmax_ids).strip() == request.target_true.strip())
+        for request, score in zip(requests, scores, strict=True)
+    ]
+
+
 def subject_noise(lm: LanguageModel, requests: Sequence[EditRequest]) -> float:
     """Return three standard deviations of the token embeddings of all subjects, as they enter the model (Gemma scales them)."""
     texts = [request.subject for request in requests]

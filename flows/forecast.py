@@ -48,8 +48,8 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     else:
         notes.append("expected time: unknown until the store holds timings of these editors (run a small size first)")
     searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
-    traced = sum(len(trace.positions) for trace in plan.traces)
-    notes.append(f"before editing: {searched} independent edits for the layer search, {traced} facts traced")
+    traced = sum(trace.wanted for trace in plan.traces)
+    notes.append(f"before editing: {searched} independent edits for the layer search, {traced} known facts traced")
     groups = sorted({run.in_step for run in with_companions(store, runs, plan.chains_in_step) if run.in_step})
     notes += [f"in step, their targets searched for together: {', '.join(group)}" for group in groups]
     wanted = [job for job in plan.moments if len(job.units()) > 1 and (store is None or job.next_units(store))]

@@ -116,11 +116,16 @@ def _trace(inputs: Inputs) -> TraceJob | None:
     wanted = inputs.experiment.locate.trace
     if wanted is None:
         return None
+    order = inputs.orders[0]
     return TraceJob(
         model=inputs.model,
         facts_run_id=inputs.facts_run_id,
         facts_digest=inputs.digest,
-        positions=inputs.tail(min(wanted.facts, len(inputs.requests))),
+        order={"name": order.name, "digest": order.digest, "seed": inputs.experiment.facts.seed},
+        # Those that runs of sample 0 edit last, if at all, come first.
+        candidates=tuple(reversed(order.positions)),
+        wanted=min(wanted.facts, len(order.positions)),
+        rule="whole_answer" if inputs.experiment.protocol == "code" else "first_token",
         samples=wanted.samples,
         window=wanted.window,
         noise=wanted.noise,

@@ -57,12 +57,19 @@ class SearchPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceJob:
-    """Causal tracing of some facts."""
+    """Causal tracing of facts that the model knows: first they are found, then traced."""
 
     model: ModelRef
     facts_run_id: str
     facts_digest: str
-    positions: tuple[int, ...]
+    order: Mapping[str, Any]
+    """What determines the candidates, beside the facts."""
+    candidates: tuple[int, ...]
+    """Positions of facts in the order in which they are looked at."""
+    wanted: int
+    """Known facts that are to be traced; fewer where the candidates hold fewer."""
+    rule: str
+    """When a fact is known: ``editing.tracing.Rule``."""
     samples: int
     window: int
     noise: float | None
@@ -74,7 +81,9 @@ class TraceJob:
         return {
             **self.model.identity,
             "facts": self.facts_digest,
-            "positions": list(self.positions),
+            "order": dict(self.order),
+            "known": self.rule,
+            "wanted": self.wanted,
             "samples": self.samples,
             "window": self.window,
             "noise": self.noise,
@@ -84,23 +93,30 @@ class TraceJob:
     def run_id(self) -> str:
         return f"trace-{digest_of(self.recipe, length=10)}"
 
-    def units(self) -> list[Unit]:
-        settings = {"samples": self.samples, "window": self.window, "noise": self.noise, "threads": self.threads}
+    def known_unit(self) -> Unit:
+        payload = {"positions": self.candidates, "wanted": self.wanted, "rule": self.rule, "noise": self.noise}
+        return self._unit("known", "known", n_items=self.wanted, **payload)
+
+    def next_units(self, store: Store) -> list[Unit]:
+        """Return all units that can be named: the search for known facts, and once it is done the traces of these."""
+        first = self.known_unit()
+        commit = store.read_commit(*first.key)
+        if commit is None or commit.spec is None:
+            return [first]
+        known, noise = commit.spec["known"], commit.spec["noise"]
+        settings = {"samples": self.samples, "window": self.window, "noise": noise}
+        shares = {start: known[start : start + self.per_unit] for start in range(0, len(known), self.per_unit)}
         return [
-            Unit(
-                run_id=self.run_id,
-                unit_id=f"facts-{start:04d}",
-                kind="trace",
-                model=self.model,
-                payload={
-                    "facts_run_id": self.facts_run_id,
-                    "positions": self.positions[start : start + self.per_unit],
-                    "n_items": len(self.positions[start : start + self.per_unit]),
-                    **settings,
-                },
-            )
-            for start in range(0, len(self.positions), self.per_unit)
+            first,
+            *(
+                self._unit(f"facts-{start:04d}", "trace", positions=tuple(share), n_items=len(share), **settings)
+                for start, share in shares.items()
+            ),
         ]
+
+    def _unit(self, name: str, kind: UnitKind, **payload: Any) -> Unit:
+        given = {"facts_run_id": self.facts_run_id, "threads": self.threads, **payload}
+        return Unit(run_id=self.run_id, unit_id=name, kind=kind, model=self.model, payload=given)
 
 
 @dataclass(frozen=True, kw_only=True)

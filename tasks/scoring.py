@@ -1,5 +1,6 @@
 """Scores as rows: fact probes, benchmark answers, traces and layer searches."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,15 +11,20 @@ from editing.meta import MetaLoss
 from editing.requests import EditRequest
 from editing.scores import ProbeScore, probes_of, score_probes
 from editing.search import search_layer
-from editing.tracing import TracePlan, causal_trace
+from editing.tracing import TracePlan, causal_trace, known_facts, subject_noise
 from editing.training import Trainer
 from storage.store import Store
 from tasks.answering import answer_row, ask, grade
+from tasks.errors import InputError
 from tasks.fluency import ngram_entropy, repetition
 from tasks.harness import harness_rows
 from tasks.identity import BenchmarkRef, RunSpec
 from tasks.questions import read_questions, read_recipe
 from tasks.sandbox import run_program
+
+_LOOK = 64
+"""Candidates for tracing that are looked at together."""
+_log = logging.getLogger(__name__)
 
 
 def probe_rows(
@@ -116,6 +122,39 @@ def text_rows(lm: LanguageModel, texts: Sequence[str], run: RunSpec, rounds: int
         }
         for (number, _), score in zip(kept, scores, strict=True)
     ]
+
+
+def find_known(lm: LanguageModel, requests: Sequence[EditRequest], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Look through candidates until enough facts are known; return their positions, how many were asked, and the noise.
+
+    Raises:
+        InputError: The model knows none of them.
+    """
+    positions, wanted, rule = settings["positions"], settings["wanted"], settings["rule"]
+    found: list[int] = []
+    asked = 0
+    for start in range(0, len(requests), _LOOK):
+        for number, is_known in enumerate(known_facts(lm, requests[start : start + _LOOK], rule), start):
+            asked = number + 1
+            if is_known:
+                found.append(number)
+            if len(found) == wanted:
+                break
+        if len(found) == wanted:
+            break
+    if not found:
+        raise InputError(
+            f"the model knows none of the {asked} facts ({rule}: its likeliest next token is not the answer's); tracing needs "
+            "facts that it knows: give others, or leave locate.trace out and name layers as numbers"
+        )
+    if len(found) < wanted:
+        _log.warning("%d of %d facts are known; %d are traced, not %d", len(found), asked, len(found), wanted)
+    noise = settings["noise"]
+    return {
+        "known": [positions[i] for i in found],
+        "asked": asked,
+        "noise": subject_noise(lm, [requests[i] for i in found]) if noise is None else noise,
+    }
 
 
 def trace_rows(lm: LanguageModel, requests: Sequence[EditRequest], settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from tasks.chain import all_units, choose_recipes, ready_units
 from tasks.errors import InputError
 from tasks.identity import Compute, RunSpec, SharedTargets, Unit
 from tasks.in_step import companions, with_companions
-from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
+from tasks.jobs import MomentsJob, TrainingJob
 from tasks.ledger import segments
 from tasks.report import write_report
 from tasks.results_page import show_report
@@ -56,7 +56,8 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
     shared = [unit for search in searches if search.run_id in missing for unit in search_target_units(search)]
     session.reopen(shared)
     session.run("share targets", shared)
-    units += [unit for job in plan.traces for unit in job.units()]
+    session.run("find known facts", [job.known_unit() for job in plan.traces])
+    units += [unit for job in plan.traces for unit in job.next_units(session.store) if unit.kind == "trace"]
     session.run("locate", units)
     return tuple(run for run in with_known_layers(plan, session.store) if run.layers or not run.layers_recipe)
 
@@ -153,8 +154,9 @@ def analyse(session: Session, runs: tuple[RunSpec, ...]) -> str:
 
 def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
     """Return the runs with the layers that finished searches and traces have found."""
-    jobs: tuple[SearchPlan | TraceJob, ...] = (*plan.searches, *plan.traces)
-    finished = {job.run_id for job in jobs if all(store.is_committed(*unit.key) for unit in job.units())}
+    jobs = {search.run_id: search.units() for search in plan.searches}
+    jobs |= {trace.run_id: trace.next_units(store) for trace in plan.traces}
+    finished = {run_id for run_id, units in jobs.items() if all(store.is_committed(*unit.key) for unit in units)}
     sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
     among = {search.run_id: search.layers for search in plan.searches}
     chosen = {

@@ -28,7 +28,16 @@ from tasks.moments import collect_shard, merge_shards, read_published
 from tasks.orders import read_order
 from tasks.prepared import Factored, artifacts_for, network_state, put_network, trainer_of
 from tasks.rounds import Tables, run_row
-from tasks.scoring import answer_rows, generation_rows, probe_rows, search_rows, text_rows, trace_rows, train_rows
+from tasks.scoring import (
+    answer_rows,
+    find_known,
+    generation_rows,
+    probe_rows,
+    search_rows,
+    text_rows,
+    trace_rows,
+    train_rows,
+)
 from tasks.segment import Chain, do_rounds
 from tasks.shared import find_targets, shared_targets
 from tasks.standing import TOKENS_PER_FORWARD, Models, device_for
@@ -72,6 +81,7 @@ class Worker:
             "moments": self._moments,
             "train": self._train,
             "targets": self._targets,
+            "known": self._known,
             "trace": self._trace,
             "search": self._search,
             "segment": self._segment,
@@ -161,6 +171,10 @@ class Worker:
         facts = self._chosen(unit) if "positions" in unit.payload else self._whole_order(run)[first:last]
         digest = find_targets(self._store, lm, run, (first, last), facts, artifacts)
         return {}, CommitInfo(kind="targets", digest=digest)
+
+    def _known(self, unit: Unit) -> tuple[Tables, CommitInfo]:
+        found = find_known(self._models.pristine(unit.model).lm, self._chosen(unit), unit.payload)
+        return {}, CommitInfo(kind="known", spec={**found, "rule": unit.payload["rule"]})
 
     def _trace(self, unit: Unit) -> tuple[Tables, CommitInfo]:
         lm = self._models.pristine(unit.model).lm

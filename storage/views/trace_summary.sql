@@ -1,9 +1,15 @@
--- Causal tracing: average indirect effect (probability restored minus corrupted) by state kind, layer and token role.
+-- Causal tracing: average indirect effect (probability restored minus corrupted) by state kind, layer and token role. Only
+-- facts that the model knows are traced: `n_unknown` were looked at and skipped (NULL in stores that did not count them).
 SELECT
     run_id, kind, layer, role,
     avg(probability - low) AS effect,
     avg(high - low) AS total_effect,
-    count(DISTINCT fact_id) AS n_facts
+    count(DISTINCT fact_id) AS n_facts,
+    any_value(n_unknown) AS n_unknown
 FROM traces
+LEFT JOIN (
+    SELECT run_id, (spec->>'asked')::BIGINT - json_array_length(spec->'known') AS n_unknown
+    FROM commits WHERE kind = 'known' AND status = 'done'
+) USING (run_id)
 GROUP BY ALL
 ORDER BY run_id, kind, role, layer

@@ -79,8 +79,8 @@ def test_other_scoring_settings_score_what_is_missing(tmp_path: Path) -> None:
     assert not twice(store, "fact_scores", "run_id, purpose, probe_id, scored_at")
     assert not twice(store, "benchmark_answers", "run_id, benchmark, example_id, scored_at")
     assert rows(store, "SELECT edits, n_scored FROM forgetting_curve") == [
-        {"edits": 4, "n_scored": 4},
-        {"edits": 8, "n_scored": 8},
+        {"edits": 4, "n_scored": 2},
+        {"edits": 8, "n_scored": 6},
     ]
     assert {row["n_examples"] for row in rows(store, "SELECT n_examples FROM benchmark_curve")} == {10}
 
