@@ -7,6 +7,7 @@ from editing.errors import TokenizationError
 from editing.tokens import PromptFormat
 from flows.spec import BenchmarkSpec, Experiment
 from storage.store import Store
+from tasks.definition import read_definition
 from tasks.errors import InputError
 from tasks.harness import PREFIX, harness_id, harness_recipe
 from tasks.identity import BenchmarkRef
@@ -41,7 +42,7 @@ def publish_benchmarks(experiment: Experiment, store: Store) -> None:
             recipe, _ = _harness(spec)
             publish_harness(store, harness_id(recipe), recipe)
         else:
-            publish_questions(store, _questions(spec))
+            publish_questions(store, _questions(experiment, spec))
 
 
 def _reference(experiment: Experiment, spec: BenchmarkSpec, form: PromptFormat | None) -> BenchmarkRef:
@@ -53,7 +54,7 @@ def _reference(experiment: Experiment, spec: BenchmarkSpec, form: PromptFormat |
         recipe, available = _harness(spec)
         count = _count(experiment, spec, available, None)
         return BenchmarkRef(name=spec.name.replace(":", "-"), run_id=harness_id(recipe), n_examples=count)
-    questions = _questions(spec)
+    questions = _questions(experiment, spec)
     definition = questions.definition
     if definition.runs_code and not spec.run_code:
         raise InputError(
@@ -86,7 +87,11 @@ def _check_tokens(form: PromptFormat, name: str, questions: Sequence[Question]) 
             raise InputError(f"{name}, question {ident}: {error}") from error
 
 
-def _questions(spec: BenchmarkSpec) -> Questions:
+def _questions(experiment: Experiment, spec: BenchmarkSpec) -> Questions:
+    runs_code = read_definition(spec.name).runs_code
+    if spec.extract is not None and not runs_code:
+        raise InputError(f"{spec.name}: extract is for benchmarks whose answers are programs; leave it out")
+    fenced = runs_code and experiment.model.chat is not False
     wanted = Wanted(
         name=spec.name,
         path=spec.path,
@@ -95,12 +100,15 @@ def _questions(spec: BenchmarkSpec) -> Questions:
         shots=spec.shots,
         shots_from=spec.shots_from,
         shots_file=spec.shots_file,
+        extract=spec.extract or ("code_block" if fenced else None),
     )
     return make_questions(wanted)
 
 
 def _harness(spec: BenchmarkSpec) -> tuple[dict[str, object], int]:
-    given = [key for key in ("revision", "groups", "shots_from", "shots_file") if getattr(spec, key) is not None]
+    given = [
+        key for key in ("revision", "groups", "shots_from", "shots_file", "extract") if getattr(spec, key) is not None
+    ]
     if given or spec.run_code:
         raise InputError(
             f"{spec.name}: {given or 'run_code'} cannot be set here; expected name, path, shots and examples"

@@ -184,6 +184,8 @@ class BenchmarkSpec(_Strict):
     """A text that stands before every question, letter by letter: a paper's own shots."""
     run_code: bool = False
     """Allow a benchmark to run what the model writes, in a sandbox."""
+    extract: Literal["all", "code_block"] | None = None
+    """Of programs: the whole answer, or its first fenced block (the default of chat models); part of the identity."""
 
 
 class GenerationSpec(_Strict):

@@ -62,7 +62,7 @@ def _grade_text(question: Question, text: str, rule: AnswerRule, check: Check | 
         return Grade("invalid" if label is None else "answered", label, right, float(right))
     if rule.value == "code":
         assert check is not None, "the experiment allows code, or has no such benchmark"
-        verdict = check(text, question.tests)
+        verdict = check(text if rule.extract == "all" else EXTRACT[rule.extract](text), question.tests)
         return Grade("answered", None, verdict.passed, float(verdict.passed), verdict.detail)
     said, normal = EXTRACT[rule.extract](text), NORMAL[rule.normal]
     right = normal(said) in {normal(gold) for gold in question.gold}

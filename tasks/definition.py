@@ -102,7 +102,8 @@ class AnswerRule(_Strict):
     labels: dict[str, Texts] | None = None
     """Of a written answer: what it says for each label, looked for in this order; none of them is an invalid answer."""
     whole_words: bool = True
-    extract: Literal["all", "first_line", "math"] = "all"
+    extract: Literal["all", "first_line", "math", "code_block"] = "all"
+    """Which part of a written answer counts; of a program ``all`` is the text as it is, with its white space."""
     normal: Literal["none", "squad", "math"] = "none"
     value: Literal["exact", "token_f1", "code"] = "exact"
 

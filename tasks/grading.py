@@ -68,6 +68,15 @@ def math_answer(text: str) -> str:
     return text[signs[0] + 1 : signs[-1]] if len(signs) > 1 else text.strip()
 
 
+def code_block(text: str) -> str:
+    """Return the program of an answer in Markdown: what stands in its first fenced block, to the end where none closes it.
+
+    A text without a fence is a program as it is.
+    """
+    fenced = re.search(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", text, re.MULTILINE | re.DOTALL)
+    return fenced[2] if fenced else text
+
+
 _MATH_NOISE = (
     r"\!", r"\left", r"\right", r"^{\circ}", r"^\circ", r"\$", "$", r"\%", "%", r"\text{ }", r"\,", r"\;", r"\ ",
 )  # fmt: skip
@@ -106,5 +115,6 @@ EXTRACT: dict[str, Callable[[str], str]] = {
     "all": str.strip,
     "first_line": lambda text: text.strip().partition("\n")[0].strip(),
     "math": math_answer,
+    "code_block": code_block,
 }
 """Which part of a text is the answer."""

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from editing.downstream import Question
 from storage.commits import Commit, CommitInfo
@@ -33,6 +33,8 @@ class Wanted:
     shots: int | None = None
     shots_from: ShotSource | None = None
     shots_file: str | None = None
+    extract: Literal["all", "code_block"] | None = None
+    """Of written programs, another part of the answer than the definition takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,8 @@ def _as_wanted(definition: Definition, wanted: Wanted) -> Definition:
         raise InputError(f"benchmark {definition.name}: shots_from: file without shots_file; give the text's path")
     groups = {name: definition.groups[name] for name in wanted.groups} if wanted.groups else definition.groups
     source = definition.source.model_copy(update={"revision": wanted.revision} if wanted.revision else {})
-    return definition.model_copy(update={"shots": shots, "groups": groups, "source": source})
+    answer = definition.answer.model_copy(update={"extract": wanted.extract} if wanted.extract else {})
+    return definition.model_copy(update={"shots": shots, "groups": groups, "source": source, "answer": answer})
 
 
 def _by_group(definition: Definition, folder: str | None, split: str) -> dict[str, list[_Example]]:

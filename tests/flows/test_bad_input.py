@@ -13,9 +13,11 @@ from editing.factworld.world import World
 from editing.hparams import editor_names
 from editing.moments import SecondMoment
 from editing.requests import EditRequest
+from flows.benchmarks import read_benchmarks
 from flows.plan import plan_experiment
 from flows.spec import SpecError, load_experiment
 from tests.flows.support import refusal, write
+from tests.scores.published import WRITERS
 
 
 def counterfact(tmp_path: Path, *changes: dict[str, Any]) -> dict[str, Any]:
@@ -292,3 +294,30 @@ def test_a_corpus_with_fewer_texts_than_asked_for(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"second_moment.path: .*holds 40 lines.*expected 64;.*n_texts to 40"):
         plan_experiment(load_experiment(write(tmp_path, second_moment=given)))
     plan_experiment(load_experiment(write(tmp_path, second_moment=given | {"n_texts": 40})))
+
+
+def test_fences_are_taken_off_for_chat_models_alone_and_as_an_option(tmp_path: Path) -> None:
+    """The questions' id says which part of an answer is run."""
+    WRITERS["mbpp"](tmp_path / "mbpp", 6)
+    found = {}
+    cases: tuple[tuple[str, bool, dict[str, Any]], ...] = (
+        ("plain", False, {}),
+        ("chat", True, {}),
+        ("asked", False, {"extract": "code_block"}),
+        ("whole", True, {"extract": "all"}),
+    )
+    for name, chat, extra in cases:
+        wanted = {"name": "mbpp", "path": str(tmp_path / "mbpp"), "run_code": True, "examples": 2, **extra}
+        model = {"name": "factworld-tiny", "chat": chat}
+        experiment = load_experiment(write(tmp_path, score={"benchmarks": [wanted]}, model=model))
+        problems: list[str] = []
+        (reference,) = read_benchmarks(experiment, None, problems)
+        assert problems == []
+        found[name] = reference.run_id
+    assert found["chat"] == found["asked"] != found["plain"] == found["whole"]
+    problems = []
+    unasked = write(tmp_path, score={"benchmarks": [{"name": "sentiment", "extract": "all"}]})
+    assert read_benchmarks(load_experiment(unasked), None, problems) == ()
+    assert problems == [
+        "score.benchmarks.0: sentiment: extract is for benchmarks whose answers are programs; leave it out"
+    ]

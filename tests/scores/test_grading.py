@@ -4,7 +4,7 @@ import pytest
 
 from editing.downstream import Answer, ChoiceMeasure, Question, likeliest_choice, said_choice
 from editing.lm import AnswerScore
-from tasks.grading import boxed, label_in, math_answer, math_normal, squad_normal, token_f1
+from tasks.grading import boxed, code_block, label_in, math_answer, math_normal, squad_normal, token_f1
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,20 @@ def test_no_choice_is_likeliest_where_one_is_nan_or_the_first_of_equals() -> Non
     assert likeliest_choice(question, Answer(1, True, (equal, equal))) == "a"
     assert likeliest_choice(question, Answer(1, True, (equal, lost))) is None
     assert likeliest_choice(question, Answer(1, False)) is None and said_choice(question, Answer(1, False)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("Sure:\n```python\ndef f():\n    return 1\n```\nDone.", "def f():\n    return 1\n"),
+        ("```\nx = 1\n```\n```python\ny = 2\n```", "x = 1\n"),
+        ("~~~py\nx = '```'\n~~~", "x = '```'\n"),
+        ("````python\nx = '''\n```\n'''\n````", "x = '''\n```\n'''\n"),
+        ("```python\ncut off by the number of tok", "cut off by the number of tok"),
+        ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
+        ("def f():\n    return `1`", "def f():\n    return `1`"),
+        ("    indented = True", "    indented = True"),
+    ],
+)
+def test_the_program_of_a_fenced_answer(text: str, program: str) -> None:
+    assert code_block(text) == program

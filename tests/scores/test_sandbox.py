@@ -152,6 +152,19 @@ def test_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(bool(row["detail"]) != row["correct"] for row in rows) and not (tmp_path / "w").exists()
 
 
+def test_programs_in_fences_count_where_the_recipe_says_so(tmp_path: Path) -> None:
+    plain = questions_of("mbpp", tmp_path)
+    fenced = questions_of("mbpp", tmp_path, extract="code_block")
+    assert plain.run_id != fenced.run_id and plain.asked == fenced.asked
+    found = []
+    for questions in (plain, fenced):
+        (question, *_), rule = questions.asked, questions.definition.answer
+        lm: Any = Stub([question], lambda question: f"Here it is:\n```python\n{question.gold[0]}\n```")
+        found.append(grade(question, ask(lm, [question], rule)[0], rule, run_program))
+    assert [each.correct for each in found] == [False, True]
+    assert "SyntaxError" in found[0].detail
+
+
 def test_it_works_here_and_says_so_where_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sandbox_problem() is None
     monkeypatch.setitem(sys.modules, "sandlock", None)
