@@ -20,18 +20,22 @@ _UNUSED = re.compile(r"(^|\.)((attn|attention)\.(bias|masked_bias)|rotary_emb\.i
 _SHOWN = 3
 
 
-def refuse_incomplete(info: Mapping[str, Any], model: "transformers.PreTrainedModel", name: str) -> None:
+def refuse_incomplete(
+    info: Mapping[str, Any], model: "transformers.PreTrainedModel", name: str, files: str = ""
+) -> None:
     """Refuse a model of which a checkpoint does not hold exactly the weights: transformers draws missing ones at random.
 
     Args:
         info: What ``from_pretrained(..., output_loading_info=True)`` has returned beside the model.
+        files: Where the weights stand, if it is known.
 
     Raises:
         ModelError: Weights are missing, have no place in the model, or are of another shape; names them.
     """
     missing = sorted(info["missing_keys"])
     unexpected = sorted(key for key in info["unexpected_keys"] if not _UNUSED.search(key))
-    mismatched, errors = sorted(map(str, info["mismatched_keys"])), sorted(map(str, info["error_msgs"]))
+    mismatched = sorted(f"{key} {list(found)}, not {list(own)}" for key, found, own in info["mismatched_keys"])
+    errors = sorted(map(str, info["error_msgs"]))
     if not (missing or unexpected or mismatched or errors):
         return
     own = dict(model.named_parameters(remove_duplicate=False))  # tied ones are one weight
@@ -48,9 +52,10 @@ def refuse_incomplete(info: Mapping[str, Any], model: "transformers.PreTrainedMo
     if mismatched:
         parts.append(f"{len(mismatched)} are of another shape than config.json says: {listed(mismatched)}")
     parts += errors[:_SHOWN]
+    where = f" ({files})" if files else ""
     raise ModelError(
-        f"model {name!r}: {'; '.join(parts)}; expected every weight of {kind} once, and nothing else (transformers would draw "
-        f"what is missing at random); {advice or 'fetch the checkpoint again, or save it anew with save_pretrained'}"
+        f"model {name!r}{where}: {'; '.join(parts)}; expected every weight of {kind} once, and nothing else (transformers "
+        f"would draw what is missing at random); {advice or 'fetch the checkpoint again, or save it anew with save_pretrained'}"
     )
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer
 
+from editing.blame import blamed
 from editing.checkpoint import refuse_incomplete
 from editing.errors import ModelError
 from editing.families import context_of, family_of
@@ -17,6 +19,7 @@ from editing.heads import HEADS
 from editing.lm import LanguageModel
 from editing.tokens import PromptFormat
 
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 ADAPTER = "adapter_config.json"
 """What a folder has that holds an adapter."""
 
@@ -84,10 +87,12 @@ def read_config(folder: str | Path, *, revision: str | None = None) -> "transfor
     """
     try:
         config = AutoConfig.from_pretrained(folder, revision=revision)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
+        # Of many kinds: a type in a field, a name that torch lacks, a value that cannot be a key.
+        where = blamed(folder, ("config.json",), AutoConfig.from_pretrained)
         raise ModelError(
-            f"model {str(folder)!r}: its config.json cannot be used ({_first_line(error)}); expected a bundled model, a folder "
-            "as save_pretrained writes it, or a hub id that this machine can reach"
+            f"model {str(folder)!r}: its config.json cannot be used ({_all_lines(error)}{where}); expected a bundled model, a "
+            "folder as save_pretrained writes it, or a hub id that this machine can reach"
         ) from error
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
@@ -105,13 +110,29 @@ def read_tokenizer(folder: str | Path, *, revision: str | None = None) -> "trans
     """
     try:
         # Else transformers reads tekken.json in its place, where the package mistral-common happens to be installed.
-        return AutoTokenizer.from_pretrained(folder, revision=revision, mistral_format=False)
+        found = AutoTokenizer.from_pretrained(folder, revision=revision, mistral_format=False)
+        _check_specials(found)
+        return found
     except Exception as error:
         # Of many kinds: the tokenizers' own code raises bare ones for a file that it cannot read.
+        where = "" if "tokenizer_config.json: " in str(error) else blamed(folder, _TOKENIZER_FILES, _tokenizer_of)
         raise ModelError(
-            f"model {str(folder)!r}: its tokenizer cannot be used ({_first_line(error)}); expected tokenizer.json (or the "
-            "tokenizer's own files) and tokenizer_config.json, as save_pretrained writes them"
+            f"model {str(folder)!r}: its tokenizer cannot be used ({_first_line(error)}{where}); expected tokenizer.json (or "
+            "the tokenizer's own files) and tokenizer_config.json, as save_pretrained writes them"
         ) from error
+
+
+_tokenizer_of = partial(AutoTokenizer.from_pretrained, mistral_format=False)
+
+
+def _check_specials(tokenizer: "transformers.PreTrainedTokenizerBase") -> None:
+    """Raise a ValueError for settings that are taken as they are and fail in use."""
+    for name, token in tokenizer.special_tokens_map.items():
+        for each in token if isinstance(token, list) else [token]:
+            if tokenizer.convert_tokens_to_ids(str(each)) is None:
+                raise ValueError(f"tokenizer_config.json: {name} is {str(each)!r}, which is no token of tokenizer.json")
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise ValueError(f"tokenizer_config.json: model_max_length is {tokenizer.model_max_length!r}, no number")
 
 
 def refuse_adapter_beside(folder: Path) -> None:
@@ -141,6 +162,11 @@ def _alone(folder: Path) -> str:
         f"model folder {folder} holds an adapter ({ADAPTER}) and no model; expected config.json and weights; give "
         f"{base} as the model's name and this folder as its adapter: model: {{name: ..., adapter: {folder}}}"
     )
+
+
+def _all_lines(error: Exception) -> str:
+    """Return what a library says, which may name the field behind its first line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no more is known'}"
 
 
 def _first_line(error: Exception) -> str:

@@ -56,14 +56,14 @@ class SecondMoment:
             raise MomentError(f"{path} cannot be read ({error}); expected {expected}") from error
         if total.shape != (d_in, d_in):
             raise MomentError(
-                f"{path} holds a matrix {list(total.shape)}; expected [{d_in}, {d_in}], the layer's input size"
+                f"{path} holds mom2.mom2 of shape {list(total.shape)}; expected [{d_in}, {d_in}], the layer's input size"
             )
         squares = total.diagonal()
         fits = torch.isfinite(total).all() and torch.allclose(total, total.T, rtol=1e-3)
         if count <= 0 or not fits or float(squares.min()) < 0 or float(squares.max()) == 0:
             raise MomentError(
-                f"{path} counts {count} tokens, or its matrix is not finite, symmetric and of positive squares; expected "
-                f"{expected}"
+                f"{path} counts {count} tokens (mom2.count), or its mom2.mom2 is not finite, symmetric and of positive squares; "
+                f"expected {expected}"
             )
         matrix = total / count
         return cls((matrix + matrix.T) / 2, count)

@@ -184,8 +184,8 @@ class EditableWeights:
                 n_bad = int((~torch.isfinite(parameter)).sum())
                 raise ModelError(
                     f"model {self.name or self.model.config.model_type!r}: {n_bad} of {parameter.numel()} values of "
-                    f"{name} are NaN or infinite; expected finite weights; the file is damaged or was saved in a "
-                    "dtype that overflows: load it again"
+                    f"{name} are NaN or infinite; expected finite weights; model.safetensors, or that tensor's shard, is "
+                    "damaged or was saved in a dtype that overflows: fetch it again"
                 )
 
 

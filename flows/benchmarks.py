@@ -15,19 +15,23 @@ from tasks.questions import Questions, Wanted, make_questions, publish_harness, 
 from tasks.sandbox import sandbox_problem
 
 
-def read_benchmarks(experiment: Experiment, form: PromptFormat | None, problems: list[str]) -> tuple[BenchmarkRef, ...]:
+def read_benchmarks(
+    experiment: Experiment, form: PromptFormat | None, problems: list[str], *, context: int | None = None
+) -> tuple[BenchmarkRef, ...]:
     """Return the benchmarks as units will name them; add what is wrong with them.
 
     Args:
         form: How the model reads questions, if it is known.
+        context: How many tokens it reads at once; None if that is not known, or not limited.
     """
     found: dict[str, BenchmarkRef] = {}
     for index, spec in enumerate(experiment.score.benchmarks):
         where = f"score.benchmarks.{index}"
         try:
-            reference = _reference(experiment, spec, form)
+            reference = _reference(experiment, spec, form, context)
         except InputError as error:
-            problems.append(f"{where}: {error}")
+            own = f"{spec.name}: " if spec.name.endswith(".yaml") and spec.name not in str(error) else ""
+            problems.append(f"{where}: {own}{error}")
             continue
         if reference.run_id in found:
             problems.append(f"{where}: {spec.name} stands here twice with the same questions; drop one")
@@ -45,7 +49,9 @@ def publish_benchmarks(experiment: Experiment, store: Store) -> None:
             publish_questions(store, _questions(experiment, spec))
 
 
-def _reference(experiment: Experiment, spec: BenchmarkSpec, form: PromptFormat | None) -> BenchmarkRef:
+def _reference(
+    experiment: Experiment, spec: BenchmarkSpec, form: PromptFormat | None, context: int | None
+) -> BenchmarkRef:
     if spec.name.startswith(PREFIX):
         if experiment.model.chat is not False:
             raise InputError(
@@ -62,6 +68,11 @@ def _reference(experiment: Experiment, spec: BenchmarkSpec, form: PromptFormat |
         )
     if definition.runs_code and (why := sandbox_problem()) is not None:
         raise InputError(why)
+    if context is not None and definition.answer.tokens >= context:
+        raise InputError(
+            f"{spec.name} lets a model write {definition.answer.tokens} tokens, and this one reads {context} at once, so that "
+            "no question fits; leave it out"
+        )
     count = _count(experiment, spec, len(questions.asked), definition.examples)
     if form is not None:
         _check_tokens(form, spec.name, questions.asked[:count])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editing.loading import load_format
+from editing.loading import load_context_tokens, load_format
 from editing.tokens import PromptFormat
 from flows.benchmarks import publish_benchmarks, read_benchmarks
 from flows.second_moments import moment_problems, moments_recipe, perplexity_recipe
@@ -118,7 +118,8 @@ def read_inputs(experiment: Experiment, problems: list[str]) -> Inputs | None:
         facts = None if model is None else read_facts(experiment, model)
     except (InputError, ValueError) as error:
         problems.append(f"facts: {error}")
-    benchmarks = read_benchmarks(experiment, None if model is None else format_of(model), problems)
+    form, context = (None, None) if model is None else (format_of(model), load_context_tokens(model.folder))
+    benchmarks = read_benchmarks(experiment, form, problems, context=context)
     if model is None or facts is None:
         return None
     try:
@@ -149,7 +150,10 @@ def check_facts(inputs: Inputs, problems: list[str]) -> None:
             )
             refused = next((f for f in inputs.facts.findings if f.refused), None)
             lint = f"; others are refused (`palimpsest lint` lists them): {refused.detail}" if refused else ""
-            problems.append(f"facts: facts.size is {size}, the data set has {count} {what}; give a smaller size{lint}")
+            file = f" {experiment.facts.path}" if experiment.facts.path else ""
+            problems.append(
+                f"facts: facts.size is {size}, the data set{file} has {count} {what}; give a smaller size{lint}"
+            )
 
 
 def check_subjects(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> None:

@@ -340,4 +340,6 @@ def _recipes(recipes: Iterable[Recipe | None]) -> list[Recipe]:
 
 def _listed(experiment: Experiment, problems: list[str]) -> str:
     unique = list(dict.fromkeys(problems))
-    return f"experiment {experiment.name}: {len(unique)} errors\n" + "\n".join(f"  {line}" for line in unique)
+    return f"experiment {experiment.name} ({experiment.file}): {len(unique)} errors\n" + "\n".join(
+        f"  {line}" for line in unique
+    )

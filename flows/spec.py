@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Layer = Annotated[int, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, gt=0)]
@@ -233,11 +242,11 @@ class ComputeSpec(_Strict):
     """Where it runs."""
 
     ray: str = "local"
-    actors: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
-    gpus_per_model: Annotated[float | None, BeforeValidator(_auto_is_none), Field(ge=0)] = None
+    actors: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_auto_is_none)] = None
+    gpus_per_model: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_auto_is_none)] = None
     """A fraction shares a GPU between workers; several spread one model over them."""
     threads: int = Field(default=1, gt=0)
-    tokens_per_forward: Annotated[int | None, BeforeValidator(_auto_is_none), Field(gt=0)] = None
+    tokens_per_forward: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_auto_is_none)] = None
     """Padded tokens in one forward pass; from the memory that is free when a run begins unless given, and recorded."""
     chains_in_step: int = Field(default=1, gt=0)
     """Sequential runs of one editor definition, last layer and batch size that one worker takes forward together, round by
@@ -274,6 +283,12 @@ class Experiment(_Strict):
     commit_every: int = Field(default=50, gt=0)
     compute: ComputeSpec = ComputeSpec()
     store: str = "results"
+    _file: str = PrivateAttr(default="")
+
+    @property
+    def file(self) -> str:
+        """Where it was read from."""
+        return self._file
 
 
 def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
@@ -289,9 +304,11 @@ def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -
     if not file.exists():
         raise SpecError(f"{path}: no such file; expected an experiment in YAML (see `palimpsest list experiments`)")
     try:
-        raw = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {error}") from error
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"{path}: not YAML: {error}; expected an experiment (see `palimpsest list experiments`)"
+        ) from error
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: found {type(raw).__name__}; expected a table with name, model, facts, editors ...")
     raw |= {key: _named(raw[key]) for key in ("model", "facts") if key in raw}
@@ -304,7 +321,9 @@ def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -
         spec = Experiment.model_validate(raw)
     except ValidationError as error:
         raise SpecError(_all_errors(path, error)) from error
-    return _with_absolute_paths(spec, file.parent)
+    found = _with_absolute_paths(spec, file.parent)
+    found._file = str(path)
+    return found
 
 
 def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.errors import ArtifactMismatch
+from storage.errors import ArtifactMismatch, DamagedFileError
 from storage.identity import digest_of, digest_of_content, digest_of_file
 from storage.store import Store
 
@@ -37,7 +37,7 @@ class Artifact:
 def artifact_recipes(store: Store, kind: str) -> list[dict[str, Any]]:
     """Return the recipes of all stored artifacts of a kind."""
     names = sorted(name for name in store.files.listing(f"artifacts/{kind}") if name.endswith(f"/{CARD}"))
-    return [json.loads(store.files.read(name))["recipe"] for name in names]
+    return [_card(store, name)["recipe"] for name in names]
 
 
 def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
@@ -49,16 +49,10 @@ def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifac
     folder = _folder(kind, recipe)
     where = f"{store.location}/{folder}"
     try:
-        card = store.files.read(f"{folder}/{CARD}")
+        written = _card(store, f"{folder}/{CARD}")
     except FileNotFoundError:
         return None
-    try:
-        written = json.loads(card)
-        found, digests, attempt = written["recipe"], written["files"], written["attempt"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactMismatch(
-            f"{where}/{CARD} is damaged ({error!r}); delete {where} to make the artifact again"
-        ) from error
+    found, digests, attempt = written["recipe"], written["files"], written["attempt"]
     if found != json.loads(json.dumps(recipe)):
         raise ArtifactMismatch(
             f"{where}/{CARD} was made by another recipe: found {found}, expected {dict(recipe)}; delete {where}"
@@ -67,7 +61,8 @@ def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifac
     for name, expected in digests.items():
         file = f"{folder}/{attempt}.{name}"
         paths[name] = store.files.local(file)
-        digest = digest_of_file(paths[name]) if store.files.size(file) is not None else "missing"
+        there = store.files.size(file) is not None and paths[name].is_file()
+        digest = digest_of_file(paths[name]) if there else "missing"
         if digest != expected:
             raise ArtifactMismatch(
                 f"{store.location}/{file} is not what was stored: digest {digest[:12]}, expected {expected[:12]}; delete "
@@ -107,6 +102,25 @@ def drop_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> None:
     store.files.delete(f"{folder}/{CARD}")  # first, so that nobody reads half of it
     for name in store.files.listing(folder):
         store.files.delete(name)
+
+
+def _card(store: Store, name: str) -> dict[str, Any]:
+    """Return what an artifact's card says.
+
+    Raises:
+        ArtifactMismatch: It is damaged.
+        FileNotFoundError: There is none.
+    """
+    try:
+        written = json.loads(store.files.read(name))
+        if not isinstance(written["recipe"], dict) or not all(isinstance(d, str) for d in written["files"].values()):
+            raise TypeError("recipe and files are no tables")
+        return {key: written[key] for key in ("recipe", "files", "attempt")}
+    except (ValueError, KeyError, TypeError, AttributeError, DamagedFileError) as error:
+        place = f"{store.location}/{name}"
+        raise ArtifactMismatch(
+            f"{place} is damaged ({error!r}); delete {place.removesuffix(f'/{CARD}')} to make the artifact again"
+        ) from error
 
 
 def _folder(kind: str, recipe: Mapping[str, Any]) -> str:

@@ -144,6 +144,8 @@ def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.
             if isinstance(error, (duckdb.IOException, FileNotFoundError)) and attempt < 2:
                 continue  # a file that a compaction had replaced may have been cleared away since the plan was made
             store.check(store.run_ids())
+            if not isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)):
+                store.check_content(tables)  # DuckDB names no file, or not what to do about it
             raise QueryError(_said(error)) from None
     raise AssertionError("the last attempt returns or raises")
 

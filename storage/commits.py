@@ -11,6 +11,18 @@ import pyarrow as pa
 from storage.errors import DamagedFileError
 from storage.schemas import COMMITS
 
+_PYTHON = {pa.string(): (str, type(None)), pa.int64(): (int, type(None)), pa.float64(): (float, int, type(None))}
+_TYPES = {
+    field.name: (list,) if pa.types.is_list(field.type) else _PYTHON[field.type]
+    for field in COMMITS
+    if field.name != "finished_at"
+}
+"""Of each column, the types that it may have in a commit's file: JSON has others, too."""
+_LISTS = {
+    field.name: int if pa.types.is_integer(field.type.value_type) else str
+    for field in COMMITS
+    if pa.types.is_list(field.type)
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CommitRow = dict[str, Any]
 """A commit as it is written: the columns of ``COMMITS``."""
@@ -59,6 +71,20 @@ class Commit:
 
 
 def commit_of(run_id: str, row: CommitRow) -> Commit:
+    """Return a commit by its row.
+
+    Raises:
+        DamagedFileError: What its unit says of itself cannot be read.
+    """
+    try:
+        spec = json.loads(row["spec"])
+        if not isinstance(spec, dict):
+            raise ValueError(f"found {spec!r}")
+    except ValueError as error:
+        raise DamagedFileError(
+            f"the commit {run_id}/{row['unit_id']}.json says spec {row['spec']!r} ({error}); expected a table in JSON, as "
+            "palimpsest writes it; restore it from a backup, or withdraw the unit so that the next run computes it again"
+        ) from error
     return Commit(
         run_id=run_id,
         unit_id=row["unit_id"],
@@ -72,7 +98,7 @@ def commit_of(run_id: str, row: CommitRow) -> Commit:
         tables=tuple(row["tables"]),
         files=tuple(row["files"]),
         file_bytes=tuple(row["file_bytes"]),
-        spec=json.loads(row["spec"]),
+        spec=spec,
         message=row["message"],
         seconds=row["seconds"],
     )
@@ -91,6 +117,12 @@ def from_json(content: bytes, name: str) -> CommitRow:
     try:
         row = json.loads(content)
         found = {column: row[column] for column in COMMITS.names}
+        for column, types in _TYPES.items():
+            if type(found[column]) not in types:
+                raise TypeError(f"{column} is {found[column]!r}")
+        for column, kind in _LISTS.items():
+            if any(type(item) is not kind for item in found[column]):
+                raise TypeError(f"{column} is {found[column]!r}")
         return found | {"finished_at": datetime.fromisoformat(found["finished_at"])}
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(

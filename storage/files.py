@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from storage.errors import StorageError, StoreUnavailableError
+from storage.errors import DamagedFileError, StorageError, StoreUnavailableError
 
 MARKER = "store.json"
 """A directory without it is no store, or one that is not mounted now."""
@@ -138,6 +138,10 @@ class LocalFiles:
                 if name != MARKER:
                     self._check_there()
                 raise
+            except IsADirectoryError as error:
+                raise DamagedFileError(
+                    f"{self._root / name} is a directory; expected a file written by palimpsest; restore it from a backup"
+                ) from error
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         found = {}
@@ -159,7 +163,7 @@ class LocalFiles:
                 os.link(temporary, final)
             except FileExistsError:
                 # NFS asks again for a link whose answer was lost: the file that is there may be this one.
-                return final.read_bytes() == temporary.read_bytes()
+                return self.read(name) == temporary.read_bytes()
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise

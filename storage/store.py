@@ -220,6 +220,15 @@ class Store:
                             f"{commit.unit_id}` so that the next run computes this unit again; nothing else is affected"
                         )
 
+    def check_content(self, tables: Iterable[str]) -> None:
+        """Raise DamagedFileError if a committed file of these tables, whose size is right, cannot be read all the same."""
+        wanted = set(tables)
+        for run_id in self.run_ids():
+            for commit in self.commits(run_id).values():
+                for table, file in zip(commit.tables, commit.files, strict=True):
+                    if table in wanted:
+                        self.read_parquet(file)
+
     def compacted(self, run_id: str, columns: Sequence[str] | None = None) -> dict[str, CommitRow]:
         """Return the commits of a run that the newest compaction holds, by unit id; all columns, or these."""
         for _ in range(3):

@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
-from editing.checkpoint import listed, refuse_incomplete
+from editing.blame import blamed
+from editing.checkpoint import refuse_incomplete
 from editing.errors import EditingError, ModelError
 from editing.families import family_of
 from editing.heads import HEADS
@@ -59,8 +60,20 @@ def check_checkpoint(folder: Path, name: str, *, adapter: str | None = None) -> 
     config = read_config(folder)
     headers = read_headers(folder)
     auto_class = HEADS[family_of(config).head].auto_class
-    with _quiet(), torch.device("meta"):
-        model_class = type(auto_class.from_config(config))
+
+    def built(place: str) -> Any:
+        with _quiet(), torch.device("meta"):
+            return auto_class.from_config(read_config(place))
+
+    try:
+        model_class = type(built(str(folder)))
+    except Exception as error:
+        # Of many kinds: a value that cannot be a key, a size that is none, heads that do not divide the width.
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ModelError(
+            f"model {name!r}: no model can be made from its config.json ({said}{blamed(folder, ('config.json',), built)}); "
+            "expected what save_pretrained writes: fetch it again"
+        ) from error
     model = _loaded(model_class, config, headers, name)
     packed = {tensor: header for tensor, header in headers.items() if header.dtype not in _PLAIN}
     if packed:
@@ -100,7 +113,8 @@ def _loaded(model_class: Any, config: Any, headers: Mapping[str, Header], name: 
                 f"model {name!r}: transformers cannot make its tensors into a {model_class.__name__} ({error}); expected the "
                 "weights that config.json describes: fetch the checkpoint again, or save it anew with save_pretrained"
             ) from error
-    refuse_incomplete(info, model, name)
+    where = sorted({header.file for header in headers.values()})
+    refuse_incomplete(info, model, name, where[0] if len(where) == 1 else f"{len(where)} files, by {INDEX}")
     return model
 
 
@@ -140,19 +154,21 @@ def weight_files(folder: Path) -> list[Path]:
             "save_pretrained writes them"
         )
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = sorted({folder / str(name) for name in names})
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        for tensor, file in named.items():
+            if not isinstance(file, str) or not (folder / file).is_file():
+                raise ModelError(
+                    f"{index}: {tensor} is to stand in {file!r}, which is no file of the folder; expected one of its shards: "
+                    "fetch the folder again"
+                )
+        files = sorted({folder / name for name in named.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{index} has no usable weight_map ({type(error).__name__}: {error}); expected names of tensors with their files: "
             "fetch it again"
         ) from error
-    absent = [path.name for path in files if not path.is_file()]
-    if absent or not files:
-        raise ModelError(
-            f"model folder {folder}: {INDEX} names {len(files)} files, and {listed(absent) or 'none'} "
-            f"{'is' if len(absent) < 2 else 'are'} not there; expected all of them: fetch the folder again"
-        )
+    if not files:
+        raise ModelError(f"{index} names no file; expected the folder's shards: fetch the folder again")
     return files
 
 

@@ -14,7 +14,7 @@ from editing.training import facts_with_variants
 from storage.commits import CommitInfo
 from storage.identity import digest_of
 from storage.store import Store
-from tasks.errors import InputError
+from tasks.errors import InputError, NothingToEdit
 from tasks.files import open_text
 from tasks.lint import Finding, lint_requests
 from tasks.records import Facts, Hub, hub_records, layout_names, read_layout, read_records, requests_of
@@ -54,20 +54,26 @@ def load_facts(
         return Facts(requests, [], len(requests))
     layout = read_layout(name)
     records = read_records(Path(path)) if path else hub_records(_hub(name, layout.hub, hub, revision, split))
-    found = requests_of(layout, records, _completions(completions) if completions else None)
-    return without_refused(found, lint_requests(found.requests))
+    try:
+        found = requests_of(layout, records, _completions(completions) if completions else None)
+        return without_refused(found, lint_requests(found.requests))
+    except NothingToEdit as error:
+        raise InputError(f"{path or 'the hub data set'} read as {name}: {error}") from error
 
 
 def without_refused(facts: Facts, findings: Sequence[Finding]) -> Facts:
     """Return the facts with what was found, and without the requests that it refuses.
 
     Raises:
-        InputError: Nothing is left.
+        NothingToEdit: Nothing is left.
     """
     refused = {finding.fact_id for finding in findings if finding.refused}
     kept = [request for request in facts.requests if request.request_id not in refused]
     if not kept:
-        raise InputError(f"all {len(facts.requests)} facts are refused; the first: {findings[0].detail}")
+        raise NothingToEdit(
+            f"all {len(facts.requests)} facts are refused; the first, {findings[0].fact_id}: {findings[0].detail}; mend them, "
+            "or give others"
+        )
     return Facts(kept, [*facts.findings, *findings], facts.n_records)
 
 
@@ -84,12 +90,22 @@ def _hub(name: str, pinned: Hub | None, hub: str | None, revision: str | None, s
 
 
 def _completions(path: str) -> dict[str, str]:
+    expected = "expected a JSON list of records with the texts question and text_completion_prompt"
     try:
-        return {row["question"]: row["text_completion_prompt"] for row in json.loads(open_text(Path(path)))}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"file {path}: {error!r}; expected a JSON list of records with question and text_completion_prompt"
-        ) from error
+        rows = json.loads(open_text(Path(path)))
+    except ValueError as error:
+        raise InputError(f"file {path} is not JSON ({error}); {expected}") from error
+    if not isinstance(rows, list):
+        raise InputError(f"file {path} holds {type(rows).__name__}; {expected}")
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        question, beginning = (
+            row.get(key) if isinstance(row, dict) else None for key in ("question", "text_completion_prompt")
+        )
+        if not isinstance(question, str) or not isinstance(beginning, str) or not question or not beginning:
+            raise InputError(f"file {path}, record {number}: found {str(row)[:120]}; {expected}")
+        found[question] = beginning
+    return found
 
 
 def world_for(model: str) -> World:

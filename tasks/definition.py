@@ -182,7 +182,8 @@ def read_definition(name: str) -> Definition:
         raise InputError(f"benchmark {path}: not a table in YAML ({error}); see docs/add-a-benchmark.md") from error
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
-        raise InputError(f"benchmark {path}: {len(lines)} errors\n" + "\n".join(lines)) from error
+        text = "\n".join([*lines, "  see docs/add-a-benchmark.md"])
+        raise InputError(f"benchmark {path}: {len(lines)} errors\n{text}") from error
     return _with_absolute_shots(found, path.parent)
 
 

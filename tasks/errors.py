@@ -2,6 +2,7 @@
 
 TaskError
 ├── InputError        the experiment asks for something that is not there (model, data set, layer, GPUs)
+│   └── NothingToEdit no record of a data set can be edited
 ├── ClusterError      Ray has no room, an actor does not start, or Prefect's server has gone
 ├── LedgerMismatch    replayed weights are not those that were committed
 └── Stopped           the run was asked to end before it was done
@@ -14,6 +15,10 @@ class TaskError(Exception):
 
 class InputError(TaskError):
     """The experiment asks for something that is not there."""
+
+
+class NothingToEdit(InputError):
+    """No record of a data set can be edited."""
 
 
 class ClusterError(TaskError):

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from tasks.errors import InputError
 from tasks.files import open_text
 
 Row = Mapping[str, Any]
+PLACE = "_place"
+"""Beside a record, where it stands: its file and number."""
 GENERATED = 1000
 """Examples of each split that a generator is asked for."""
 
@@ -31,7 +33,7 @@ def read_examples(definition: Definition, split: str, group: str | None, folder:
     if source.generator is not None:
         task = TASKS[source.generator]
         rows = task.examples(GENERATED, split="test" if split == "test" else "train")
-        return [{"record": vars(example)} for example in rows]
+        return [{"record": vars(example), PLACE: f"generated {split} record {i}"} for i, example in enumerate(rows)]
     if folder is None:
         return _from_hub(definition, split, group)
     records: list[Row] = []
@@ -78,9 +80,9 @@ def _records(source: Source, path: Path) -> list[Row]:
     text = open_text(path).removeprefix("\ufeff")
     try:
         if source.format == "jsonl":
-            return [{"record": json.loads(line)} for line in text.split("\n") if line.strip()]
+            return _numbered((json.loads(line) for line in text.split("\n") if line.strip()), path)
         if source.format == "json":
-            return [{"record": record} for record in _listed(json.loads(text))]
+            return _numbered(_listed(json.loads(text)), path)
     except ValueError as error:
         raise InputError(f"{path} is not {source.format} ({error}); expected the file as published") from error
     table = io.StringIO(text)
@@ -102,7 +104,12 @@ def _records(source: Source, path: Path) -> list[Row]:
     for number, row in enumerate(rows, start=1):
         if row and len(row) != len(names):
             raise InputError(f"{path}, row {number}: {len(row)} cells; expected {len(names)}: {names}; found {row}")
-    return [{"record": dict(zip(names, row, strict=True))} for row in rows if row]
+    return _numbered((dict(zip(names, row, strict=True)) for row in rows if row), path)
+
+
+def _numbered(records: Iterable[Any], path: Path) -> list[Row]:
+    """Return records with where they stand, for messages."""
+    return [{"record": record, PLACE: f"{path.name}, record {number}"} for number, record in enumerate(records)]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -131,7 +138,7 @@ def _from_hub(definition: Definition, split: str, group: str | None) -> list[Row
 
     try:
         found = datasets.load_dataset(source.hub, config, split=name, revision=source.revision)
-        return [{"record": dict(row)} for row in found]
+        return [{"record": dict(row), PLACE: f"{name} record {i} of {source.hub}"} for i, row in enumerate(found)]
     except Exception as error:
         wanted = ", ".join(p.replace("{group}", group or "") for p in source.files.get(split, ())) or "its files"  # type: ignore[call-overload]
         raise InputError(

@@ -93,7 +93,7 @@ def resolve_model(
             f"model {name!r} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json) and chat: "
             "true was asked for; use an instruction-tuned model, or chat: false"
         )
-    if config.get("model_type") not in FAMILIES:
+    if str(config.get("model_type")) not in FAMILIES:
         raise InputError(
             f"model {name!r}: {folder / 'config.json'} says model_type {config.get('model_type')!r}; expected one of "
             f"{sorted(FAMILIES)}; docs/add-a-family.md tells how to add its row"
@@ -105,7 +105,7 @@ def resolve_model(
             "or float16 weights; an update cannot be added to packed ones: give the unquantised checkpoint"
         )
     stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-    if stored not in _BYTES:
+    if str(stored) not in _BYTES:
         raise InputError(
             f"{folder / 'config.json'} says dtype {stored!r}; expected one of {list(_BYTES)}: give the unquantised checkpoint"
         )
@@ -150,8 +150,8 @@ def _check_files(folder: Path, present: set[str]) -> None:
             "save_pretrained(FOLDER)"
         )
     raise InputError(
-        f"model folder {folder}: found {sorted(present) or 'no model files'}; expected config.json, *.safetensors and "
-        "tokenizer files, as save_pretrained writes them"
+        f"model folder {folder}: found {sorted(present) or 'no model files'}; expected config.json, model.safetensors (or "
+        "shards with an index) and tokenizer files, as save_pretrained writes them"
     )
 
 
@@ -182,6 +182,11 @@ def _n_layers(folder: Path, config: Mapping[str, Any]) -> int:
 
 
 def _digests(folder: Path, files: Iterable[Path]) -> dict[str, Any]:
+    files = list(files)
+    if folders := [path.name for path in files if not path.is_file()]:
+        raise InputError(
+            f"model folder {folder}: {folders[0]} is no file; expected a file, as save_pretrained writes it"
+        )
     return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}
 
 
@@ -192,11 +197,13 @@ def _further_ends(folder: Path, config: Mapping[str, Any]) -> list[int]:
     """
     if not (folder / _GENERATION).is_file():
         return []
-    named, usual = (_as_list(table.get("eos_token_id")) for table in (_table_of(folder / _GENERATION), config))
-    if wrong := [token for token in named if not isinstance(token, int)]:
-        raise InputError(
-            f"{folder / _GENERATION} says eos_token_id {wrong[0]!r}; expected a token's number, or a list of them"
-        )
+    settings = _table_of(folder / _GENERATION)
+    for key in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        if wrong := [token for token in _as_list(settings.get(key)) if not isinstance(token, int)]:
+            raise InputError(
+                f"{folder / _GENERATION} says {key} {wrong[0]!r}; expected a token's number, or a list of them"
+            )
+    named, usual = (_as_list(table.get("eos_token_id")) for table in (settings, config))
     return sorted(named) if set(named) != set(usual) else []
 
 

@@ -55,11 +55,11 @@ def listed_order(requests: Sequence[EditRequest], path: Path, *, sample: int, di
     if not all(isinstance(one, list) and one for one in lists) or sample >= len(lists):
         raise InputError(f"{path} holds {len(lists)} lists of fact ids; expected sample {sample} among them")
     place = {request.request_id: position for position, request in enumerate(requests)}
-    unknown = [ident for ident in map(str, lists[sample]) if ident not in place]
+    unknown = [(number, ident) for number, ident in enumerate(map(str, lists[sample])) if ident not in place]
     if unknown:
         raise InputError(
             f"{path}: {len(unknown)} ids of sample {sample} are not in the data set, or its lint refuses them (the first is "
-            f"{unknown[0]!r}); expected ids such as {requests[0].request_id!r}"
+            f"number {unknown[0][0]}, {unknown[0][1]!r}); expected ids such as {requests[0].request_id!r}"
         )
     positions = [place[ident] for ident in map(str, lists[sample])]
     kept = _of_new_subjects(requests, positions) if distinct else list(dict.fromkeys(positions))

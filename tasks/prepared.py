@@ -91,10 +91,20 @@ def geometry_of(
         known = factored.get(key)
         if known is None:
             matrix = load_file(artifact.path("moment.safetensors"))["moment"].to(device)
-            known = KeyGeometry.of(matrix, jitter=recipe["jitter"], name=f"the second moment of layer {layer}")
+            name = f"the second moment of layer {layer}{_origin(store, recipe, layer)}"
+            known = KeyGeometry.of(matrix, jitter=recipe["jitter"], name=name)
             factored[key] = known
         geometry[layer] = known
     return geometry, digest_of(digests)
+
+
+def _origin(store: Store, recipe: Recipe, layer: int) -> str:
+    """Return which file a published second moment was read from, where its unit has said so."""
+    if recipe["texts"]["name"] != "npz":
+        return ""
+    specs = (commit.spec for commit in store.commits("prepare").values() if commit.kind == "moments")
+    named = [spec["files"][str(layer)] for spec in specs if str(layer) in spec.get("files", {})]
+    return f" ({named[-1]})" if named else ""
 
 
 def artifacts_for(

@@ -12,7 +12,7 @@ from storage.identity import digest_of
 from storage.store import Store
 from tasks.definition import AnswerRule, Definition, ShotSource, read_definition
 from tasks.errors import InputError
-from tasks.examples import Row, has_split, read_examples, unfolded
+from tasks.examples import PLACE, Row, has_split, read_examples, unfolded
 from tasks.expressions import ERRORS as EXPRESSION_ERRORS
 from tasks.expressions import evaluate, render
 from tasks.files import open_text
@@ -86,11 +86,12 @@ def make_questions(wanted: Wanted) -> Questions:
         asked = [example for example in ordered if example.example_id not in held_out]
         try:
             front = _front(definition, group, given)
-            questions.append([_question(definition, front, example) for example in asked])
         except EXPRESSION_ERRORS as error:
             raise InputError(
-                f"benchmark {definition.name}: {error}; mend its templates (docs/add-a-benchmark.md)"
+                f"benchmark {definition.name}, {group or 'all'}: its shots: {error}; mend its templates "
+                "(docs/add-a-benchmark.md)"
             ) from error
+        questions.append([_question(definition, front, example) for example in asked])
     n_shots = shots.count if shots.source != "file" else 0
     source = "none" if not shots.count and shots.source != "file" else shots.source
     return Questions(definition=definition, asked=tuple(_in_turn(questions)), n_shots=n_shots, shots_from=source)
@@ -134,7 +135,12 @@ def _by_group(definition: Definition, folder: str | None, split: str) -> dict[st
             raise InputError(f"benchmark {definition.name}: no {split} examples of {missing}; found {sorted(found)}")
         return {name: found[name] for name in definition.groups}
     if not any(found.values()):
-        raise InputError(f"benchmark {definition.name}: its {split} examples are empty")
+        local: Any = source.files.get(split, ())  # type: ignore[call-overload]
+        place = ", ".join(local) if folder is not None else source.hub or source.generator
+        raise InputError(
+            f"benchmark {definition.name}: there are no {split} examples in {place}; check that the file is the published "
+            "one, and what the definition keeps"
+        )
     return found
 
 
@@ -144,7 +150,7 @@ def _examples(
     fields = definition.fields | (definition.file_fields if local else {})
     levels = definition.source.levels if local else {}
     numbers: dict[str, int] = {}
-    for place, row in enumerate(rows):
+    for row in rows:
         try:
             for item in unfolded(levels, row, evaluate):
                 values: dict[str, Any] = {"group": group or "", **item}
@@ -170,7 +176,7 @@ def _examples(
                 yield _Example(example_id=ident, group=mine, values=values, gold=golds)
         except EXPRESSION_ERRORS as error:
             raise InputError(
-                f"benchmark {definition.name}, {split} record {place}: {error}; found {str(row)[:200]}; check that the file is "
+                f"benchmark {definition.name}, {row[PLACE]}: {error}; found {str(row['record'])[:200]}; check that the file is "
                 "the published one, or mend the definition"
             ) from error
 
@@ -231,17 +237,28 @@ def _front(definition: Definition, group: str, given: Sequence[_Example]) -> str
 
 def _question(definition: Definition, front: str, example: _Example) -> Question:
     choices, values = definition.choices, example.values
-    named = evaluate(choices, values) if isinstance(choices, str) else [render(choice, values) for choice in choices]
-    tests = evaluate(definition.tests, values) if definition.tests else ()
+    where = f"benchmark {definition.name}, {values[PLACE]}, {example.example_id}"
+    try:
+        named = (
+            evaluate(choices, values) if isinstance(choices, str) else [render(choice, values) for choice in choices]
+        )
+        tests = evaluate(definition.tests, values) if definition.tests else ()
+        prompt = render(definition.prompt, values)
+    except EXPRESSION_ERRORS as error:
+        raise InputError(
+            f"{where}: {error}; found {str(values['record'])[:200]}; check that the file is the published one, or mend the "
+            "definition's templates (docs/add-a-benchmark.md)"
+        ) from error
     found = tuple(map(str, named))
     labels = found if definition.answer.kind != "text" else tuple(definition.answer.labels or ())
     if (labels or definition.answer.kind != "text") and example.gold[0] not in labels:
         raise InputError(
-            f"benchmark {definition.name}, {example.example_id}: the answer {example.gold[0]!r} is none of {labels}"
+            f"{where}: the answer {example.gold[0]!r} is none of the labels {labels}; check that the file is the published "
+            "one, or mend gold and labels of the definition"
         )
     return Question(
         example_id=example.example_id,
-        prompt=front + render(definition.prompt, values),
+        prompt=front + prompt,
         choices=found,
         gold=example.gold,
         group=example.group,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from editing.errors import RequestError
 from editing.requests import EditRequest
 from editing.scores import PROBE_KINDS
-from tasks.errors import InputError
+from tasks.errors import InputError, NothingToEdit
 from tasks.expressions import ERRORS, evaluate
 from tasks.files import open_text
 from tasks.lint import Finding
@@ -100,7 +100,7 @@ def requests_of(layout: Layout, records: Sequence[Any], completions: Mapping[str
         completions: By prompt, the same fact as the beginning of a sentence.
 
     Raises:
-        InputError: No record can be edited; repeats what is wrong with the first.
+        NothingToEdit: No record can be edited; repeats what is wrong with the first.
     """
     requests, findings, seen = [], [], set[str]()
     for number, record in enumerate(records):
@@ -117,9 +117,14 @@ def requests_of(layout: Layout, records: Sequence[Any], completions: Mapping[str
         except (RequestError, *ERRORS) as error:
             ident = str(record.get("case_id", number)) if isinstance(record, Mapping) else str(number)
             reason = error.reason if isinstance(error, RequestError) else "malformed record"
-            findings.append(Finding(ident, reason, True, str(error)))
+            said = str(error)
+            detail = said if said.startswith(f"record {number}:") else f"record {number}: {said}"
+            findings.append(Finding(ident, reason, True, detail))
     if not requests:
-        raise InputError(f"none of its {len(records)} records can be edited; the first: {findings[0].detail}")
+        raise NothingToEdit(
+            f"none of its {len(records)} records can be edited; {findings[0].detail}; check that the file has this "
+            "layout, or mend the layout (docs/add-a-data-set.md)"
+        )
     return Facts(requests, findings, len(records))
 
 
@@ -130,8 +135,11 @@ def _request(
     values = {"record": record, "number": number, "records": records, "others": _others}
     found: dict[str, Any] = {}
     for name, expression in layout.fields.items():
-        value = evaluate(expression, values)
-        found[name] = _texts(name, value) if name in _LISTS else _text(name, value)
+        try:
+            value = evaluate(expression, values)
+            found[name] = _texts(name, value) if name in _LISTS else _text(name, value)
+        except ERRORS as error:
+            raise ValueError(f"{name}, which is {expression}: {error}") from error
     kinds = {kind: _texts(f"origins.{kind}", evaluate(text, values)) for kind, text in layout.origins.items()}
     if base is not None:
         found = {field.name: getattr(base, field.name) for field in fields(base)} | found

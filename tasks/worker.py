@@ -138,7 +138,11 @@ class Worker:
             found = merge_shards(self._store, lm, recipe, layers, waves, last=given["last"], files=files)
         digests = {str(layer): digest for layer, digest in found.digests.items()}
         model = {"model": unit.model.name, "model_digest": unit.model.digest}
-        info = CommitInfo(kind="moments", digest=digest_of(digests), spec={"recipe": recipe, "digests": digests})
+        spec: dict[str, Any] = {"recipe": recipe, "digests": digests}
+        if recipe["texts"]["name"] == "npz":  # for a message that has to name one
+            named = recipe["texts"]["files"]
+            spec["files"] = {layer: files[named[layer]] for layer in digests if named.get(layer) in files}
+        info = CommitInfo(kind="moments", digest=digest_of(digests), spec=spec)
         return {"second_moments": [model | row for row in found.rows]}, info
 
     def _train(self, unit: Unit) -> tuple[Tables, CommitInfo]:

@@ -23,11 +23,14 @@ def main(only: str = "") -> None:
                 outcomes.append(outcome)
                 if outcome.faults:
                     said = str(outcome.error).replace("\n", " / ")[:600]
-                    print(f"[{number}] {case.kind}: {case.what} -> {outcome.stage}: {outcome.faults}: {said}", flush=True)
+                    sys.stdout.write(
+                        f"[{number}] {case.kind}: {case.what} -> {outcome.stage}: {outcome.faults}: {said}\n"
+                    )
     print_table(table(outcomes))
     late = [o for o in outcomes if o.error is not None and not o.is_bare and o.stage != "plan"]
     for outcome in late:
-        print(f"later: {outcome.case.kind}: {outcome.case.what} -> {outcome.stage}: {str(outcome.error)[:160]!r}")
+        said = str(outcome.error)[:160]
+        sys.stdout.write(f"later: {outcome.case.kind}: {outcome.case.what} -> {outcome.stage}: {said!r}\n")
 
 
 if __name__ == "__main__":

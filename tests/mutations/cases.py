@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -64,7 +65,14 @@ def words_for(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def structured(
-    kind: str, file: str, count: int, seed: int, experiment: dict[str, Any], *, within: tuple[str, ...] = (), **more: Any
+    kind: str,
+    file: str,
+    count: int,
+    seed: int,
+    experiment: dict[str, Any],
+    *,
+    within: tuple[str, ...] = (),
+    **more: Any,
 ) -> Iterator[Case]:
     """Yield cases that change one place of a JSON or YAML file each."""
     rng = random.Random(f"{file}-{seed}")
@@ -73,23 +81,33 @@ def structured(
         def spoil(root: Path) -> None:
             target = root / file
             if file.endswith(".yaml"):
-                target.write_text(yaml.safe_dump(changed(yaml.safe_load(target.read_text()), path, new), sort_keys=False))
+                target.write_text(
+                    yaml.safe_dump(changed(yaml.safe_load(target.read_text()), path, new), sort_keys=False)
+                )
             else:
                 target.write_text(json.dumps(changed(json.loads(target.read_text()), path, new)))
 
         return spoil
 
-    base = more.pop("value")
+    base, also = more.pop("value"), more.pop("also", ())
     places = [path for path in paths_of(base) if not within or path[0] in within]
     for _ in range(count):
         path, new = rng.choice(places), rng.choice((..., *JUNK))
         shown = "removed" if new is ... else f"= {json.dumps(new)}"
         yield Case(
-            kind, Path(file).name, f"{'.'.join(map(str, path))} {shown}", make(path, new), experiment, words_for(path), **more
+            kind,
+            Path(file).name,
+            f"{'.'.join(map(str, path))} {shown}",
+            make(path, new),
+            experiment,
+            (*words_for(path), *also),
+            **more,
         )
 
 
-def raw_bytes(kind: str, file: str, experiment: dict[str, Any], seed: int, count: int = 4, **more: Any) -> Iterator[Case]:
+def raw_bytes(
+    kind: str, file: str, experiment: dict[str, Any], seed: int, count: int = 4, **more: Any
+) -> Iterator[Case]:
     """Yield cases that spoil a file as a whole: empty, cut off, no text, gone, one byte changed."""
     rng = random.Random(f"{file}-bytes-{seed}")
 
@@ -124,9 +142,11 @@ def raw_bytes(kind: str, file: str, experiment: dict[str, Any], seed: int, count
 
 def model_cases(root: Path) -> Iterator[Case]:
     good = inputs.experiment()
+    # A size that no tensor has is told by the tensors.
     for name, count in (("config.json", 34), ("generation_config.json", 6), ("tokenizer_config.json", 14)):
         value = json.loads((root / "model" / name).read_text())
-        yield from structured(name, f"model/{name}", count, 1, good, value=value)
+        also = ("of another shape than config.json says",) if name == "config.json" else ()
+        yield from structured(name, f"model/{name}", count, 1, good, value=value, also=also)
         yield from raw_bytes(name, f"model/{name}", good, 1)
     value = json.loads((root / "model" / "tokenizer.json").read_text())
     top = {key: inner for key, inner in value.items() if key != "model"}
@@ -187,7 +207,9 @@ def shard_cases(root: Path) -> Iterator[Case]:
     def shard(folder: Path) -> None:
         parts = load_file(folder / "model/model.safetensors")
         for file in sorted(set(where.values())):
-            save_file({n: parts[n] for n in names if where[n] == file}, folder / "model" / file, metadata={"format": "pt"})
+            save_file(
+                {n: parts[n] for n in names if where[n] == file}, folder / "model" / file, metadata={"format": "pt"}
+            )
         (folder / "model/model.safetensors").unlink()
         (folder / index).write_text(json.dumps(value))
 
@@ -275,7 +297,11 @@ def table_cases(kind: str, relative: str, experiment: dict[str, Any]) -> Iterato
         return spoil
 
     ways: dict[str, Callable[[list[str]], list[str]]] = {
-        "a line without its last column": lambda lines: [*lines[:2], lines[2].rpartition("\t" if "\t" in lines[2] else ",")[0], *lines[3:]],
+        "a line without its last column": lambda lines: [
+            *lines[:2],
+            lines[2].rpartition("\t" if "\t" in lines[2] else ",")[0],
+            *lines[3:],
+        ],
         "another label": lambda lines: [*lines[:2], lines[2][:-1] + "x", *lines[3:]],
         "first line only": lambda lines: lines[:1],
         "a line that says nothing": lambda lines: [*lines[:2], "nothing", *lines[3:]],
@@ -286,11 +312,11 @@ def table_cases(kind: str, relative: str, experiment: dict[str, Any]) -> Iterato
 
 def text_cases(root: Path) -> Iterator[Case]:
     yield from raw_bytes("texts for second moments", "texts.txt", inputs.experiment(), 1, 5)
-    held = inputs.experiment(score={"every_edits": 2, "text_tokens": 2, "perplexity": {"path": "held.txt", "n_texts": 4}})
-    yield from raw_bytes("held-out texts", "held.txt", held, 1, 5)
-    given = inputs.experiment(
-        editors=[{"name": "rome", "steps": 1, "contexts_file": "contexts.json"}]
+    held = inputs.experiment(
+        score={"every_edits": 2, "text_tokens": 2, "perplexity": {"path": "held.txt", "n_texts": 4}}
     )
+    yield from raw_bytes("held-out texts", "held.txt", held, 1, 5)
+    given = inputs.experiment(editors=[{"name": "rome", "steps": 1, "contexts_file": "contexts.json"}])
     value = json.loads((root / "contexts.json").read_text())
     yield from structured("context prefixes", "contexts.json", 5, 1, given, value=value)
     yield from raw_bytes("context prefixes", "contexts.json", given, 1, 4)
@@ -328,7 +354,9 @@ def moment_cases() -> Iterator[Case]:
         f"{count} as text": lambda a: a.update({count: np.array("many")}),
     }
     for what, how in ways.items():
-        yield Case("second moments (.npz)", "moment.npz", what, change(how), given, (what.split()[0], "moment of layer 0"))
+        yield Case(
+            "second moments (.npz)", "moment.npz", what, change(how), given, (what.split()[0], "moment of layer 0")
+        )
     yield from raw_bytes("second moments (.npz)", "moment.npz", given, 1, 5)
 
 
@@ -348,13 +376,18 @@ def experiment_cases(root: Path) -> Iterator[Case]:
 
 def store_cases(store: Path) -> Iterator[Case]:
     """Yield cases of a store that a run has left, below ``store`` in the folder of inputs."""
-    files = sorted(str(path.relative_to(store.parent)) for path in store.rglob("*") if path.is_file())
+    found_files = (str(path.relative_to(store.parent)) for path in store.rglob("*") if path.is_file())
+    files = sorted(found_files, key=lambda name: re.sub("[0-9a-f]{12}", "", name))  # but for the names of attempts
     some = [file for file in files if not any(part in file for part in ("_tmp", "_prefect", "report", "control"))]
     rng = random.Random("store")
     by_sort: dict[str, list[str]] = {}
     for file in some:
         parts = Path(file).parts
-        sort = "store.json" if parts[1] == "store.json" else f"store: {parts[1] if parts[1] in ('commits', 'artifacts') else 'rows'}"
+        sort = (
+            "store.json"
+            if parts[1] == "store.json"
+            else f"store: {parts[1] if parts[1] in ('commits', 'artifacts') else 'rows'}"
+        )
         by_sort.setdefault(sort, []).append(file)
     for sort, found in sorted(by_sort.items()):
         for file in rng.sample(found, min(len(found), {"store.json": 1, "store: commits": 5}.get(sort, 6))):

@@ -87,6 +87,9 @@ def make_inputs(root: Path) -> None:
     for name in BENCHMARKS:
         WRITERS[name](root / "benchmarks" / name, 8)
     (root / "definition.yaml").write_text((DEFINITIONS / "sst2.yaml").read_text())
+    small = yaml.safe_load((DEFINITIONS / "math.yaml").read_text())
+    small["answer"]["tokens"] = 4  # the model reads 64 at once
+    (root / "few.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     (root / "shots.txt").write_text("the film is good\npositive\n\n")
     write_experiment(root, experiment())
 
@@ -116,13 +119,15 @@ def experiment(**changes: Any) -> dict[str, Any]:
 
 def reading(name: str, **facts: Any) -> dict[str, Any]:
     """An experiment that only reads facts."""
-    given = {"name": name, "path": f"{name}.json", "size": 2, **facts}
+    given = {"name": name, "path": f"{name}.json", "size": 4, **facts}
     return experiment(facts=given, editors=["no_op"], score={"every_edits": 0, "text_tokens": 2})
 
 
 def asking(name: str, **benchmark: Any) -> dict[str, Any]:
     """An experiment that asks a benchmark."""
     given = {"name": name, "path": f"benchmarks/{name}", "examples": 2, "shots": 0, **benchmark}
+    if name == "math":
+        given["name"] = "few.yaml"
     if name in GROUPS:
         given.setdefault("groups", list(GROUPS[name]))
     score = {"every_edits": 0, "text_tokens": 2, "benchmarks": [given]}

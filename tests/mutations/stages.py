@@ -1,4 +1,4 @@
-"""Every stage in this process, until one refuses: plan, lint, inputs, preparation, edits and scores, and the store's commands."""
+"""Every stage in this process until one refuses: plan, lint, inputs, preparation, edits, scores, and the store's commands."""
 
 import logging
 import re
@@ -28,7 +28,7 @@ from tests.tasks.support import finish, prepare
 KNOWN = (SpecError, TaskError, EditingError, StorageError)
 _TELLS = re.compile(
     r"\b(expected|give|set|use|run|restore|remove|leave|mend|check|make|write|save|resize|merge|take|add|drop|withdraw|see|"
-    r"shorten|put|name|change|plan it again|free|download|convert|install|fetch)\b",
+    r"shorten|put|name|should be|lies|change|plan it again|free|download|convert|install|fetch)\b",
     re.IGNORECASE,
 )
 
@@ -73,7 +73,7 @@ def drive(case: Case, good: Path, folder: Path) -> Outcome:
 
     try:
         _stages(file, folder, reached)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - which kind it is is what is asked
         return Outcome(case, stage, error)
     return Outcome(case, "end", None)
 
@@ -130,7 +130,15 @@ def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     for outcome in outcomes:
         row = rows.setdefault(
             outcome.case.kind,
-            {"file": outcome.case.kind, "cases": 0, "refused by plan": 0, "later": 0, "harmless": 0, "bare": 0, "unclear": 0},
+            {
+                "file": outcome.case.kind,
+                "cases": 0,
+                "refused by plan": 0,
+                "later": 0,
+                "harmless": 0,
+                "bare": 0,
+                "unclear": 0,
+            },
         )
         row["cases"] += 1
         if outcome.is_bare:
