@@ -62,7 +62,7 @@ class SecondMoment:
         fits = torch.isfinite(total).all() and torch.allclose(total, total.T, rtol=1e-3)
         if count <= 0 or not fits or float(squares.min()) < 0 or float(squares.max()) == 0:
             raise MomentError(
-                f"{path} counts {count} tokens (mom2.count), or its mom2.mom2 is not finite, symmetric and of positive squares; "
+                f"{path} counts {count} tokens (mom2.count), or its mom2.mom2 is not finite, symmetric, of positive squares; "
                 f"expected {expected}"
             )
         matrix = total / count
