@@ -90,9 +90,8 @@ class KeyGeometry:
         # Rounding lets some singular matrices through, so look at the pivots as well as at the status.
         pivots = factor.diagonal()
         if int(info) != 0 or bool((pivots**2 <= c.diagonal().max() * len(c) * 1e-16).any()):
-            rank = int(torch.linalg.matrix_rank(c, hermitian=True))
             raise MomentError(
-                f"{name} is singular: rank {rank} of {len(c)}; expected full rank; collect it from more tokens (several "
+                f"{name} is singular: {_how_singular(c)}; expected full rank; collect it from more tokens (several "
                 f"times {len(c)}), or set second_moment.jitter (1e-6 adds that share of its mean diagonal)"
             )
         return cls(c, factor)
@@ -284,3 +283,12 @@ def _unsolvable(
         f"a batch of {n_edits} edits cannot be solved at ridge {ridge:g}: {found} (keys have {d_in} dimensions); expected "
         "independent keys; use a smaller batch, drop one of the edits, or give a ridge > 0"
     )
+
+
+def _how_singular(c: Tensor) -> str:
+    """Return a matrix's rank, or its eigenvalues where that is full: then one is negative, or full by rounding alone."""
+    rank = int(torch.linalg.matrix_rank(c, hermitian=True))
+    if rank < len(c):
+        return f"rank {rank} of {len(c)}"
+    values = torch.linalg.eigvalsh(c)
+    return f"eigenvalues from {float(values[0]):.1e} to {float(values[-1]):.1e}, of which none may be negative or next to zero"

@@ -5,6 +5,7 @@ import platform
 import tomllib
 from pathlib import Path
 
+from flows.spec import SpecError
 from storage.files import check_room
 
 VARIABLES = {
@@ -25,6 +26,8 @@ _EMBEDDED = {
 
 PREFECT_BYTES = 8 << 20
 """What Prefect's server writes before it answers; 4 to 5 MiB were measured (3.x: its database and the log of that)."""
+_SOCKET_BYTES = 107
+"""Of the name of a Unix socket on Linux."""
 _LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 """An embedded cluster listens on loopback only; by Ray's default, which foresees other nodes, on every interface."""
 
@@ -39,9 +42,11 @@ def configure(store: str, *, ray: str = "local") -> None:
 
     Raises:
         StorageError: There is no room for these records.
+        SpecError: The directory for temporary files has too long a name for Ray's sockets.
     """
     if ray == "local":
         os.environ.setdefault(*_LOOPBACK)
+        _check_sockets()
     for name, value in (VARIABLES | _EMBEDDED).items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ and (server := _servers_of_profile()) is not None:
@@ -51,6 +56,19 @@ def configure(store: str, *, ray: str = "local") -> None:
         home = os.environ.setdefault("PREFECT_HOME", str(place / "_prefect" / platform.node()))
         # Prefect says of a full disk, after two minutes, that its server did not come up.
         check_room(Path(home), PREFECT_BYTES, "Prefect's own records")
+
+
+def _check_sockets() -> None:
+    """Refuse a directory of temporary files below which Ray cannot make its sockets: the system cuts their names short."""
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
+    folder = os.environ[variable] if variable else "/tmp"
+    longest = max(len(str(os.getpid())), 7)
+    needed = len(os.fsencode(f"{folder}/ray/session_2026-01-01_00-00-00_000000_/sockets/plasma_store")) + longest
+    if needed > _SOCKET_BYTES:
+        raise SpecError(
+            f"{variable}={folder} is too long for Ray's sockets: their names would have {needed} bytes, and the system takes "
+            f"{_SOCKET_BYTES}; set RAY_TMPDIR to a directory with a short name, as /tmp"
+        )
 
 
 def _servers_of_profile() -> str | None:

@@ -123,6 +123,14 @@ def test_equal_keys_are_reported_at_a_ridge() -> None:
     assert agreeing.contradictions == ()
 
 
+def test_a_matrix_of_full_rank_is_not_said_to_lack_it() -> None:
+    """ "rank 96 of 96; expected full rank" would say nothing: an eigenvalue is negative, as in a file that is no moment."""
+    values = torch.ones(D_IN, dtype=torch.float64)
+    values[-1] = -1e-3
+    with pytest.raises(MomentError, match=r"singular: eigenvalues from -1\.0e-03 to 1\.0e\+00, .*jitter"):
+        KeyGeometry.of(torch.diag(values))
+
+
 def test_a_singular_second_moment_is_refused() -> None:
     few = torch.randn(5, D_IN, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with pytest.raises(MomentError, match=rf"singular: rank 5 of {D_IN}.*more tokens.*jitter"):

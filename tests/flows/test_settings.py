@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.settings import configure
+from flows.spec import SpecError
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, store: str, **variables: str) -> dict[str, str]:
@@ -43,3 +44,16 @@ def test_a_server_of_the_users_profile_is_asked(tmp_path: Path, monkeypatch: pyt
         assert "PREFECT_API_URL" not in found and "PREFECT_HOME" in found
     profiles.write_text("not toml")
     assert "PREFECT_API_URL" not in settings(monkeypatch, str(tmp_path / "store"), **home)
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_directory_too_long_for_sockets_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    long = "/tmp/" + "x" * 70
+    with pytest.raises(SpecError, match=rf"^{variable}={long} is too long for Ray's sockets.*107; set RAY_TMPDIR"):
+        settings(monkeypatch, str(tmp_path / "store"), HOME=str(tmp_path), **{variable: long})
+    short = {"TMPDIR": long, "RAY_TMPDIR": "/tmp"}
+    settings(monkeypatch, str(tmp_path / "store"), HOME=str(tmp_path), **short)
+    monkeypatch.setattr(os, "environ", {"TMPDIR": long, "HOME": str(tmp_path)})
+    configure(str(tmp_path / "store"), ray="auto")  # another machine's matter
