@@ -61,15 +61,20 @@ decodes, the whole target (the official code's ``expect``)."""
 
 
 def known_facts(lm: LanguageModel, requests: Sequence[EditRequest], rule: Rule) -> list[bool]:
-    """Return of each request whether the model knows its true target; the trace of one that it does not know is noise."""
+    """Return of each request whether the model knows its true target; the trace of one that it does not know is noise.
+
+    A prompt that fills the model's context is answered by nothing, so that its fact is not known.
+    """
     prompts = [request.prompt for request in requests]
-    answers = lm.format.answers(prompts, [request.target_true for request in requests])
-    scores = lm.score_ids(lm.format.prompts(prompts), [answer[:1] for answer in answers])
-    return [
-        score.n_correct == 1
-        and (rule == "first_token" or lm.format.decode(score.argmax_ids).strip() == request.target_true.strip())
-        for request, score in zip(requests, scores, strict=True)
-    ]
+    ids, limit = lm.format.prompts(prompts), lm.context_tokens
+    asked = [i for i, row in enumerate(ids) if limit is None or len(row) < limit]
+    answers = lm.format.answers([prompts[i] for i in asked], [requests[i].target_true for i in asked])
+    scores = lm.score_ids([ids[i] for i in asked], [answer[:1] for answer in answers])
+    found = [False] * len(requests)
+    for i, score in zip(asked, scores, strict=True):
+        whole = lm.format.decode(score.argmax_ids).strip() == requests[i].target_true.strip()
+        found[i] = score.n_correct == 1 and (whole or rule == "first_token")
+    return found
 
 
 def subject_noise(lm: LanguageModel, requests: Sequence[EditRequest]) -> float:

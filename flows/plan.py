@@ -36,7 +36,8 @@ def plan_experiment(experiment: Experiment) -> Plan:
     trainings = training_jobs(inputs, runs, problems)
     if not problems:
         check_facts(inputs, problems)
-        given = {text for run in runs for text in (run.contexts_recipe or {}).get("texts", ())}
+        with_contexts = [*runs, *([search.template] if search else [])]
+        given = {text for run in with_contexts for text in (run.contexts_recipe or {}).get("texts", ())}
         check_room(inputs, given, problems)
         check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
     if problems:
@@ -286,6 +287,11 @@ def _card(spec: EditorSpec, inputs: Inputs, where: str, problems: list[str]) -> 
             if clash := sorted(given.keys() & set(SAMPLING)):
                 raise ValueError(
                     f"found {clash[0]} beside contexts_file, which holds all prefixes; leave one of them out"
+                )
+            if len(inputs.experiment.seeds) > 1:
+                raise ValueError(
+                    f"a run's seed draws its context prefixes, and contexts_file gives them; expected one seed, found "
+                    f"{inputs.experiment.seeds}: the runs would be the same"
                 )
             given["contexts"] = len(texts)
         card = editor_card(

@@ -25,7 +25,7 @@ def check_room(inputs: Inputs, prefixes: Iterable[str], problems: list[str]) -> 
     asked = [found for i in chosen for found in _asked(inputs.requests[i], experiment.score)]
     if longest := max(prefixes, key=len, default=""):
         edited = (inputs.requests[i] for i in chosen)
-        asked += [(request.request_id, longest + request.prompt, request.target_new, 0) for request in edited]
+        asked += [(f"{r.request_id} behind a context prefix", longest + r.prompt, r.target_new, 0) for r in edited]
     # A text has at most as many tokens as bytes (a template's aside): most need no tokenizer.
     near = [each for each in asked if inputs.model.chat is not False or _n_bytes(each) + 3 > context]
     lost = [(need, each) for need, each in zip(_needs(prompt_format, near), near, strict=True) if need > context]
@@ -37,7 +37,7 @@ def check_room(inputs: Inputs, prefixes: Iterable[str], problems: list[str]) -> 
     problems.append(
         f"facts: {n_prompts} prompts of {n_facts} facts do not fit into the model's context of {context} tokens; the longest, "
         f"of {fact_id}, needs {need} with what follows it: {shown!r}; give smaller score.text_tokens and "
-        "score.generation.tokens, or leave these facts out"
+        "score.generation.tokens or a shorter prefix, or leave these facts out"
     )
 
 

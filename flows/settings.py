@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from flows.spec import SpecError
-from storage.files import check_room
+from storage.files import LocalFiles, check_room
 
 VARIABLES = {
     "DO_NOT_TRACK": "1",
@@ -55,6 +55,7 @@ def configure(store: str, *, ray: str = "local") -> None:
         place = Path.home() / ".local" / "state" / "palimpsest" if "://" in store else Path(store).absolute()
         home = os.environ.setdefault("PREFECT_HOME", str(place / "_prefect" / platform.node()))
         # Prefect says of a full disk, after two minutes, that its server did not come up.
+        LocalFiles(place).make()
         check_room(Path(home), PREFECT_BYTES, "Prefect's own records")
 
 

@@ -50,8 +50,10 @@ def rm(run_id: Annotated[str, typer.Argument(metavar="RUN")], store: StoreOption
     from tasks.totals import forget_totals
 
     opened = Store(store)
+    if forget_totals(opened, run_id) and run_id not in opened.run_ids():
+        typer.echo(f"forgot {run_id}, which was planned and not begun")
+        return
     typer.echo(f"removed {run_id}: {remove_run(opened, run_id)} units")
-    forget_totals(opened, run_id)
 
 
 @app.command()

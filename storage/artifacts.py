@@ -37,7 +37,7 @@ class Artifact:
 def artifact_recipes(store: Store, kind: str) -> list[dict[str, Any]]:
     """Return the recipes of all stored artifacts of a kind."""
     names = sorted(name for name in store.files.listing(f"artifacts/{kind}") if name.endswith(f"/{CARD}"))
-    return [_card(store, name)["recipe"] for name in names]
+    return [read_card(store, name)["recipe"] for name in names]
 
 
 def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifact | None:
@@ -49,7 +49,7 @@ def find_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> Artifac
     folder = _folder(kind, recipe)
     where = f"{store.location}/{folder}"
     try:
-        written = _card(store, f"{folder}/{CARD}")
+        written = read_card(store, f"{folder}/{CARD}")
     except FileNotFoundError:
         return None
     found, digests, attempt = written["recipe"], written["files"], written["attempt"]
@@ -104,7 +104,7 @@ def drop_artifact(store: Store, kind: str, recipe: Mapping[str, Any]) -> None:
         store.files.delete(name)
 
 
-def _card(store: Store, name: str) -> dict[str, Any]:
+def read_card(store: Store, name: str) -> dict[str, Any]:
     """Return what an artifact's card says.
 
     Raises:

@@ -1,6 +1,8 @@
 """DuckDB over a store: one staging view per table, and the marts in ``views/*.sql``."""
 
+import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -66,7 +68,17 @@ _READ = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)", re.IGNORECASE)
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
+    # Else below the working directory, which may be the store.
+    "temp_directory": str(Path(tempfile.gettempdir(), f"palimpsest-duckdb-{os.getpid()}")),
 }
+_OF_STATEMENTS = (
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.OutOfRangeException,
+)
+"""Errors that are the statement's own, and tell nothing of the store's files."""
 _FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
 """What says of a commit in which files its rows are, and whether they are shown."""
 _SHARED = ("own_rates", "checked_edits", "check_rates", "answers_by_part", "class_scores", "class_means")
@@ -105,7 +117,7 @@ def query(place: str | Path | Store, sql: str, *, write: bool = False) -> pa.Tab
     if not write or (is_reading(statement) and not may_modify(statement)):
         return query_many(place, [sql])[0]
     store = place if isinstance(place, Store) else Store(place)
-    files, folders = own_files(statement, [store.files.folder.resolve()])
+    own = own_files(statement, [store.files.folder.absolute(), store.files.folder.resolve()])
     named = [*_marts(sql), *(table for table in TABLES if table in sql.lower())]
     copies = dict(zip(named, query_many(store, [f"FROM {name}" for name in named]), strict=True))
     with closing(duckdb.connect(config=_SETTINGS)) as connection:
@@ -113,15 +125,17 @@ def query(place: str | Path | Store, sql: str, *, write: bool = False) -> pa.Tab
             connection.execute(f"CREATE TABLE {name} AS FROM rows")
             del rows
         if statement.type != duckdb.StatementType.LOAD:  # what installs an extension reaches for a network and a cache
-            connection.execute("SET allowed_paths = $1", [files])
-            connection.execute("SET allowed_directories = $1", [folders])
+            connection.execute("SET allowed_paths = $1", [own.files])
+            connection.execute("SET allowed_directories = $1", [own.folders])
             connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
+        _lock(connection)
         try:
             found = connection.sql(statement.query)
             return pa.table({}) if found is None else found.to_arrow_table()
         except duckdb.Error as error:
-            hint = "; a statement reaches only files that it names in quotes, outside the store" if files else ""
+            if own.refused:
+                raise QueryError("; ".join(own.refused)) from None
+            hint = "; a statement reaches only files that it names in quotes, outside the store"
             raise QueryError(f"{_said(error)}{hint if isinstance(error, duckdb.PermissionException) else ''}") from None
 
 
@@ -137,17 +151,22 @@ def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.
     for attempt in range(3):
         try:
             with closing(_connect(store, tables, marts)) as connection:
-                # Functions of a SELECT that would write logs and profiles are settings to DuckDB.
-                connection.execute("SET lock_configuration = true")
+                _lock(connection)
                 return [_result(connection, statement) for statement in parsed]
         except (duckdb.Error, FileNotFoundError) as error:
             if isinstance(error, (duckdb.IOException, FileNotFoundError)) and attempt < 2:
                 continue  # a file that a compaction had replaced may have been cleared away since the plan was made
             store.check(store.run_ids())
-            if not isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)):
+            if not isinstance(error, _OF_STATEMENTS):
                 store.check_content(tables)  # DuckDB names no file, or not what to do about it
             raise QueryError(_said(error)) from None
     raise AssertionError("the last attempt returns or raises")
+
+
+def _lock(connection: duckdb.DuckDBPyConnection) -> None:
+    """Keep a statement from settings, which functions of a SELECT that write logs are to DuckDB, and from Python's names."""
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def _said(error: Exception) -> str:

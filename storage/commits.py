@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from storage.errors import DamagedFileError
-from storage.schemas import COMMITS
+from storage.schemas import COMMITS, SCHEMAS
 
 _PYTHON = {pa.string(): (str, type(None)), pa.int64(): (int, type(None)), pa.float64(): (float, int, type(None))}
 _TYPES = {
@@ -23,6 +24,7 @@ _LISTS = {
     for field in COMMITS
     if pa.types.is_list(field.type)
 }
+_NEEDED = ("unit_id", "attempt", "kind", "status", "spec")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CommitRow = dict[str, Any]
 """A commit as it is written: the columns of ``COMMITS``."""
@@ -108,6 +110,25 @@ def to_json(row: CommitRow) -> bytes:
     return (json.dumps(row | {"finished_at": row["finished_at"].isoformat()}) + "\n").encode()
 
 
+def _check(found: CommitRow, unit_id: str) -> None:
+    """Raise for what JSON can say and a commit's columns cannot hold, or no commit says."""
+    for column, types in _TYPES.items():
+        value = found[column]
+        if type(value) not in types or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+            raise TypeError(f"{column} is {value!r}")
+        if isinstance(value, str) and not value.isascii():
+            value.encode()
+    for column, kind in _LISTS.items():
+        if any(type(item) is not kind for item in found[column]) or len(found[column]) != len(found["tables"]):
+            raise TypeError(f"{column} is {found[column]!r}")
+    if missing := [column for column in _NEEDED if found[column] is None]:
+        raise TypeError(f"{missing[0]} is null")
+    if unknown := [table for table in found["tables"] if table not in SCHEMAS]:
+        raise ValueError(f"no table {unknown[0]!r}")
+    if found["unit_id"] != unit_id:
+        raise ValueError(f"unit_id is {found['unit_id']!r}")
+
+
 def from_json(content: bytes, name: str) -> CommitRow:
     """Return the row of a commit file.
 
@@ -117,14 +138,9 @@ def from_json(content: bytes, name: str) -> CommitRow:
     try:
         row = json.loads(content)
         found = {column: row[column] for column in COMMITS.names}
-        for column, types in _TYPES.items():
-            if type(found[column]) not in types:
-                raise TypeError(f"{column} is {found[column]!r}")
-        for column, kind in _LISTS.items():
-            if any(type(item) is not kind for item in found[column]):
-                raise TypeError(f"{column} is {found[column]!r}")
+        _check(found, PurePosixPath(name).stem)
         return found | {"finished_at": datetime.fromisoformat(found["finished_at"])}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFileError(
             f"{name} cannot be read ({type(error).__name__}: {error}); expected a commit written by palimpsest; restore it "
             "from a backup, or delete it so that the next run computes its unit again"

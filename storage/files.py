@@ -127,8 +127,14 @@ class LocalFiles:
         return self._root
 
     def make(self) -> None:
-        with self._reached():
-            self._root.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._reached():
+                self._root.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError, PermissionError) as error:
+            raise StorageError(
+                f"the directory {self._root} cannot be made: {error.strerror}; expected one that can be written, or an s3:// "
+                "address: mount its disk, or give another place"
+            ) from error
 
     def read(self, name: str) -> bytes:
         with self._reached():

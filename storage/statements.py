@@ -3,17 +3,40 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
 from storage.errors import QueryError
 
-_EXPLAIN = re.compile(r"EXPLAIN\b\s*(?:ANALY[SZ]E\b\s*)?", re.IGNORECASE)
+READING = "SELECT, DESCRIBE, SHOW, SUMMARIZE, or EXPLAIN of one of these"
 _MODIFIES = re.compile(r"\b(?:COPY|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+_HIDING = frozenset({"query", "json_execute_serialized_sql"})
+"""Functions that run a statement which stands in a string."""
 _LISTS = re.compile(r"\b(?:SHOW|information_schema|sqlite_master|duckdb_(?:tables|views|columns))\b", re.IGNORECASE)
 """Statements about all tables, which name none of them."""
-READING = "SELECT, DESCRIBE, SHOW, SUMMARIZE, or EXPLAIN of one of these"
+_FOLDERS = re.compile(r"\b(?:EXPORT|IMPORT|PARTITION_BY|PER_THREAD_OUTPUT|FILE_SIZE_BYTES)\b|[*?\[]", re.IGNORECASE)
+"""Statements whose strings may name directories, or patterns of files."""
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
+_WORD = re.compile(r"\w+")
+
+
+class _Token(NamedTuple):
+    text: str
+    kind: duckdb.token_type
+    start: int
+    """In the statement's bytes."""
+
+
+class OwnFiles(NamedTuple):
+    """What a statement that writes may touch."""
+
+    files: list[str]
+    folders: list[str]
+    refused: list[str]
+    """Why it may not touch others that it names."""
 
 
 def lists_tables(sql: str) -> bool:
@@ -39,78 +62,77 @@ def only_statement(sql: str) -> duckdb.Statement:
 
 
 def is_reading(statement: duckdb.Statement) -> bool:
-    """Whether a statement is one of those that only read, by DuckDB's own parser; what is inside of it is not bound yet."""
-    text = statement.query.strip()
-    if statement.type == duckdb.StatementType.SELECT:
-        return True
-    bare = _without_comments(text)
-    explain = _EXPLAIN.match(bare)
-    if explain:
-        behind = bare[explain.end() :]
-        return any(_parses_as_reading(candidate) for candidate in (behind, _behind_options(behind)))
-    # PIVOT is two statements to DuckDB, and so is what writes or makes a table of one: only PIVOT itself can be selected from.
-    return statement.type == duckdb.StatementType.MULTI and _parses(_wrapped(text))
+    """Whether a statement is one of those that only read, by DuckDB's own parser.
+
+    It may still have a part that writes (`WITH a AS (COPY ...)`), of which :func:`refuse_modifying` has DuckDB's binder judge.
+    """
+    return _reads(_bare(statement.query))
 
 
 def may_modify(statement: duckdb.Statement) -> bool:
-    """Whether a statement that reads could have a part that writes (`WITH a AS (COPY ...)`), which only binding can tell."""
+    """Whether words of a statement are those of parts that write."""
     return _MODIFIES.search(statement.query) is not None
 
 
 def refuse_modifying(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> None:
-    """Let DuckDB bind a statement as a part of another, where it allows no part to write.
+    """Let DuckDB bind a statement that reads as a part of another, where it allows no part to write.
 
     Raises:
         QueryError: It writes.
+        duckdb.Error: It cannot be bound.
     """
-    text = _without_comments(statement.query.strip())
-    explain = _EXPLAIN.match(text)
-    if explain:
-        behind = text[explain.end() :]
-        text = behind if _parses_as_reading(behind) else _behind_options(behind)
+    text = _bare(statement.query)
+    explained = _explained(text)
     try:
-        connection.sql(_wrapped(text))
+        connection.sql(_wrapped(text if explained is None else explained))
     except duckdb.BinderException as error:
         if "must be at the top level" in str(error):
             raise QueryError(refusal(statement)) from None
+        raise
 
 
 def refusal(statement: duckdb.Statement) -> str:
     """Return what to say of a statement that does more than read."""
     return (
-        f"this statement ({statement.type.name}) does more than read; expected {READING}. For the answer in a file use --out; "
-        "`--write` runs it over a copy in memory of the tables that it names, and it may write files outside the store"
+        f"this statement ({statement.type.name}) does more than read, or hides what it does; expected {READING}. For the "
+        "answer in a file use --out; `--write` runs it over a copy in memory of the tables that it names, and it may write "
+        "files outside the store"
     )
 
 
-def own_files(statement: duckdb.Statement, stores: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """Return the files and folders that a statement names in quotes, which are all that it may touch.
-
-    Raises:
-        QueryError: One of them is, leads into or contains a store.
-    """
-    files: list[str] = []
-    folders: list[str] = []
-    for text in filter(None, _strings(statement.query)):
-        path = Path(text).expanduser()
-        # Beside a file DuckDB writes a temporary one, and a log beside a database.
-        beside = (
-            (path, path.with_name(f"tmp_{path.name}"), Path(f"{path}.wal"), Path(f"{path}.tmp")) if path.name else ()
-        )
-        for place in beside:
-            refuse_below(place, text, stores)
-            files += [str(place), str(place.absolute())]
-        folder = _fixed_part(path)
-        if any(store.is_relative_to(folder.resolve()) for store in stores):
-            if folder != path:
-                raise QueryError(
-                    f"{text!r} may reach into the store; expected files outside it: give a narrower pattern"
-                )
+def own_files(statement: duckdb.Statement, stores: Sequence[Path]) -> OwnFiles:
+    """Return the files and folders that a statement names in quotes and may touch, which are all that it may."""
+    found = OwnFiles([], [], [])
+    folders = _FOLDERS.search(statement.query) is not None
+    for text in _strings(statement.query):
+        if not text or _SCHEME.match(text):
             continue
-        for link in _links(folder):
-            refuse_below(link, text, stores)
-        folders.append(f"{folder.absolute()}/")
-    return files, folders
+        try:
+            # As DuckDB reads it, which takes `..` away before it looks for links.
+            path = Path(os.path.normpath(os.path.abspath(Path(text).expanduser())))  # noqa: PTH100
+            _allow(found, path, text, stores, folders=folders)
+        except QueryError as error:
+            found.refused.append(str(error))
+        except (OSError, RuntimeError, ValueError):
+            continue  # a text that is no path
+    return found
+
+
+def _allow(found: OwnFiles, path: Path, text: str, stores: Sequence[Path], *, folders: bool) -> None:
+    # Beside a file DuckDB writes a temporary one, and a log beside a database.
+    beside = (path, path.with_name(f"tmp_{path.name}"), Path(f"{path}.wal"), Path(f"{path}.tmp")) if path.name else ()
+    for place in beside:
+        refuse_below(place, text, stores)
+    found.files.extend(map(str, beside))
+    found.files.append(text)
+    folder = _fixed_part(path)
+    if not folders or not (folder != path or folder.is_dir() or not folder.exists()):
+        return
+    if any(store.is_relative_to(place) for store in stores for place in (folder, folder.resolve())):
+        raise QueryError(f"{text!r} may reach into the store; expected files outside it: give a narrower place")
+    for link in _links(folder):
+        refuse_below(link, text, stores)
+    found.folders.append(f"{folder}/")
 
 
 def refuse_below(place: Path, text: str, stores: Sequence[Path]) -> None:
@@ -119,9 +141,10 @@ def refuse_below(place: Path, text: str, stores: Sequence[Path]) -> None:
     Raises:
         QueryError: ``place``, which the user called ``text``, lies below a store, or may be a file of it by a hard link.
     """
-    if any(place.resolve().is_relative_to(store) for store in stores):
+    plain = Path(os.path.normpath(os.path.abspath(place)))  # noqa: PTH100 - before links are followed, as DuckDB does
+    if any(way.is_relative_to(store) for way in (plain, place.resolve(), plain.resolve()) for store in stores):
         raise QueryError(
-            f"{text!r} lies in the store ({place.resolve()}), where only runs write; give a place outside it"
+            f"{text!r} lies in the store ({plain.resolve()}), where only runs write; give a place outside it"
         )
     if place.is_file() and place.stat().st_nlink > 1:
         raise QueryError(f"{text!r} is a hard link, which may be a file of the store; give a new name")
@@ -129,10 +152,7 @@ def refuse_below(place: Path, text: str, stores: Sequence[Path]) -> None:
 
 def _links(folder: Path) -> Iterator[Path]:
     for root, names, files in os.walk(folder):
-        for name in (*names, *files):
-            place = Path(root, name)
-            if place.is_symlink() or (place.is_file() and place.stat().st_nlink > 1):
-                yield place
+        yield from (place for name in (*names, *files) if (place := Path(root, name)).is_symlink())
 
 
 def _fixed_part(path: Path) -> Path:
@@ -145,14 +165,54 @@ def _fixed_part(path: Path) -> Path:
     return Path(*parts)
 
 
+def _reads(text: str) -> bool:
+    """Whether a statement, without comments, only reads; what cannot be told does not."""
+    tokens = _tokens(text)
+    if any(_name(token) in _HIDING and after.text == "(" for token, after in pairwise(tokens)):
+        return False
+    if tokens and _name(tokens[0]) == "explain":
+        return _explained(text) is not None
+    kind = _kind(text)
+    if kind == duckdb.StatementType.MULTI:
+        # PIVOT is two statements to DuckDB, which are run as soon as they are bound; and so is what writes one.
+        return _MODIFIES.search(text) is None and _kind(_wrapped(text)) == duckdb.StatementType.MULTI
+    return kind == duckdb.StatementType.SELECT
+
+
+def _explained(text: str) -> str | None:
+    """Return what `EXPLAIN` explains, if that only reads; None if it does not, or for another statement."""
+    tokens = _tokens(text)
+    if not tokens or _name(tokens[0]) != "explain":
+        return None
+    at = 2 if len(tokens) > 1 and _name(tokens[1]) in ("analyze", "analyse") else 1
+    places = [at]
+    if at < len(tokens) and tokens[at].text == "(":
+        end = next((i for i in range(at, len(tokens)) if tokens[i].text == ")"), len(tokens) - 1)
+        # Options such as (ANALYZE, FORMAT json) are plain words; of others it cannot be told where they end.
+        if all(token.text in ("(", ")", ",") or _WORD.fullmatch(token.text) for token in tokens[at : end + 1]):
+            places.append(end + 1)
+    raw = text.encode()
+    for place in places:
+        behind = raw[tokens[place].start :].decode() if place < len(tokens) else ""
+        if behind and _kind(behind) is not None:
+            return behind if _reads(behind) else None
+    return None
+
+
+def _kind(sql: str) -> duckdb.StatementType | None:
+    """Return the kind of a text's one statement, None if it is not one."""
+    try:
+        found = duckdb.extract_statements(sql)
+    except duckdb.Error:
+        return None
+    return found[0].type if len(found) == 1 else None
+
+
 def _strings(sql: str) -> Iterator[str]:
     """Return the values of a statement's string constants, as DuckDB reads them."""
-    raw = sql.encode()
-    tokens = duckdb.tokenize(sql)
-    ends = [start for start, _ in tokens[1:]] + [len(raw)]
-    for (start, kind), end in zip(tokens, ends, strict=True):
-        if kind == duckdb.token_type.string_const:
-            (value,) = duckdb.execute(f"SELECT {raw[start:end].decode()}").fetchone() or ("",)
+    for token in _tokens(sql):
+        if token.kind == duckdb.token_type.string_const:
+            (value,) = duckdb.execute(f"SELECT {token.text}").fetchone() or ("",)
             yield str(value)
 
 
@@ -160,32 +220,27 @@ def _wrapped(text: str) -> str:
     return f"SELECT * FROM (\n{text}\n)"
 
 
-def _parses(sql: str) -> bool:
-    try:
-        return len(duckdb.extract_statements(sql)) == 1
-    except duckdb.Error:
-        return False
+def _name(token: _Token) -> str:
+    """Return a word as DuckDB compares names, without the quotes that it may have."""
+    return token.text.strip('"').replace('""', '"').lower()
 
 
-def _parses_as_reading(sql: str) -> bool:
-    try:
-        found = duckdb.extract_statements(sql)
-    except duckdb.Error:
-        return False
-    return len(found) == 1 and is_reading(found[0])
-
-
-def _behind_options(sql: str) -> str:
-    """Return what follows `(ANALYZE, FORMAT json)`."""
-    return sql.partition(")")[2] if sql.startswith("(") else ""
-
-
-def _without_comments(sql: str) -> str:
+def _tokens(sql: str) -> list[_Token]:
     raw = sql.encode()
-    tokens = duckdb.tokenize(sql)
-    ends = [start for start, _ in tokens[1:]] + [len(raw)]
-    kept = [
-        " " if kind == duckdb.token_type.comment else raw[start:end].decode()
-        for (start, kind), end in zip(tokens, ends, strict=True)
+    found = duckdb.tokenize(sql)
+    ends = [start for start, _ in found[1:]] + [len(raw)]
+    return [
+        _Token(raw[start:end].decode().strip(), kind, start) for (start, kind), end in zip(found, ends, strict=True)
     ]
-    return "".join(kept).strip()
+
+
+def _bare(sql: str) -> str:
+    """Return a statement without comments and the semicolon at its end."""
+    raw = sql.encode()
+    tokens = _tokens(sql)
+    ends = [token.start for token in tokens[1:]] + [len(raw)]
+    kept = [
+        " " if token.kind == duckdb.token_type.comment else raw[token.start : end].decode()
+        for token, end in zip(tokens, ends, strict=True)
+    ]
+    return "".join(kept).strip().rstrip(";").rstrip()

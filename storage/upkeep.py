@@ -1,10 +1,9 @@
 """Runs taken out of a store, and stores put together."""
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from storage.artifacts import CARD
+from storage.artifacts import CARD, read_card
 from storage.commits import CommitRow, to_json
 from storage.compaction import compact
 from storage.errors import MergeConflict, StorageError
@@ -101,14 +100,14 @@ def _missing_cards(target: Store, source: Store) -> list[str]:
 
 
 def _digests(store: Store, card: str) -> Mapping[str, str]:
-    found: Mapping[str, str] = json.loads(store.files.read(card))["files"]
+    found: Mapping[str, str] = read_card(store, card)["files"]
     return found
 
 
 def _copy_artifact(target: Store, source: Store, card: str) -> None:
     folder = card.rpartition("/")[0]
     content = source.files.read(card)
-    known = json.loads(content)
+    known = read_card(source, card)
     for name in known["files"]:
         file = f"{folder}/{known['attempt']}.{name}"
         target.files.write(file, source.files.local(file))

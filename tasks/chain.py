@@ -77,17 +77,20 @@ def ready_units(store: Store, run: RunSpec, others: Sequence[RunSpec] = ()) -> l
     return units
 
 
-def all_units(run: RunSpec) -> list[Unit]:
-    """Return every unit of an unfinished run, as if it were cut into segments of the planned length."""
-    nothing = Scored.of((), run)
+def units_left(store: Store, run: RunSpec) -> list[Unit]:
+    """Return every unit that a run still lacks, those that wait for others too: what is committed stays cut as it is."""
+    commits = store.commits(run.run_id)
+    scored = Scored.of(commits.values(), run)
     if run.editor == "none":
-        return baseline_units(run, nothing)
-    units, first = [], 0
+        return baseline_units(run, scored)
+    chain = chain_of(store, run.run_id, commits.values())
+    stretches = [(commit.first_round or 0, commit.last_round or 0) for commit in chain]
+    units, first = [], stretches[-1][1] if stretches else 0
     while first < run.n_rounds:
-        unit = segment_unit(run, first)
-        units += [unit, *score_units(run, first, unit.payload["last_round"], nothing)]
-        first = unit.payload["last_round"]
-    return units
+        units.append(segment_unit(run, first))
+        stretches.append((first, units[-1].payload["last_round"]))
+        first = stretches[-1][1]
+    return [*units, *(unit for start, stop in stretches for unit in score_units(run, start, stop, scored))]
 
 
 def segment_unit(run: RunSpec, first: int, others: Sequence[RunSpec] = (), *, before: int | None = None) -> Unit:

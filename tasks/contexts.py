@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ def read_contexts(path: str | Path, tokens: Callable[[str], Sequence[int]]) -> t
             raise InputError(
                 f"{path}: text {number} is {text!r}; expected a text, without the bare prompt, which is always there"
             )
-        if text[-1].isascii() and not text[-1].isspace():
+        # Wide characters, as Chinese ones, are written without spaces.
+        if not text[-1].isspace() and unicodedata.east_asian_width(text[-1]) not in "WF":
             raise InputError(
                 f"{path}: text {number}, {text!r}, ends in {text[-1]!r}, which would be joined to the prompt behind it; end it "
                 "with a space"
@@ -57,8 +59,6 @@ def read_contexts(path: str | Path, tokens: Callable[[str], Sequence[int]]) -> t
             tokens(text)
         except ValueError as error:
             raise InputError(f"{path}: text {number}, {text!r}: {error}") from error
-    if twice := [text for text, count in Counter(found).items() if count > 1]:
-        raise InputError(f"{path}: {twice[0]!r} is there {found.count(twice[0])} times; give each text once")
     return tuple(found)
 
 
@@ -96,6 +96,7 @@ def look_at(lm: "LanguageModel", texts: Sequence[str]) -> list[dict[str, Any]]:
         mean = nll.get(number, math.nan)
         rows.append(
             {
+                "number": number,
                 "text": text,
                 "n_tokens": len(ids[number]),
                 "perplexity": math.exp(mean) if math.isfinite(mean) and mean < 700 else None,
@@ -134,11 +135,11 @@ def export_contexts(store: Store, out: Path) -> list[dict[str, Any]]:
         assert artifact is not None, "its recipe was just listed"
         texts = [text for text in texts_of(artifact) if text]
         out.mkdir(parents=True, exist_ok=True)
-        file = out / f"contexts-{artifact.digest[:10]}.json"
+        file = out / f"contexts-{digest_of(recipe, length=10)}.json"
         file.write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
         file.with_suffix(".recipe.json").write_text(json.dumps(recipe, indent=1, ensure_ascii=False) + "\n")
         blank = {"n_tokens": None, "perplexity": None, "repetition": None}
-        seen = looked.get(digest_of(recipe)) or [{"text": text, **blank} for text in texts]
+        seen = looked.get(digest_of(recipe)) or [{"number": i, "text": t, **blank} for i, t in enumerate(texts)]
         rows += [{"file": file.name, **row, "text": repr(row["text"])} for row in seen]
     if not rows:
         raise InputError(

@@ -1,5 +1,6 @@
 """Grades of written answers: which label a text names, whether it is the answer, how much of it; as the benchmarks define."""
 
+import ast
 import re
 import string
 from collections import Counter
@@ -69,12 +70,24 @@ def math_answer(text: str) -> str:
 
 
 def code_block(text: str) -> str:
-    """Return the program of an answer in Markdown: what stands in its first fenced block, to the end where none closes it.
+    """Return the program of an answer in Markdown: its first fenced block of Python, else its first one.
 
-    A text without a fence is a program as it is.
+    A block that nothing closes goes to the end.  A text that is a program as it stands, or has no fence, is the program.
     """
-    fenced = re.search(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", text, re.MULTILINE | re.DOTALL)
-    return fenced[2] if fenced else text
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        blocks = list(_FENCED.finditer(text))
+    else:
+        return text
+    python = [block for block in blocks if block["language"].lower() in ("py", "python", "python3")]
+    return next((block["code"] for block in (*python, *blocks)), text)
+
+
+_FENCED = re.compile(
+    r"^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[^\s`]*)[^\n`]*\n(?P<code>.*?)(?:^[ \t]*(?P=fence)|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 _MATH_NOISE = (

@@ -17,6 +17,7 @@ from storage.compaction import withdraw
 from storage.places import answers
 from storage.store import Store, failure_id
 from tasks.beacon import Beacon
+from tasks.chain import units_left
 from tasks.errors import Stopped
 from tasks.identity import ModelRef, Recipe, RunSpec, Unit
 from tasks.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
@@ -168,6 +169,8 @@ def session(plan: Plan) -> Iterator[Session]:
         try:
             with stops(store, plan.name) as stop:
                 pool.stop = stop.reason
+                known = [run for run in plan.runs if run.layers or not run.layers_recipe]
+                remember_totals(store, plan.name, [u for run in known for u in units_left(store, run)], whole=True)
                 yield Session(plan, store, pool, beacon)
             ended = "completed"
         except Stopped:

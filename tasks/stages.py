@@ -9,7 +9,7 @@ from storage.catalog import query
 from storage.compaction import compact
 from storage.identity import digest_of
 from storage.store import Store
-from tasks.chain import all_units, choose_recipes, ready_units
+from tasks.chain import choose_recipes, ready_units, units_left
 from tasks.errors import InputError
 from tasks.identity import Compute, RunSpec, SharedTargets, Unit
 from tasks.in_step import companions, with_companions
@@ -83,7 +83,9 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
         return [new for run_id in done for new in ready(by_id[run_id])]
 
     units = [unit for run in order for unit in ready(run)]
-    session.run("edit and score", units, follow=follow, expected=[unit for run in order for unit in all_units(run)])
+    session.run(
+        "edit and score", units, follow=follow, expected=[unit for run in order for unit in units_left(store, run)]
+    )
     _settle(session, lambda: [unit for run in order for unit in ready(run)], follow)
     _compact_finished(store, [run for run in by_id.values() if not ready(run)])
 

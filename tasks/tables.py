@@ -58,6 +58,8 @@ def write_table(table: pa.Table, format: str, out: Path | None) -> None:
     """
     if format not in FORMATS:
         raise InputError(f"--format {format!r}: expected one of {list(FORMATS)}")
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise InputError(f"--out {out}: expected a file in a directory that is there")
     if format == "table":
         with out.open("w") if out else nullcontext() as text:
             print_table(table.to_pylist(), text)

@@ -43,12 +43,15 @@ def read_totals(store: Store) -> dict[str, int]:
     return dict(totals)
 
 
-def forget_totals(store: Store, run_id: str) -> None:
-    """Forget a run that was removed."""
+def forget_totals(store: Store, run_id: str) -> bool:
+    """Forget a run that is removed; return whether it was known."""
+    known = False
     for name in _names(store):
         found = _read(store, name)
         if found.pop(run_id, None) is not None:
+            known = True
             store.files.write(name, json.dumps(found).encode())
+    return known
 
 
 def _done(store: Store, run_id: str) -> set[str]:
@@ -64,6 +67,6 @@ def _names(store: Store) -> list[str]:
 
 
 def _read(store: Store, name: str) -> dict[str, int]:
-    with suppress(FileNotFoundError, ValueError):
+    with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):  # may be deleted, so may be spoilt
         return {str(run_id): int(count) for run_id, count in json.loads(store.files.read(name)).items()}
     return {}

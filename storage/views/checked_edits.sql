@@ -1,13 +1,14 @@
 -- One row per edit and checkpoint that looked at it again: whether it was right when applied (every target token argmax,
 -- right after its own round), what is left of it, and its age, the number of edits made since. At age 0 nothing has
--- followed an edit: it was not yet there to be forgotten.
+-- followed an edit: it was not yet there to be forgotten. Of sequential runs: an independent batch begins on the unedited
+-- model, and follows nothing.
 WITH later AS MATERIALIZED (
     SELECT
         run_id, fact_id, edited_at, scored_at, edits_so_far,
         NOT coalesce(n_correct_new = n_new, false) AS wrong_now,
         coalesce(nll_new / n_new < nll_true / n_true, false) AS preferred
     FROM fact_scores
-    WHERE purpose = 'retention' AND kind = 'rewrite'
+    WHERE purpose = 'retention' AND kind = 'rewrite' AND run_id IN (SELECT run_id FROM runs WHERE mode = 'sequential')
 )
 -- Two commands with other samples, or two stores put together, may have scored the same edit.
 SELECT DISTINCT ON (later.run_id, later.fact_id, later.edited_at, later.scored_at)

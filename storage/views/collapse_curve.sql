@@ -35,7 +35,7 @@ downstream AS (
     JOIN runs AS run USING (run_id)
     JOIN answered AS unedited
         ON unedited.run_id = run.baseline_run_id AND unedited.questions_run_id = asked.questions_run_id
-    WHERE run.editor <> 'none' AND unedited.score > unedited.guessed
+    WHERE run.editor <> 'none' AND run.mode = 'sequential' AND unedited.score > unedited.guessed
     GROUP BY ALL
 ),
 checkpoints AS (
@@ -64,7 +64,7 @@ seen AS (
 judged AS (
     SELECT
         *,
-        coalesce(neighborhood_accuracy < 0.5 * neighborhood_level, neighborhood_level IS NULL OR neighborhood_level = 0)
+        coalesce(neighborhood_accuracy < 0.5 * nullif(neighborhood_level, 0), true)
             AND coalesce(benchmark_score - benchmark_guessed < 0.5 * (benchmark_level - benchmark_guessed), true)
             AND coalesce(retention_accuracy < 0.5, true)
             AND (coalesce(neighborhood_level, 0) > 0 OR benchmark_level IS NOT NULL) AS lost

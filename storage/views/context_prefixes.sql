@@ -3,6 +3,7 @@
 -- reads which texts is in `runs.contexts`.
 SELECT
     unit_id,
+    look.number AS number,
     look.text AS text,
     look.n_tokens AS n_tokens,
     look.perplexity AS perplexity,
@@ -12,9 +13,9 @@ FROM (
         unit_id,
         unnest(from_json(
             spec->'looks',
-            '[{"text": "VARCHAR", "n_tokens": "BIGINT", "perplexity": "DOUBLE", "repetition": "DOUBLE"}]'
+            '[{"number": "BIGINT", "text": "VARCHAR", "n_tokens": "BIGINT", "perplexity": "DOUBLE", "repetition": "DOUBLE"}]'
         )) AS look
     FROM commits
     WHERE kind = 'contexts' AND status = 'done'
 )
-ORDER BY unit_id, text
+ORDER BY unit_id, number

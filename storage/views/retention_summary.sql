@@ -2,13 +2,9 @@
 -- found forgotten (as the forgetting paper counts, arXiv 2401.07453), what came back, and the half-life: the age in edits at
 -- which the first tenth of retention_by_age begins that retains at most half; NULL if none does.
 WITH last_check AS (
-    SELECT
-        run_id,
-        arg_max(forgotten, edits) AS forgotten,
-        arg_max(forgotten_ever, edits) AS forgotten_ever,
-        arg_max(recovered, edits) AS recovered,
-        max(edits) AS edits
-    FROM check_rates GROUP BY run_id
+    SELECT run_id, forgotten, forgotten_ever, recovered, edits
+    FROM check_rates
+    QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY edits DESC) = 1
 ),
 half AS (
     SELECT run_id, min(youngest) FILTER (WHERE retained <= 0.5) AS half_life FROM retention_by_age GROUP BY run_id

@@ -1,7 +1,8 @@
 -- One row per run: the columns that papers print, over all edits made so far.
 -- `forgotten`: of the `n_right_when_applied` edits that were right when applied and that a later round followed, the share
 -- that the last checkpoint finds wrong; NULL where nothing followed them. `collapsed_at`: the edits at the first checkpoint
--- from which on the model has lost what it knew and what it was taught (`collapse_curve`); NULL if never.
+-- from which on the model has lost what it knew and what it was taught (`collapse_curve`); NULL if never, or if no checkpoint
+-- could judge (`n_judged` 0: neither retention nor benchmarks were asked for).
 WITH rates AS (
     SELECT
         run_id,
@@ -34,7 +35,8 @@ downstream AS (
     GROUP BY run_id
 ),
 collapse AS (
-    SELECT run_id, min(edits) FILTER (WHERE collapsed) AS collapsed_at FROM collapse_curve GROUP BY run_id
+    SELECT run_id, min(edits) FILTER (WHERE collapsed) AS collapsed_at, count(*) AS n_judged
+    FROM collapse_curve GROUP BY run_id
 ),
 final AS (
     SELECT
@@ -64,7 +66,8 @@ final AS (
         last_check.n_right_when_applied,
         moved.drift,
         downstream.benchmark_f1,
-        collapse.collapsed_at
+        collapse.collapsed_at,
+        coalesce(collapse.n_judged, 0) AS n_judged
     FROM run_latest AS run
     LEFT JOIN rates USING (run_id)
     LEFT JOIN last_check USING (run_id)

@@ -127,7 +127,9 @@ def test_a_matrix_of_full_rank_is_not_said_to_lack_it() -> None:
     """ "rank 96 of 96; expected full rank" would say nothing: an eigenvalue is negative, as in a file that is no moment."""
     values = torch.ones(D_IN, dtype=torch.float64)
     values[-1] = -1e-3
-    with pytest.raises(MomentError, match=r"singular: eigenvalues from -1\.0e-03 to 1\.0e\+00, .*jitter"):
+    with pytest.raises(
+        MomentError, match=rf"singular: rank {D_IN - 1} of {D_IN}, eigenvalues from -1\.0e-03 to 1\.0e\+00.*jitter"
+    ):
         KeyGeometry.of(torch.diag(values))
 
 

@@ -85,13 +85,19 @@ def test_no_choice_is_likeliest_where_one_is_nan_or_the_first_of_equals() -> Non
     ("text", "program"),
     [
         ("Sure:\n```python\ndef f():\n    return 1\n```\nDone.", "def f():\n    return 1\n"),
-        ("```\nx = 1\n```\n```python\ny = 2\n```", "x = 1\n"),
+        ("```\nx = 1\n```\n```python\ny = 2\n```", "y = 2\n"),
+        ("```\nx = 1\n```\n```\ny = 2\n```", "x = 1\n"),
         ("~~~py\nx = '```'\n~~~", "x = '```'\n"),
         ("````python\nx = '''\n```\n'''\n````", "x = '''\n```\n'''\n"),
         ("```python\ncut off by the number of tok", "cut off by the number of tok"),
         ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
         ("def f():\n    return `1`", "def f():\n    return `1`"),
         ("    indented = True", "    indented = True"),
+        ("Install:\n```bash\npip install x\n```\nThen:\n```python\nx = 1\n```", "x = 1\n"),
+        (
+            'def f():\n    """\n    ```\n    f()\n    ```\n    """',
+            'def f():\n    """\n    ```\n    f()\n    ```\n    """',
+        ),
     ],
 )
 def test_the_program_of_a_fenced_answer(text: str, program: str) -> None:

@@ -50,6 +50,13 @@ def contents(root: Path) -> dict[str, bytes]:
         "EXPLAIN PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)",
         "SELECT 'a; b' -- ; c",
         "SELECT 1;",
+        "WITH x AS (SELECT 'delete' AS a) SELECT * FROM x;",
+        "SELECT count(*) FROM edits; -- delete",
+        "EXPLAIN SELECT 'update' AS a;",
+        "PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b);",
+        "SELECT copy.a AS update FROM (SELECT 1 AS a) AS copy",
+        "SELECT 1 AS query",
+        "SELECT 'é' AS a /* é */, 'copy' AS b -- é",
     ],
 )
 def test_statements_that_read(store: Store, sql: str) -> None:
@@ -80,12 +87,20 @@ WRITING = [
     "IMPORT DATABASE 'x'",
     "CHECKPOINT",
     "PREPARE x AS SELECT 1",
+    "EXPLAIN (ANALYZE ')SELECT 1--') COPY (SELECT 1) TO 'x.csv'",
+    "EXPLAIN (ANALYZE \")SELECT 1--\") COPY (SELECT 1) TO 'x.csv'",
+    "EXPLAIN (ANALYZE $$)SELECT 1--$$) COPY (SELECT 1) TO 'x.csv'",
+    "WITH a AS (COPY (SELECT 1 AS x) TO 'x.csv') PIVOT (SELECT 1 AS y) ON y USING count(*)",
+    "EXPLAIN ANALYZE WITH a AS (COPY (SELECT 1 AS x) TO 'x.csv') PIVOT (SELECT 1 AS y) ON y USING count(*)",
+    "FROM json_execute_serialized_sql('{}')",
+    "SELECT * FROM \"JSON_execute_serialized_sql\" ('{}')",
+    "FROM query('SELECT 1')",
 ]
 
 
 @pytest.mark.parametrize("sql", WRITING)
 def test_statements_that_do_more_need_to_be_asked_for(store: Store, tmp_path: Path, sql: str) -> None:
-    with pytest.raises(QueryError, match=r"does more than read; expected SELECT, .*--write"):
+    with pytest.raises(QueryError, match=r"does more than read.*expected SELECT, .*--write"):
         query(store, sql)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv", "store"]
 
@@ -148,15 +163,53 @@ def test_asked_to_a_statement_writes_what_it_names(store: Store, tmp_path: Path)
         "WITH a AS (COPY (SELECT 1) TO 'store/x.csv') SELECT * FROM a",
         "CALL enable_logging(storage = 'file', storage_path = 'store/logs')",
         "COPY (FROM 'sto*/*.json') TO 'x.csv'",
+        "COPY edits TO 'away/../store' (FORMAT csv, PARTITION_BY fact_id)",
+        "COPY edits TO 'away/../store' (FORMAT csv, PER_THREAD_OUTPUT)",
+        "ATTACH 'away/../store/x.db'",
+        "EXPORT DATABASE 'away/../store'",
+        "COPY runs TO 'file:store/x.csv'",
+        "COPY runs TO 'file://{root}/store/x.csv'",
+        "COPY runs TO 'file:store/store.json' (USE_TMP_FILE false)",
     ],
 )
 def test_nothing_ever_writes_below_the_store(store: Store, tmp_path: Path, sql: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "store")
+    (tmp_path / "other" / "deep").mkdir(parents=True)
+    (tmp_path / "away").symlink_to(tmp_path / "other" / "deep")
     os.link(tmp_path / "store" / "store.json", tmp_path / "hard.json")
     (tmp_path / "holds").mkdir()
     (tmp_path / "holds" / "fact_id=f0").symlink_to(tmp_path / "store")
-    with pytest.raises(QueryError, match=r"in(to)? the store|hard link"):
+    with pytest.raises(QueryError, match=r"in(to)? the store|hard link|outside the store"):
         query(store, sql.format(root=tmp_path), write=True)
+
+
+def test_from_within_the_store_nothing_is_written_beside_its_files(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "store" / "edits")
+    for sql in ("EXPORT DATABASE '.'", "COPY edits TO 'x.csv'", "COPY edits TO '.' (FORMAT csv, PARTITION_BY fact_id)"):
+        with pytest.raises(QueryError, match="the store"):
+            query(store, sql, write=True)
+    assert ".tmp" not in str(query(store, "SELECT current_setting('temp_directory') AS place").to_pylist())
+    where = query(store, "SELECT current_setting('temp_directory') AS place").to_pylist()[0]["place"]
+    assert not Path(where).is_relative_to(tmp_path / "store")
+
+
+def test_strings_that_are_no_paths_are_let_be(store: Store, tmp_path: Path) -> None:
+    long = "x" * 300
+    for sql in (
+        f"COPY (SELECT '{long}' AS a, split_part('a.b', '.', 1) AS b) TO 'x.csv' (DELIMITER '~')",
+        "COPY (SELECT '~nobody' AS a, '/' AS b) TO 'y.csv'",
+        "CREATE TABLE z AS SELECT 'store' AS a",
+    ):
+        query(store, sql, write=True)
+    assert (tmp_path / "x.csv").exists() and (tmp_path / "y.csv").exists()
+
+
+def test_names_of_this_program_are_no_tables(store: Store) -> None:
+    for name in ("sql", "statement", "connection", "marts"):
+        with pytest.raises(QueryError, match=f"Table with name {name} does not exist!"):
+            query(store, f"SELECT * FROM {name}")
 
 
 def test_a_place_that_is_computed_is_not_reached(store: Store) -> None:

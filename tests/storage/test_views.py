@@ -290,6 +290,37 @@ def test_without_a_level_no_model_has_collapsed(store: Store) -> None:
     assert collapsed_at(store) is None
     unedited(store, 20, knows=False)
     assert collapsed_at(store) is None
+    assert one(store, f"SELECT n_judged FROM run_summary WHERE run_id = '{RUN}'") == {"n_judged": 5}
+
+
+def test_a_benchmark_judges_where_the_unedited_model_knows_no_neighbor(store: Store) -> None:
+    unedited(store, 4, knows=False, answers=answers(-1, ""))
+    fill(store, 4, own={}, kept={(4, i): False for i in range(4)}, every=4, neighbors=False)
+    store.commit(RUN, "questions-4-a", {"benchmark_answers": answers(3, "yes")}, CommitInfo(kind="questions"))
+    assert collapsed_at(store) == 4
+
+
+def test_independent_batches_forget_nothing(store: Store) -> None:
+    unedited(store, 8)
+    fill(store, 8, own={}, kept={(at, i): False for at in (4, 8) for i in range(at)}, every=4, neighbors=False)
+    tables = {"runs": [run_row("memit-b1-alone", mode="independent")], "fact_scores": [
+        score(i, i, at, purpose=purpose, good=purpose == "own") for i in range(4)
+        for purpose, at in (("own", i), ("retention", 3))
+    ]}  # fmt: skip
+    store.commit("memit-b1-alone", "segment-000000", tables, CommitInfo(kind="segment", first_round=0, last_round=4))
+    for view in ("forgetting_curve", "retention_by_age", "retention_summary", "collapse_curve"):
+        found = {row["run_id"] for row in query(store, f"SELECT run_id FROM {view}").to_pylist()}
+        assert found == {RUN}, view
+    assert one(store, "SELECT forgotten FROM run_summary WHERE run_id = 'memit-b1-alone'") == {"forgotten": None}
+
+
+def test_the_last_checkpoint_is_summed_up_also_where_it_found_nothing(store: Store) -> None:
+    """A sampled check of no earlier edit: what the one before had found is not its own."""
+    rows = [score(i, i, i, purpose="own", good=True) for i in range(8)]
+    rows += [score(0, 0, 3, purpose="retention", good=False), score(7, 7, 7, purpose="retention", good=True)]
+    store.commit(RUN, "segment-000000", {"runs": [run_row()], "fact_scores": rows}, CommitInfo(kind="segment"))
+    row = one(store, "SELECT edits, forgotten, forgotten_ever, recovered FROM retention_summary")
+    assert row == {"edits": 8, "forgotten": None, "forgotten_ever": None, "recovered": None}
 
 
 def answers(scored_at: int, said: str, n: int = 8) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def test_the_content_of_a_file_is_the_identity(tmp_path: Path) -> None:
         ('["A river. ", 3]', "text 1 is 3; expected a text"),
         ('["", "A river. "]', "text 0 is ''; expected a text, without the bare prompt"),
         ('["A river."]', r"text 0, 'A river\.', ends in '\.', which would be joined"),
-        ('["A river. ", "A river. "]', "is there 2 times"),
+        ('["Un café"]', r"ends in 'é', which would be joined"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_the_plan(tmp_path: Path, content: str, message: str) -> None:
@@ -90,13 +90,20 @@ def test_what_does_not_go_together_is_refused_in_the_plan(tmp_path: Path) -> Non
     file.write_text(json.dumps(["The river. "]))
     with pytest.raises(SpecError, match="found context_starts beside contexts_file"):
         plan(tmp_path, **given(file, context_starts=["The"]))
+    with pytest.raises(SpecError, match=r"expected one seed, found \[0, 1\]"):
+        plan(tmp_path, **given(file), seeds=[0, 1])
     with pytest.raises(SpecError, match="no_op reads no context prefixes"):
         plan(tmp_path, **(SMALL | {"editors": [{"name": "no_op", "contexts_file": str(file)}]}))
     with pytest.raises(SpecError, match=r"editors\.0: .*missing\.json.*No such file"):
         plan(tmp_path, **given(tmp_path / "missing.json"))
     file.write_text(json.dumps(["The river is long and wide, " * 40]))
-    with pytest.raises(SpecError, match="do not fit into the model's context"):
+    with pytest.raises(
+        SpecError, match=r"(?s)do not fit into the model's context.*behind a context prefix.*shorter prefix"
+    ):
         plan(tmp_path, **given(file))
+    locate = {"search": {"editor": "rome", "edits": 2, "contexts_file": str(file)}}
+    with pytest.raises(SpecError, match="do not fit into the model's context"):
+        plan(tmp_path, **SMALL, locate=locate)
 
 
 def test_a_relative_file_is_relative_to_the_experiment_and_searches_take_one_too(tmp_path: Path) -> None:

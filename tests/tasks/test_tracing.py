@@ -58,6 +58,12 @@ def test_the_official_rule_wants_the_whole_answer_in_one_token(lm: LanguageModel
     assert known_facts(lm, longer, "whole_answer") == [False] * 3
 
 
+def test_a_prompt_that_fills_the_context_is_not_known(lm: LanguageModel) -> None:
+    fact = next(fact for fact in facts(40) if known_facts(lm, [fact], "first_token") == [True])
+    long = replace(fact, template="The river is long. " * 60 + fact.template)
+    assert known_facts(lm, [long, fact], "first_token") == [False, True]
+
+
 def settings(count: int, wanted: int, **other: Any) -> dict[str, Any]:
     return {"positions": range(100, 100 + count), "wanted": wanted, "rule": "first_token", "noise": None, **other}
 

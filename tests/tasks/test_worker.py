@@ -19,7 +19,7 @@ from storage.artifacts import put_artifact
 from storage.catalog import query
 from storage.errors import DamagedFileError, StoreVersionError
 from storage.store import Store
-from tasks.chain import all_units, ready_units, segment_unit
+from tasks.chain import ready_units, segment_unit, units_left
 from tasks.checkout import checkout
 from tasks.errors import InputError, LedgerMismatch
 from tasks.ledger import changes_of, replay, segments
@@ -66,10 +66,21 @@ def test_a_unit_done_twice_is_skipped(tmp_path: Path) -> None:
 
 
 def test_every_planned_unit_is_committed_and_no_other(tmp_path: Path) -> None:
+    fresh = plan(tmp_path)
+    wanted = {run.run_id: {unit.unit_id for unit in units_left(Store(fresh.store), run)} for run in fresh.runs}
     store, planned = run_all(tmp_path)
     for run in planned.runs:
+        assert units_left(store, run) == [], "nothing is left"
         found = {unit_id for unit_id, commit in store.commits(run.run_id).items() if commit.kind != "recipe"}
-        assert found == {unit.unit_id for unit in all_units(run)}
+        assert found == wanted[run.run_id]
+
+
+def test_what_is_left_of_a_run_that_is_cut_otherwise_now(tmp_path: Path) -> None:
+    """Committed segments stay as they are; a finished run lacks nothing, however it would be cut today."""
+    store, planned = run_all(tmp_path)
+    for run in planned.runs:
+        assert units_left(store, replace(run, commit_every=2)) == []
+        assert units_left(store, replace(run, commit_every=100)) == []
 
 
 def test_checkpoints_fall_on_the_first_round_boundary_at_or_after(tmp_path: Path) -> None:
