@@ -154,19 +154,19 @@ def weight_files(folder: Path) -> list[Path]:
             "save_pretrained writes them"
         )
     try:
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        for tensor, file in named.items():
-            if not isinstance(file, str) or not (folder / file).is_file():
-                raise ModelError(
-                    f"{index}: {tensor} is to stand in {file!r}, which is no file of the folder; expected one of its shards: "
-                    "fetch the folder again"
-                )
-        files = sorted({folder / name for name in named.values()})
+        named = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{index} has no usable weight_map ({type(error).__name__}: {error}); expected names of tensors with their files: "
             "fetch it again"
         ) from error
+    for tensor, file in named.items():
+        if not isinstance(file, str) or not (folder / file).is_file():
+            raise ModelError(
+                f"{index}: {tensor} is to stand in {file!r}, which is no file of the folder; expected one of its shards: "
+                "fetch the folder again"
+            )
+    files = sorted({folder / name for name in named.values()})
     if not files:
         raise ModelError(f"{index} names no file; expected the folder's shards: fetch the folder again")
     return files

@@ -193,7 +193,7 @@ def batch_size_figure(rows: Rows) -> Figure:
             mine = sorted((row for row in rows if row["editor"] == editor), key=lambda row: row["batch_size"])
             places = [sizes.index(row["batch_size"]) for row in mine]
             axis.plot(places, [row[kind] for row in mine], color=colour, marker="o", label=editor)
-        title = "forgotten, at a common age" if kind == "forgotten" else kind
+        title = "forgotten, of the same early edits" if kind == "forgotten" else kind
         axis.set(title=title, xlabel="batch size", ylim=(-0.03, 1.03))
         axis.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -244,12 +244,12 @@ def _question(definition: Definition, front: str, example: _Example) -> Question
         )
         tests = evaluate(definition.tests, values) if definition.tests else ()
         prompt = render(definition.prompt, values)
+        found = tuple(map(str, named))
     except EXPRESSION_ERRORS as error:
         raise InputError(
             f"{where}: {error}; found {str(values['record'])[:200]}; check that the file is the published one, or mend the "
             "definition's templates (docs/add-a-benchmark.md)"
         ) from error
-    found = tuple(map(str, named))
     labels = found if definition.answer.kind != "text" else tuple(definition.answer.labels or ())
     if (labels or definition.answer.kind != "text") and example.gold[0] not in labels:
         raise InputError(

@@ -75,7 +75,7 @@ def test_a_nan_weight(tmp_path: Path) -> None:
     weights["model.layers.1.mlp.down_proj.weight"][3, 4] = torch.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        ModelError, match=r"1 of \d+ values of model\.layers\.1\.mlp\.down_proj\.weight are NaN.*load it again"
+        ModelError, match=r"1 of \d+ values of model\.layers\.1\.mlp\.down_proj\.weight are NaN.*safetensors.*fetch it"
     ):
         load(str(folder))
 

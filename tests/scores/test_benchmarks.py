@@ -221,7 +221,9 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no groups \['anatomi'\]"):
         make_questions(Wanted(name="mmlu", path=str(tmp_path / "mmlu"), groups=("anatomi",)))
     (tmp_path / "dev.jsonl").write_text('{"premise": "a", "label": "entailment"}\n')
-    with pytest.raises(InputError, match=r"rte, test record 0: .*hypothesis.*check that the file is the published one"):
+    with pytest.raises(
+        InputError, match=r"rte, dev.jsonl, record 0: .*hypothesis.*check that the file is the published one"
+    ):
         make_questions(Wanted(name="rte", path=str(tmp_path)))
     (tmp_path / "dev.jsonl").write_text("premise\n")
     with pytest.raises(InputError, match=r"dev.jsonl is not jsonl"):
@@ -242,10 +244,10 @@ answer: {kind: choices}
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"{{ q }}"', '"{{ nothing }}"', "'nothing' is undefined; mend its templates"),
-        ('"{{ q }}"', '"{{ q"', "mend its templates"),
-        ('["yes", "no"]', '"["', "mend its templates"),
-        ('["yes", "no"]', '"5"', "mend its templates"),
+        ('"{{ q }}"', '"{{ nothing }}"', "'nothing' is undefined"),
+        ('"{{ q }}"', '"{{ q"', "definition's templates"),
+        ('["yes", "no"]', '"["', "definition's templates"),
+        ('["yes", "no"]', '"5"', "definition's templates"),
         ("record.q,", "1 / 0,", "division"),
         ("gold: a", "gold: '[]'", "gold is an empty list"),
         ("gold: a", "gold: q", "the answer 'Q' is none of"),
