@@ -170,7 +170,8 @@ def session(plan: Plan) -> Iterator[Session]:
             with stops(store, plan.name) as stop:
                 pool.stop = stop.reason
                 known = [run for run in plan.runs if run.layers or not run.layers_recipe]
-                remember_totals(store, plan.name, [u for run in known for u in units_left(store, run)], whole=True)
+                left = [unit for run in known for unit in units_left(store, run)]
+                remember_totals(store, plan.name, left, whole=True, runs=[run.run_id for run in known])
                 yield Session(plan, store, pool, beacon)
             ended = "completed"
         except Stopped:

@@ -13,13 +13,16 @@ _FOLDER = "control"
 _PREFIX = f"{_FOLDER}/totals-"
 
 
-def remember_totals(store: Store, experiment: str, planned: Iterable[Unit], *, whole: bool) -> None:
+def remember_totals(
+    store: Store, experiment: str, planned: Iterable[Unit], *, whole: bool, runs: Iterable[str] = ()
+) -> None:
     """Write how many units each of the planned units' runs will have: those that are done, and those that are not.
 
     Args:
         whole: Whether these are all of their runs' units; where more are to follow, no total becomes smaller.
+        runs: Further runs, of which nothing is left to do.
     """
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[str, set[str]] = {run_id: set() for run_id in runs}
     for unit in planned:
         wanted.setdefault(unit.run_id, set()).add(unit.unit_id)
         for other in unit.others:

@@ -123,8 +123,11 @@ def test_status_shows_units_of_how_many_and_runs_that_were_not_begun(store: Stor
     assert "4 of 9" in " ".join(rows()["run-a"]), "a stage of some of them leaves the total"
     remember_totals(store, "grid", units("run-a", 2), whole=True)
     assert "4 of 4" in " ".join(rows()["run-a"]), "less is wanted than is done"
+    remember_totals(store, "other", [], whole=True, runs=["run-a"])
+    assert "4 of 4" in " ".join(rows()["run-a"]), "nothing is left of it"
     ask("rm", "run-a", "--store", store.location)
     assert set(rows()) == {"run-b"}
+    assert "planned and not begun" in ask("rm", "run-b", "--store", store.location).stdout and rows() == {}
 
 
 def forget_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
