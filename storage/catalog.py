@@ -16,6 +16,7 @@ from storage.commits import CommitRow, commits_table, stale
 from storage.errors import QueryError
 from storage.schemas import SCHEMAS
 from storage.statements import (
+    is_loading,
     is_reading,
     lists_tables,
     may_modify,
@@ -124,7 +125,7 @@ def query(place: str | Path | Store, sql: str, *, write: bool = False) -> pa.Tab
         for name, rows in copies.items():
             connection.execute(f"CREATE TABLE {name} AS FROM rows")
             del rows
-        if statement.type != duckdb.StatementType.LOAD:  # what installs an extension reaches for a network and a cache
+        if not is_loading(statement):  # what installs an extension reaches for a network and a cache
             connection.execute("SET allowed_paths = $1", [own.files])
             connection.execute("SET allowed_directories = $1", [own.folders])
             connection.execute("SET enable_external_access = false")

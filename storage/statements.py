@@ -17,7 +17,9 @@ _HIDING = frozenset({"query", "json_execute_serialized_sql"})
 """Functions that run a statement which stands in a string."""
 _LISTS = re.compile(r"\b(?:SHOW|information_schema|sqlite_master|duckdb_(?:tables|views|columns))\b", re.IGNORECASE)
 """Statements about all tables, which name none of them."""
-_FOLDERS = re.compile(r"\b(?:EXPORT|IMPORT|PARTITION_BY|PER_THREAD_OUTPUT|FILE_SIZE_BYTES)\b|[*?\[]", re.IGNORECASE)
+_FOLDERS = re.compile(
+    r"\b(?:EXPORT|IMPORT|PARTITION_BY|PER_THREAD_OUTPUT|FILE_SIZE_BYTES|ROW_GROUPS_PER_FILE)\b|[*?\[]", re.IGNORECASE
+)
 """Statements whose strings may name directories, or patterns of files."""
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*:")
 _WORD = re.compile(r"\w+")
@@ -45,20 +47,34 @@ def lists_tables(sql: str) -> bool:
 
 
 def only_statement(sql: str) -> duckdb.Statement:
-    """Return the one statement of a text.
+    """Return the one statement of a text, without its comments: what is judged here is, letter by letter, what is run.
 
     Raises:
         QueryError: There is none, there are several, or DuckDB cannot parse it.
     """
     try:
-        found = duckdb.extract_statements(sql)
+        (bare,) = (_bare(each.query) for each in _statements(sql))
+        (found,) = _statements(bare)
+        if found.query != bare or _bare(bare) != bare:
+            raise QueryError(
+                "the statement reads otherwise without its comments; expected one without them: take them out"
+            )
     except duckdb.Error as error:
         raise QueryError(str(error).split("LINE ")[0].strip()) from None
+    except UnicodeDecodeError as error:
+        raise QueryError(
+            f"the statement cannot be taken apart ({error}); expected characters, not bytes, in x'...'"
+        ) from None
+    return found
+
+
+def _statements(sql: str) -> list[duckdb.Statement]:
+    found = duckdb.extract_statements(sql)
     if not found:
         raise QueryError("there is no SQL statement; expected one, such as SELECT * FROM run_summary")
     if len(found) > 1:
         raise QueryError(f"there are {len(found)} SQL statements; expected one: run each by itself")
-    return found[0]
+    return found
 
 
 def is_reading(statement: duckdb.Statement) -> bool:
@@ -66,7 +82,12 @@ def is_reading(statement: duckdb.Statement) -> bool:
 
     It may still have a part that writes (`WITH a AS (COPY ...)`), of which :func:`refuse_modifying` has DuckDB's binder judge.
     """
-    return _reads(_bare(statement.query))
+    return _reads(statement.query)
+
+
+def is_loading(statement: duckdb.Statement) -> bool:
+    """Whether a statement installs or loads an extension."""
+    return _type_of(statement) == "LOAD"
 
 
 def may_modify(statement: duckdb.Statement) -> bool:
@@ -81,7 +102,7 @@ def refuse_modifying(connection: duckdb.DuckDBPyConnection, statement: duckdb.St
         QueryError: It writes.
         duckdb.Error: It cannot be bound.
     """
-    text = _bare(statement.query)
+    text = statement.query
     explained = _explained(text)
     try:
         connection.sql(_wrapped(text if explained is None else explained))
@@ -94,7 +115,7 @@ def refuse_modifying(connection: duckdb.DuckDBPyConnection, statement: duckdb.St
 def refusal(statement: duckdb.Statement) -> str:
     """Return what to say of a statement that does more than read."""
     return (
-        f"this statement ({statement.type.name}) does more than read, or hides what it does; expected {READING}. For the "
+        f"this statement ({_type_of(statement) or 'of another kind'}) does more than read, or hides what it does; expected {READING}. For the "
         "answer in a file use --out; `--write` runs it over a copy in memory of the tables that it names, and it may write "
         "files outside the store"
     )
@@ -105,10 +126,13 @@ def own_files(statement: duckdb.Statement, stores: Sequence[Path]) -> OwnFiles:
     found = OwnFiles([], [], [])
     folders = _FOLDERS.search(statement.query) is not None
     for text in _strings(statement.query):
-        if not text or _SCHEME.match(text):
+        if not text or _SCHEME.match(text) or (text.startswith("~") and not text.startswith("~/")):
             continue
         try:
-            # As DuckDB reads it, which takes `..` away before it looks for links.
+            # DuckDB takes `..` away before it looks for links in some places, and the system afterwards in others.
+            for name in ("", "tmp_"):
+                raw = Path(text).expanduser()
+                refuse_below(raw.with_name(f"{name}{raw.name}") if raw.name else raw, text, stores)
             path = Path(os.path.normpath(os.path.abspath(Path(text).expanduser())))  # noqa: PTH100
             _allow(found, path, text, stores, folders=folders)
         except QueryError as error:
@@ -152,7 +176,10 @@ def refuse_below(place: Path, text: str, stores: Sequence[Path]) -> None:
 
 def _links(folder: Path) -> Iterator[Path]:
     for root, names, files in os.walk(folder):
-        yield from (place for name in (*names, *files) if (place := Path(root, name)).is_symlink())
+        for name in (*names, *files):
+            place = Path(root, name)
+            if place.is_symlink() or (place.is_file() and place.stat().st_nlink > 1):
+                yield place
 
 
 def _fixed_part(path: Path) -> Path:
@@ -189,7 +216,9 @@ def _explained(text: str) -> str | None:
     if at < len(tokens) and tokens[at].text == "(":
         end = next((i for i in range(at, len(tokens)) if tokens[i].text == ")"), len(tokens) - 1)
         # Options such as (ANALYZE, FORMAT json) are plain words; of others it cannot be told where they end.
-        if all(token.text in ("(", ")", ",") or _WORD.fullmatch(token.text) for token in tokens[at : end + 1]):
+        if all(
+            token.text in ("(", ")", ",") or _WORD.fullmatch(token.text.strip("'")) for token in tokens[at : end + 1]
+        ):
             places.append(end + 1)
     raw = text.encode()
     for place in places:
@@ -200,12 +229,19 @@ def _explained(text: str) -> str | None:
 
 
 def _kind(sql: str) -> duckdb.StatementType | None:
-    """Return the kind of a text's one statement, None if it is not one."""
+    """Return the kind of a text's one statement, None if it is not one, or of a kind that has no name in Python."""
     try:
         found = duckdb.extract_statements(sql)
-    except duckdb.Error:
+        return found[0].type if len(found) == 1 else None
+    except (duckdb.Error, ValueError):
         return None
-    return found[0].type if len(found) == 1 else None
+
+
+def _type_of(statement: duckdb.Statement) -> str | None:
+    try:
+        return str(statement.type.name)
+    except ValueError:
+        return None
 
 
 def _strings(sql: str) -> Iterator[str]:

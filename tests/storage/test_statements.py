@@ -1,5 +1,6 @@
 """What a statement may do: read; write where asked to; and never below the store."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ def contents(root: Path) -> dict[str, bytes]:
         "EXPLAIN /* all */ ANALYZE -- of it\n SELECT 1",
         "EXPLAIN (ANALYZE, FORMAT json) SELECT 1",
         "EXPLAIN (SELECT 1)",
+        "EXPLAIN (FORMAT 'json') SELECT 1",
         "EXPLAIN PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)",
         "SELECT 'a; b' -- ; c",
         "SELECT 1;",
@@ -95,6 +97,7 @@ WRITING = [
     "FROM json_execute_serialized_sql('{}')",
     "SELECT * FROM \"JSON_execute_serialized_sql\" ('{}')",
     "FROM query('SELECT 1')",
+    "UPDATE EXTENSIONS",
 ]
 
 
@@ -109,6 +112,21 @@ def test_functions_that_would_write_are_refused_in_a_select(store: Store, tmp_pa
     with pytest.raises(QueryError, match="locked"):
         query(store, "FROM enable_logging(storage = 'file', storage_path = 'x')")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv", "store"]
+
+
+def test_what_is_judged_is_what_is_run(store: Store, tmp_path: Path) -> None:
+    """A quote in a comment keeps DuckDB from taking a no-break space for a space, which moves the ends of strings."""
+    space = "\u00a0"
+    for front in ("", "EXPLAIN ANALYZE "):
+        sql = (
+            f"{front}WITH /*'*/ c AS (SELECT {{{space}$t$: 1}}), b AS (COPY (SELECT 1) TO $u$x.csv$u$), "
+            f"d AS (SELECT {{{space}$t$: 1}}) SELECT 1 /*'*/"
+        )
+        with contextlib.suppress(QueryError):
+            query(store, sql)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv", "store"]
+    with pytest.raises(QueryError, match="cannot be taken apart|Conversion|Error"):
+        query(store, "SELECT x'é'")
 
 
 def test_one_statement_at_a_time(store: Store) -> None:
@@ -167,6 +185,10 @@ def test_asked_to_a_statement_writes_what_it_names(store: Store, tmp_path: Path)
         "COPY edits TO 'away/../store' (FORMAT csv, PER_THREAD_OUTPUT)",
         "ATTACH 'away/../store/x.db'",
         "EXPORT DATABASE 'away/../store'",
+        "COPY runs TO 'inner/../x.csv'",
+        "COPY runs TO '{root}/inner/../x.csv'",
+        "EXPORT DATABASE 'linked'",
+        "COPY edits TO 'linked' (FORMAT csv, PARTITION_BY fact_id, OVERWRITE_OR_IGNORE)",
         "COPY runs TO 'file:store/x.csv'",
         "COPY runs TO 'file://{root}/store/x.csv'",
         "COPY runs TO 'file:store/store.json' (USE_TMP_FILE false)",
@@ -176,6 +198,10 @@ def test_nothing_ever_writes_below_the_store(store: Store, tmp_path: Path, sql: 
     (tmp_path / "link").symlink_to(tmp_path / "store")
     (tmp_path / "other" / "deep").mkdir(parents=True)
     (tmp_path / "away").symlink_to(tmp_path / "other" / "deep")
+    (tmp_path / "inner").symlink_to(tmp_path / "store" / "edits")
+    (tmp_path / "linked" / "fact_id=f0").mkdir(parents=True)
+    os.link(tmp_path / "store" / "store.json", tmp_path / "linked" / "schema.sql")
+    os.link(tmp_path / "store" / "store.json", tmp_path / "linked" / "fact_id=f0" / "data_0.csv")
     os.link(tmp_path / "store" / "store.json", tmp_path / "hard.json")
     (tmp_path / "holds").mkdir()
     (tmp_path / "holds" / "fact_id=f0").symlink_to(tmp_path / "store")
