@@ -114,8 +114,9 @@ def refuse_modifying(connection: duckdb.DuckDBPyConnection, statement: duckdb.St
 
 def refusal(statement: duckdb.Statement) -> str:
     """Return what to say of a statement that does more than read."""
+    kind = _type_of(statement) or "of another kind"
     return (
-        f"this statement ({_type_of(statement) or 'of another kind'}) does more than read, or hides what it does; expected {READING}. For the "
+        f"this statement ({kind}) does more than read, or hides what it does; expected {READING}. For the "
         "answer in a file use --out; `--write` runs it over a copy in memory of the tables that it names, and it may write "
         "files outside the store"
     )

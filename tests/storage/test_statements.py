@@ -125,7 +125,7 @@ def test_what_is_judged_is_what_is_run(store: Store, tmp_path: Path) -> None:
         with contextlib.suppress(QueryError):
             query(store, sql)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["own.csv", "store"]
-    with pytest.raises(QueryError, match="cannot be taken apart|Conversion|Error"):
+    with pytest.raises(QueryError, match=r"cannot be taken apart"):
         query(store, "SELECT x'é'")
 
 
