@@ -44,7 +44,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "d_in", "message"),
     [
-        ({}, 9, r"matrix \[8, 8\]; expected \[9, 9\]"),
+        ({}, 9, r"shape \[8, 8\]; expected \[9, 9\]"),
         ({"mom2.count": 0}, 8, "counts 0 tokens"),
         ({"mom2.mom2": np.full((8, 8), np.nan)}, 8, "not finite"),
         ({"mom2.mom2": np.arange(64.0).reshape(8, 8)}, 8, "symmetric"),
