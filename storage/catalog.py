@@ -134,10 +134,9 @@ def query(place: str | Path | Store, sql: str, *, write: bool = False) -> pa.Tab
             found = connection.sql(statement.query)
             return pa.table({}) if found is None else found.to_arrow_table()
         except duckdb.Error as error:
-            if own.refused:
-                raise QueryError("; ".join(own.refused)) from None
-            hint = "; a statement reaches only files that it names in quotes, outside the store"
-            raise QueryError(f"{_said(error)}{hint if isinstance(error, duckdb.PermissionException) else ''}") from None
+            hint = "a statement reaches only files that it names in quotes, outside the store"
+            why = own.refused or ([hint] if isinstance(error, duckdb.PermissionException) else [])
+            raise QueryError("; ".join([_said(error), *why])) from None
 
 
 def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.Table]:

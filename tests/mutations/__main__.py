@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tasks.tables import print_table
 from tests.mutations.cases import all_cases
-from tests.mutations.good import make_good
-from tests.mutations.stages import Outcome, drive, quiet, table
+from tests.mutations.stages import Outcome, drive, make_good, quiet, table
 
 
 def main(only: str = "") -> None:

@@ -22,7 +22,9 @@ from tasks.report import write_report
 from tasks.session import Plan
 from tasks.stages import with_known_layers
 from tasks.worker import Worker
-from tests.mutations.cases import Case, spoilt
+from tests.mutations.cases import spoilt
+from tests.mutations.inputs import make_inputs
+from tests.mutations.spoiling import Case
 from tests.tasks.support import finish, prepare
 
 KNOWN = (SpecError, TaskError, EditingError, StorageError)
@@ -72,13 +74,21 @@ def drive(case: Case, good: Path, folder: Path) -> Outcome:
         stage = name
 
     try:
-        _stages(file, folder, reached)
+        go_through(file, folder, reached)
     except Exception as error:  # noqa: BLE001 - which kind it is is what is asked
         return Outcome(case, stage, error)
     return Outcome(case, "end", None)
 
 
-def _stages(file: Path, folder: Path, reached: Callable[[str], None]) -> None:
+def make_good(root: Path) -> None:
+    """Write good inputs below ``root`` and run them into ``root/store``."""
+    root.mkdir(parents=True)
+    make_inputs(root)
+    go_through(root / "experiment.yaml", root, lambda _stage: None)
+
+
+def go_through(file: Path, folder: Path, reached: Callable[[str], None]) -> None:
+    """Go through all stages of an experiment, with a store below ``folder``; tell of each that begins."""
     experiment = load_experiment(file, {"store": str(folder / "store")})
     planned = plan_experiment(experiment)
     forecast(planned)

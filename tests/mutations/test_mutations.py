@@ -4,21 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutations.cases import Case, all_cases
-from tests.mutations.good import make_good
-from tests.mutations.stages import Outcome, drive
+from tests.mutations.cases import all_cases
+from tests.mutations.spoiling import Case
+from tests.mutations.stages import Outcome, drive, make_good
 
-LATER: dict[str, str] = {
-    "model.safetensors": "prepare",
-    "second moments (.npz)": "edit and score",
-    "store: artifacts": "a command",
-    "store: commits": "a command",
-    "store: rows": "check",
-}
-"""What a plan cannot know: whether numbers are finite or a matrix has full rank (it reads no weights and factors nothing), and
-files of a store that only a command over them reads."""
-FEW, PARTS = 8, 6
-"""Every eighth case is always run."""
+FEW, PARTS = 7, 6
+"""Every seventh case is always run."""
+
+
+def is_known_later(case: Case) -> bool:
+    """Whether a plan cannot know it: it reads no weights, factors no matrix, and no files that a command over a store reads."""
+    numbers = case.file == "model.safetensors" and case.what.endswith((" NaN", " infinite"))
+    return case.in_store or numbers or case.what.endswith(" of rank one")
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +28,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wrong(outcome: Outcome) -> list[str]:
     """Return what is wrong with how a case ended."""
     faults = list(outcome.faults)
-    if outcome.error is not None and outcome.stage != "plan" and outcome.case.kind not in LATER:
+    if outcome.error is not None and outcome.stage != "plan" and not is_known_later(outcome.case):
         faults.append(f"refused only by {outcome.stage}")
     return faults
 
@@ -47,7 +44,7 @@ def check(cases: list[Case], good: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", range(2))
 def test_some_broken_inputs(good: Path, tmp_path: Path, part: int) -> None:
     cases = all_cases(good, good / "store")[::FEW][part::2]
-    assert len(cases) >= 25
+    assert len(cases) >= 30
     check(cases, good, tmp_path)
 
 
