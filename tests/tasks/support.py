@@ -13,6 +13,7 @@ from flows.spec import load_experiment
 from storage.errors import StorageError
 from storage.identity import digest_of
 from storage.store import Store
+from tasks import stages
 from tasks.chain import choose_recipes, ready_units
 from tasks.errors import TaskError
 from tasks.identity import RunSpec, Unit
@@ -132,4 +133,13 @@ def command(planned: Plan, runs: Sequence[RunSpec] | None = None, worker: Worker
     pool = InProcess(store, worker or Worker(planned.store))
     session = Session(planned, store, pool)
     edit_and_score.__wrapped__(session, tuple(runs or with_known_layers(planned, store)))
+    return session
+
+
+def all_stages(planned: Plan) -> Session:
+    """Prepare, locate, edit and score as one command does, in this process."""
+    store = Store(planned.store)
+    session = Session(planned, store, InProcess(store, Worker(planned.store)))
+    stages.prepare.__wrapped__(session)
+    edit_and_score.__wrapped__(session, stages.locate.__wrapped__(session))
     return session
