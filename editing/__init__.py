@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from editing.api import edit
-    from editing.loading import load
+    from editing.model.loading import load
     from editing.requests import EditRequest
 
 __all__ = ["EditRequest", "edit", "load"]

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from editing.contexts import sample_contexts
-from editing.editor import Artifacts, Editor, EditResult, State, editor_class, make_editor
 from editing.errors import HparamsError, MomentError, RequestError
-from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
-from editing.hypernetwork import HyperNetworks
-from editing.lm import LanguageModel
-from editing.loading import load
-from editing.memory import until_it_fits
-from editing.moments import SecondMoment, collect_moments
+from editing.measure.contexts import sample_contexts
+from editing.measure.moments import SecondMoment, collect_moments
+from editing.methods.editor import Artifacts, Editor, EditResult, State, editor_class, make_editor
+from editing.methods.geometry import KeyGeometry
+from editing.methods.hypernetwork import HyperNetworks
+from editing.model.lm import LanguageModel
+from editing.model.loading import load
+from editing.model.memory import until_it_fits
 from editing.requests import EditRequest
 
 __all__ = ["EditRequest", "apply", "check_shape", "edit", "load"]
@@ -42,7 +42,7 @@ def edit(
         layers: Edited blocks, counted from 0, in ascending order.
         moments: Second moments per layer, if the editor needs them.
         texts: Or texts to take them from, now.
-        networks: A trained hyper-network (:class:`editing.training.Trainer` has one), if the editor needs it.
+        networks: A trained hyper-network (:class:`editing.methods.training.Trainer` has one), if the editor needs it.
         batch_size: Requests per update; all at once by default, or as many as the editor can take.
         seed: Of the context prefixes.
         hparams: Whatever differs from the editor's defaults for this model.

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-from editing.downstream import Question
 from editing.errors import TokenizationError
-from editing.tokens import PromptFormat
+from editing.measure.downstream import Question
+from editing.model.tokens import PromptFormat
 from flows.spec import BenchmarkSpec, Experiment
 from storage.store import Store
-from tasks.definition import read_definition
+from tasks.benchmarks.definition import read_definition
+from tasks.benchmarks.harness import PREFIX, harness_id, harness_recipe
+from tasks.benchmarks.questions import Questions, Wanted, make_questions, publish_harness, publish_questions
+from tasks.benchmarks.sandbox import sandbox_problem
 from tasks.errors import InputError
-from tasks.harness import PREFIX, harness_id, harness_recipe
-from tasks.identity import BenchmarkRef
-from tasks.questions import Questions, Wanted, make_questions, publish_harness, publish_questions
-from tasks.sandbox import sandbox_problem
+from tasks.specs.run import BenchmarkRef
 
 
 def read_benchmarks(

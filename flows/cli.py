@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.schedules import app as schedules
+from flows.commands.store import app as upkeep
 from flows.options import DEFAULT_STORE, SetOption, StoreOption, overrides
-from flows.schedules import app as schedules
-from flows.upkeep import app as upkeep
 
 app = typer.Typer(
     help="Edit language models thousands of times and see in SQL what was learnt, what was forgotten and when they broke.",
@@ -50,7 +50,7 @@ def plan(file: Path, set_: SetOption = None) -> None:
     from flows.forecast import forecast
     from flows.plan import plan_experiment
     from flows.spec import load_experiment
-    from tasks.tables import print_table
+    from tasks.reports.tables import print_table
 
     planned = plan_experiment(load_experiment(file, overrides(set_)))
     rows, notes = forecast(planned)
@@ -69,7 +69,7 @@ def run(file: Path, set_: SetOption = None) -> None:
 
     started = time.perf_counter()
     plan = planned(file, overrides(set_))
-    from tasks.stopping import unheard
+    from tasks.driver.stopping import unheard
 
     with unheard(signal.SIGINT):  # by Prefect's own server, which starts here and would end at a terminal's Ctrl-C
         take_over(plan.store)
@@ -88,8 +88,8 @@ def lint(file: Path, set_: SetOption = None) -> None:
     """Check an experiment's facts: which are refused, which only marked, and why."""
     from flows.inputs import read_facts, read_model
     from flows.spec import load_experiment
-    from tasks.lint import summary
-    from tasks.tables import print_table
+    from tasks.data.lint import summary
+    from tasks.reports.tables import print_table
 
     experiment = load_experiment(file, overrides(set_))
     facts = read_facts(experiment, read_model(experiment))
@@ -109,12 +109,12 @@ def status(
     """Show each run's progress, and the units that were given up; of one run, with their tracebacks."""
     from flows.status import failure_rows, progress_rows
     from storage.store import Store
-    from tasks.tables import print_table
+    from tasks.reports.tables import print_table
 
     if run_id is not None:
         _check_run(store, run_id)
     if watch:
-        from tasks.watching import watch_progress
+        from tasks.driver.watching import watch_progress
 
         watch_progress(store)
     opened = Store(store)
@@ -132,7 +132,7 @@ def logs(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print what workers said while they did a run's units, in the order of its rounds; or one of them."""
-    from storage.catalog import query
+    from storage.sql import query
 
     _check_run(store, run_id)
     sql = f"""
@@ -153,10 +153,10 @@ def query(
     write: Annotated[bool, typer.Option("--write", help="Let the statement write, but never below the store.")] = False,
 ) -> None:
     """Run one SQL statement that reads the store's tables and views, and files of your own."""
-    from storage.catalog import query as run_query
+    from storage.sql import query as run_query
     from storage.statements import refuse_below
     from storage.store import Store
-    from tasks.tables import write_table
+    from tasks.reports.tables import write_table
 
     opened = Store(store)
     if out:
@@ -168,7 +168,7 @@ def query(
 def report(store: StoreOption = DEFAULT_STORE) -> None:
     """Write one self-contained HTML report of the whole store."""
     from storage.store import Store
-    from tasks.report import write_report
+    from tasks.reports.report import write_report
 
     typer.echo(f"report: {write_report(Store(store)).location}")
 
@@ -181,7 +181,7 @@ def checkout(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Write the model as it was after some edits, as an ordinary Hugging Face folder."""
-    from tasks.checkout import checkout as write_model
+    from tasks.workers.checkout import checkout as write_model
 
     found = write_model(store, run_id, after=after, out=out)
     typer.echo(found)
@@ -194,8 +194,8 @@ def export_moments(
 ) -> None:
     """Write the store's second moments as .npz files that ROME, MEMIT and EasyEdit read, each with its recipe."""
     from storage.store import Store
-    from tasks.moments import export_moments as export
-    from tasks.tables import print_table
+    from tasks.reports.tables import print_table
+    from tasks.units.moments import export_moments as export
 
     print_table(export(Store(store), out))
 
@@ -207,8 +207,8 @@ def export_contexts(
 ) -> None:
     """Write the store's context prefixes as files that `contexts_file` takes, and show how each reads."""
     from storage.store import Store
-    from tasks.contexts import export_contexts as export
-    from tasks.tables import print_table
+    from tasks.reports.tables import print_table
+    from tasks.units.contexts import export_contexts as export
 
     print_table(export(Store(store), out))
 
@@ -219,7 +219,7 @@ def list_(
 ) -> None:
     """List what there is."""
     from flows.listing import listing
-    from tasks.tables import print_table
+    from tasks.reports.tables import print_table
 
     print_table(listing(what))
 
@@ -238,8 +238,8 @@ def doctor(
 
     experiment = load_experiment(file, overrides(set_)) if file else None
     configure(experiment.store if experiment else store, ray=experiment.compute.ray if experiment else "local")
-    from tasks.doctor import examine
-    from tasks.tables import print_table
+    from tasks.driver.doctor import examine
+    from tasks.reports.tables import print_table
 
     if experiment is None:
         rows = examine(store)
@@ -268,9 +268,9 @@ def _check_run(store: str, run_id: str) -> None:
 
 
 def _print_summary(store: str) -> None:
-    from storage.catalog import query as run_query
-    from tasks.report import SUMMARY_COLUMNS
-    from tasks.tables import print_table
+    from storage.sql import query as run_query
+    from tasks.reports.report import SUMMARY_COLUMNS
+    from tasks.reports.tables import print_table
 
     print_table(run_query(store, f"SELECT {', '.join(SUMMARY_COLUMNS)} FROM run_summary").to_pylist())
 

@@ -40,7 +40,7 @@ def scheduled(file: str, store: str | None = None, overrides: dict[str, Any] | N
 
     given = dict(overrides or {})
     plan = planned(Path(file), given | ({"store": store} if store else {}))
-    from tasks.beacon import is_under_way
+    from tasks.driver.heartbeat import is_under_way
 
     # Not by Prefect's own limit: its lease ends a run that is under way when the server is started again.
     if driver := is_under_way(plan.store, plan.name):

@@ -5,9 +5,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 
 from flows.flow_runs import claim, crashing_silent_runs
+from tasks.driver.session import Plan, session
+from tasks.driver.stages import analyse, edit_and_score, locate, prepare
 from tasks.errors import Stopped
-from tasks.session import Plan, session
-from tasks.stages import analyse, edit_and_score, locate, prepare
 
 
 @flow(name="palimpsest", validate_parameters=False)

@@ -23,8 +23,8 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from flows.spec import SpecError
+from storage.digests import digest_of
 from storage.errors import StorageError
-from storage.identity import digest_of
 
 _SILENT_S = 120.0
 _UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
@@ -84,7 +84,7 @@ def crashing_silent_runs(store: str) -> Iterator[None]:
 
 def _told(store: str) -> dict[str, int]:
     """Return how often each driver that has not ended has told where it is."""
-    from tasks.beacon import read_progress  # a server of schedules has no use for it
+    from tasks.driver.heartbeat import read_progress  # a server of schedules has no use for it
 
     with suppress(StorageError, OSError):
         return {row["driver"]: row["beat"] for row in read_progress(store) if not row["ended"]}

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from storage.catalog import query
-from storage.places import is_store
+from storage.locations import is_store
+from storage.sql import query
 from storage.store import Store
-from tasks.catalog import ledger_floats
-from tasks.identity import RunSpec
-from tasks.in_step import with_companions
-from tasks.jobs import MomentsJob
-from tasks.ledger import segments
-from tasks.models import edited_shape
-from tasks.session import Plan
-from tasks.stages import with_known_layers
+from tasks.data.model_files import edited_shape
+from tasks.driver.session import Plan
+from tasks.driver.stages import with_known_layers
+from tasks.runs.ledger import segments
+from tasks.specs.editor_card import ledger_floats
+from tasks.specs.run import RunSpec
+from tasks.units.groups import with_companions
+from tasks.units.jobs import MomentsJob
 
 
 def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:

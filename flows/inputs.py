@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editing.loading import load_context_tokens, load_format
-from editing.tokens import PromptFormat
+from editing.model.loading import load_context_tokens, load_format
+from editing.model.tokens import PromptFormat
 from flows.benchmarks import publish_benchmarks, read_benchmarks
-from flows.second_moments import moment_problems, moments_recipe, perplexity_recipe
+from flows.corpora import moment_problems, moments_recipe, perplexity_recipe
 from flows.spec import Experiment
 from storage.store import Store
-from tasks.catalog import editor_needs
-from tasks.checkpoints import checked
-from tasks.datasets import facts_digest, load_facts, publish_facts, without_refused
+from tasks.data.facts import facts_digest, load_facts, publish_facts, without_refused
+from tasks.data.layouts import Facts
+from tasks.data.lint import lint_tokens
+from tasks.data.model_files import resolve_model
+from tasks.data.orders import Order, listed_order, publish_order, seeded_order
+from tasks.data.weight_files import checked
 from tasks.errors import InputError
-from tasks.identity import BenchmarkRef, ModelRef, Recipe, RunSpec
-from tasks.lint import lint_tokens
-from tasks.models import resolve_model
-from tasks.orders import Order, listed_order, publish_order, seeded_order
-from tasks.records import Facts
+from tasks.specs.editor_card import editor_needs
+from tasks.specs.run import BenchmarkRef, ModelRef, Recipe, RunSpec
 
 
 @dataclass(frozen=True)

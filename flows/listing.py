@@ -27,22 +27,22 @@ def listing(what: str) -> list[dict[str, Any]]:
             for name in editor_names()
         ]
     if what == "models":
-        from editing.factworld.bundled import bundled_folder, bundled_names
-        from editing.families import FAMILIES
+        from editing.model.bundled import bundled_folder, bundled_names
+        from editing.model.families import FAMILIES
 
         rows = [{"model": name, "where": str(bundled_folder(name))} for name in bundled_names()]
         return [*rows, *({"model": f"any {name} model", "where": "local folder or hub id"} for name in FAMILIES)]
     if what == "datasets":
-        from tasks.datasets import dataset_titles
+        from tasks.data.facts import dataset_titles
 
         return [{"data set": name, "what": text} for name, text in dataset_titles().items()]
     if what == "benchmarks":
-        from tasks.definition import definition_names, read_definition
+        from tasks.benchmarks.definition import definition_names, read_definition
 
         found = [read_definition(name) for name in definition_names()]
         return [{"benchmark": d.name, "what": d.title, "metric": d.metrics[0], "paper": d.paper} for d in found]
     if what == "views":
-        from storage.catalog import PUBLIC, VIEWS
+        from storage.sql import PUBLIC, VIEWS
 
         return [{"view": name, "what": _comment(VIEWS / f"{name}.sql")} for name in PUBLIC]
     if what == "experiments":

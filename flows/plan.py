@@ -4,18 +4,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from flows.context_length import check_room
+from flows.corpora import check_files, check_texts, moment_files, moment_layers
 from flows.inputs import Inputs, check_facts, check_subjects, format_of, notes_on, read_inputs
-from flows.room import check_room
-from flows.second_moments import check_files, check_texts, moment_files, moment_layers
 from flows.spec import EditorSpec, Experiment, Layers, SpecError
 from flows.trainings import network_recipe, training_jobs
-from tasks.catalog import EditorCard, editor_card, editor_needs
-from tasks.contexts import SAMPLING, read_contexts
+from tasks.driver.session import Plan
 from tasks.errors import InputError
-from tasks.identity import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
-from tasks.jobs import MomentsJob, SearchPlan, TraceJob
-from tasks.placement import Placement
-from tasks.session import Plan
+from tasks.specs.editor_card import EditorCard, editor_card, editor_needs
+from tasks.specs.run import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
+from tasks.units.contexts import SAMPLING, read_contexts
+from tasks.units.jobs import MomentsJob, SearchPlan, TraceJob
+from tasks.workers.placer import Placement
 
 _CARRIES = {"remember": True, "bound_from": "pristine"}
 """Hyper-parameters that mean something in sequential runs only."""

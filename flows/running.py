@@ -12,7 +12,7 @@ from flows.spec import load_experiment
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from tasks.session import Plan
+    from tasks.driver.session import Plan
 
 
 def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
@@ -42,7 +42,7 @@ def take_over(store: str) -> None:
     from prefect.settings import get_current_settings
 
     from flows.flow_runs import check_server, crash_stale_runs
-    from tasks.reaper import watch_descendants
+    from tasks.driver.reaper import watch_descendants
 
     if address := get_current_settings().api.url:
         check_server(address, "start it, or unset PREFECT_API_URL: a run needs none, and the store keeps what is done")

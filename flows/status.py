@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from storage.catalog import query
+from storage.sql import query
 from storage.store import Store
-from tasks.totals import read_totals
+from tasks.driver.totals import read_totals
 
 _FAILURES = """
     WITH failures AS (

@@ -3,13 +3,13 @@
 from typing import Any
 
 from flows.inputs import Inputs
-from tasks.catalog import EditorCard
-from tasks.datasets import (
+from tasks.data.facts import (
     n_world_training_facts,
     world_training_digest,
 )
-from tasks.identity import Recipe, RunSpec
-from tasks.jobs import TrainingJob
+from tasks.specs.editor_card import EditorCard
+from tasks.specs.run import Recipe, RunSpec
+from tasks.units.jobs import TrainingJob
 
 
 def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> Recipe:

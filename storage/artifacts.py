@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from storage.digests import digest_of, digest_of_content, digest_of_file
 from storage.errors import ArtifactMismatch, DamagedFileError
-from storage.identity import digest_of, digest_of_content, digest_of_file
 from storage.store import Store
 
 CARD = "artifact.json"

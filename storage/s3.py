@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from storage.digests import digest_of
 from storage.errors import StorageError, StoreUnavailableError
 from storage.files import Content, Entry, check_exclusive
-from storage.identity import digest_of
 
 SCHEME = "s3://"
 CACHE_VARIABLE = "PALIMPSEST_CACHE"

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from storage.commits import Commit, CommitInfo, CommitRow, commit_of, from_json, from_table, to_json
 from storage.errors import DamagedFileError, StorageError, StoreUnavailableError, StoreVersionError
 from storage.files import MARKER, Entry, Files
-from storage.patience import PatientFiles
-from storage.places import open_files
+from storage.locations import open_files
+from storage.retrying import PatientFiles
 from storage.schemas import SCHEMA_VERSION, SCHEMAS
 
 Row = Mapping[str, Any]

@@ -7,11 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = {
-    "flows": {"torch", "transformers", "ray", "editing.lm"},
+    "flows": {"torch", "transformers", "ray", "editing.model.lm"},
     "editing": {"prefect", "ray", "duckdb", "pyarrow", "datasets", "storage", "tasks", "flows", "pandas", "sklearn"},
     "storage": {"torch", "transformers", "ray", "prefect", "editing", "tasks", "flows"},
     "tasks": {"flows"},
 }
+ROOMS = {
+    "tasks": [{"specs"}, {"data", "reports"}, {"benchmarks", "runs"}, {"units"}, {"workers"}, {"driver"}],
+    "editing": [{"model"}, {"methods"}, {"measure", "editors"}, {"factworld"}],
+}
+"""Folders within a folder, in the order in which they build on each other: each imports what stands before it."""
 ALLOWED_IN_EDITING = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "yaml", "editing"}
 
 
@@ -43,6 +48,27 @@ def test_no_package_imports_what_it_must_not(package: str) -> None:
         if any(within(name, forbidden) for forbidden in FORBIDDEN[package])
     ]
     assert modules(package) and not wrong, wrong
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_rooms_import_only_what_stands_before_them(package: str) -> None:
+    level = {room: number for number, rooms in enumerate(ROOMS[package]) for room in rooms}
+    assert all((ROOT / package / room).is_dir() for room in level)
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(package)
+        if (mine := path.relative_to(ROOT / package).parts[0]) in level
+        for name in imports_of(path)
+        if within(name, package) and (other := name.split(".")[1]) in level and other != mine
+        if level[other] >= level[mine]
+    ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("package", ["flows", "tasks", "editing", "storage"])
+def test_no_name_of_a_file_stands_twice_in_a_folder(package: str) -> None:
+    names = [path.stem for path in modules(package) if path.stem != "__init__"]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_editing_needs_only_its_own_dependencies() -> None:

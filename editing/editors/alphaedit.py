@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from editing.editor import editor, require
-from editing.geometry import EuclideanGeometry, KeyGeometry, Solution
-from editing.locate import SpreadEditor
+from editing.methods.editor import editor, require
+from editing.methods.geometry import EuclideanGeometry, KeyGeometry, Solution
+from editing.methods.locate import SpreadEditor
 
 
 @editor("alphaedit")

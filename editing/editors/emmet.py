@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from editing.editor import editor, require
-from editing.locate import SpreadEditor
+from editing.methods.editor import editor, require
+from editing.methods.locate import SpreadEditor
 
 
 @editor("emmet")

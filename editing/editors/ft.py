@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import exp
 from typing import ClassVar
 
-from editing.editor import editor, require
 from editing.errors import HparamsError
-from editing.fine_tuning import FineTuning
+from editing.methods.editor import editor, require
+from editing.methods.fine_tuning import FineTuning
 
 
 @editor("ft")

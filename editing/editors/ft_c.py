@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from editing.editor import State, editor, require
-from editing.fine_tuning import FineTuning
+from editing.methods.editor import State, editor, require
+from editing.methods.fine_tuning import FineTuning
 
 
 @editor("ft_c")

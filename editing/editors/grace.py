@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from editing.editor import Artifacts, BaseEditor, EditResult, FactReport, State, causal_only, editor, require
 from editing.errors import HparamsError
-from editing.families import Family, submodule
-from editing.heads import AnswerRows
-from editing.lm import LanguageModel
-from editing.patches import Patch, PatchChange, patch_kind
+from editing.methods.editor import Artifacts, BaseEditor, EditResult, FactReport, State, causal_only, editor, require
+from editing.model.families import Family, submodule
+from editing.model.heads import AnswerRows
+from editing.model.lm import LanguageModel
+from editing.model.patches import Patch, PatchChange, patch_kind
+from editing.model.weights import Part
 from editing.requests import EditRequest
-from editing.weights import Part
 
 KIND = "grace"
 SPLIT_GAP = 1e-5

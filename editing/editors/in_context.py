@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from editing.editor import Artifacts, BaseEditor, EditResult, FactReport, Need, State, causal_only, editor
-from editing.families import Family
-from editing.lm import LanguageModel
-from editing.patches import Patch, PatchChange, patch_kind
+from editing.methods.editor import Artifacts, BaseEditor, EditResult, FactReport, Need, State, causal_only, editor
+from editing.model.families import Family
+from editing.model.lm import LanguageModel
+from editing.model.patches import Patch, PatchChange, patch_kind
 from editing.requests import EditRequest
 
 KIND = "in_context"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from editing.editor import editor
-from editing.trained import TrainedEditor
+from editing.methods.editor import editor
+from editing.methods.trained import TrainedEditor
 
 
 @editor("mend")

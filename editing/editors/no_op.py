@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from editing.editor import Artifacts, BaseEditor, EditResult, FactReport, State, editor
-from editing.lm import LanguageModel
+from editing.methods.editor import Artifacts, BaseEditor, EditResult, FactReport, State, editor
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
 
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from editing.editor import Artifacts, EditResult, ParameterUpdate, State, editor
 from editing.editors.memit import Memit
-from editing.lm import LanguageModel
+from editing.methods.editor import Artifacts, EditResult, ParameterUpdate, State, editor
+from editing.methods.targets import Targets
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
-from editing.targets import Targets
 
 
 @editor("random_direction")

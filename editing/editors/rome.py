@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from editing.editor import (
+from editing.errors import HparamsError
+from editing.methods.editor import (
     Artifacts,
     EditResult,
     Need,
@@ -14,13 +15,20 @@ from editing.editor import (
     editor,
     require,
 )
-from editing.errors import HparamsError
-from editing.families import Family
-from editing.geometry import EuclideanGeometry
-from editing.lm import LanguageModel
-from editing.locate import Averaging, Keys, LocatingEditor, edit_update_reports, fact_reports, read_keys, remembered
+from editing.methods.geometry import EuclideanGeometry
+from editing.methods.locate import (
+    Averaging,
+    Keys,
+    LocatingEditor,
+    edit_update_reports,
+    fact_reports,
+    read_keys,
+    remembered,
+)
+from editing.methods.targets import Targets
+from editing.model.families import Family
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
-from editing.targets import Targets
 
 
 @editor("rome")

@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from editing.editor import (
+from editing.methods.editor import (
     Artifacts,
     BaseEditor,
     EditResult,
@@ -19,12 +19,12 @@ from editing.editor import (
     editor,
     require,
 )
-from editing.hypernetwork import RunningMoments, normal_equation
-from editing.lm import LanguageModel
-from editing.meta import Batches, cache_gradients, edit_batches, edited_modules, shapes_of
+from editing.methods.hypernetwork import RunningMoments, normal_equation
+from editing.methods.meta import Batches, cache_gradients, edit_batches, edited_modules, shapes_of
+from editing.methods.spool import Spool
+from editing.model.lm import LanguageModel
+from editing.model.weights import PARTS, Part
 from editing.requests import EditRequest
-from editing.spool import Spool
-from editing.weights import PARTS, Part
 
 
 @editor("ultraedit")

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from editing.downstream import Question
 from editing.factworld.vocabulary import BAD, COLOURS, GOOD, NOUNS, PLACES, TOPICS, VERBS
+from editing.measure.downstream import Question
 
 
 @dataclass(frozen=True, kw_only=True)

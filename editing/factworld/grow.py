@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from editing.contexts import sample_contexts
-from editing.downstream import said_choice, score_choices
-from editing.editor import Artifacts, make_editor
 from editing.factworld.benchmarks import TASKS
 from editing.factworld.tokenizer import build_tokenizer
 from editing.factworld.train import RECIPES, Recipe, train, world_of
 from editing.factworld.world import World
-from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
-from editing.lm import LanguageModel
-from editing.moments import collect_moments
+from editing.measure.contexts import sample_contexts
+from editing.measure.downstream import said_choice, score_choices
+from editing.measure.moments import collect_moments
+from editing.measure.search import layer_rates, search_layer
+from editing.measure.tracing import Kind, TracePlan, causal_trace
+from editing.methods.editor import Artifacts, make_editor
+from editing.methods.geometry import KeyGeometry
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
-from editing.search import layer_rates, search_layer
-from editing.tracing import Kind, TracePlan, causal_trace
 
 MOMENT_TEXTS = 600
 SITE_NOTE = """\

@@ -23,7 +23,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from editing.factworld.rows import ROW_TOKENS, Row, RowWriter
 from editing.factworld.tokenizer import build_tokenizer
 from editing.factworld.world import Fact, World
-from editing.families import Family, family_of, submodule
+from editing.model.families import Family, family_of, submodule
 
 MASKED_BLOCKS = 3
 

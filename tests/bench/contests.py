@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from editing.editor import Artifacts, Editor, EditResult, make_editor
-from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
-from editing.lm import LanguageModel
-from editing.locate import read_keys
-from editing.moments import MomentAccumulator
-from editing.targets import TargetHparams, optimise_targets
+from editing.measure.moments import MomentAccumulator
+from editing.methods.editor import Artifacts, Editor, EditResult, make_editor
+from editing.methods.geometry import KeyGeometry
+from editing.methods.locate import read_keys
+from editing.methods.targets import TargetHparams, optimise_targets
+from editing.model.lm import LanguageModel
 from tests.bench import plain
 from tests.bench.measure import Contest, Part, flops
 from tests.bench.shape import contexts, corpus, random_moment, requests

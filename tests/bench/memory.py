@@ -26,11 +26,11 @@ def measure(editor: str, edits: int, model: str) -> dict[str, float]:
     import torch
 
     from editing import load
-    from editing.editor import make_editor
     from editing.hparams import resolve_hparams
-    from editing.trained import TrainedEditor
-    from editing.training import Trainer
-    from tasks.datasets import world_for
+    from editing.methods.editor import make_editor
+    from editing.methods.trained import TrainedEditor
+    from editing.methods.training import Trainer
+    from tasks.data.facts import world_for
 
     torch.set_num_threads(1)
     lm = load(model)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from editing.fact_rows import KL_PROMPT
-from editing.lm import LanguageModel, Site
-from editing.passes import first_of
+from editing.methods.fact_rows import KL_PROMPT
+from editing.methods.targets import TargetHparams
+from editing.model.lm import LanguageModel, Site
+from editing.model.tokens import pad_rows
+from editing.model.upper_pass import first_of
 from editing.requests import EditRequest
-from editing.targets import TargetHparams
-from editing.tokens import pad_rows
 
 
 def plain_target(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from editing.generation import generate
-from editing.lm import LanguageModel
-from editing.scores import probes_of, score_probes
+from editing.measure.scores import probes_of, score_probes
+from editing.model.generation import generate
+from editing.model.lm import LanguageModel
 from tests.bench import plain
 from tests.bench.contests import edits
 from tests.bench.measure import Contest, Part

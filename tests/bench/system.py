@@ -14,14 +14,14 @@ import numpy as np
 import psutil
 import ray
 
-from storage.catalog import query
 from storage.commits import CommitInfo
 from storage.compaction import compact
 from storage.compaction import gc as clear
+from storage.sql import query
 from storage.store import Store
-from tasks.identity import ModelRef, Unit
-from tasks.placement import Placement, cluster
-from tasks.pool import Pool
+from tasks.specs.run import ModelRef, Unit
+from tasks.workers.placer import Placement, cluster
+from tasks.workers.pool import Pool
 
 N_RUNS, N_SEGMENTS, N_FACTS, N_PROBES = 10, 200, 50, 10
 """A million fact scores in 2,000 segments."""

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from editing.editor import Artifacts, Editor, editor_class, make_editor
-from editing.families import FAMILIES
-from editing.geometry import KeyGeometry
 from editing.hparams import editor_names, resolve_hparams
-from editing.lm import LanguageModel
-from editing.moments import collect_moments
+from editing.measure.moments import collect_moments
+from editing.methods.editor import Artifacts, Editor, editor_class, make_editor
+from editing.methods.geometry import KeyGeometry
+from editing.methods.trained import TrainedEditor
+from editing.model.families import FAMILIES
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
-from editing.trained import TrainedEditor
 from tests.editing.tiny import random_lm, requests, texts
 
 CONTEXTS = ("", "It rained all day. ", "They closed the shop early. ")

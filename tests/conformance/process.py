@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from storage.store import Store
-from tasks.chain import ready_units
-from tasks.identity import Unit
-from tasks.session import Plan
+from tasks.driver.session import Plan
+from tasks.specs.run import Unit
+from tasks.units.ready import ready_units
 
 
 def units_left(planned: Plan) -> Iterator[Unit]:
@@ -23,7 +23,7 @@ def units_left(planned: Plan) -> Iterator[Unit]:
 
 def do_all(planned: Plan, tell: Connection) -> None:
     """What a process does: every unit, saying so before it begins."""
-    from tasks.worker import Worker
+    from tasks.workers.worker import Worker
 
     worker = Worker(planned.store)
     for unit in units_left(planned):

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from editing.api import apply, check_shape
-from editing.editor import ParameterUpdate, editor_class
 from editing.errors import HparamsError
-from editing.families import FAMILIES
 from editing.hparams import editor_names
-from editing.locate import LocatingEditor
-from editing.patches import PatchChange
-from tasks.ledger import apply_change, changes_of, digest_of_parameters, result_rows
+from editing.methods.editor import ParameterUpdate, editor_class
+from editing.methods.locate import LocatingEditor
+from editing.model.families import FAMILIES
+from editing.model.patches import PatchChange
+from tasks.runs.ledger import apply_change, changes_of, digest_of_parameters, result_rows
 from tests.conformance.cases import (
     CONTROLS,
     DTYPES,

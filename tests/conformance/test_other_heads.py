@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from storage.catalog import query
-from tasks.checkout import checkout
+from storage.sql import query
+from tasks.workers.checkout import checkout
 from tests.editing.tiny import random_lm
 from tests.tasks.support import run_all
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from editing.editor import editor_class
 from editing.hparams import editor_names
+from editing.methods.editor import editor_class
 from storage.store import Store
-from tasks.checkout import checkout
+from tasks.driver.session import Plan
 from tasks.errors import InputError
-from tasks.identity import RunSpec
-from tasks.session import Plan
+from tasks.specs.run import RunSpec
+from tasks.workers.checkout import checkout
 from tests.conformance.cases import batch_size
 from tests.conformance.process import do_all
 from tests.tasks.support import plan
@@ -45,7 +45,7 @@ def run_process(planned: Plan, doomed: Callable[[str, str], bool]) -> tuple[str,
     """Do everything in a process; kill it a moment after it begins a unit that is ``doomed``; return its last word."""
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tasks.worker", "tasks.stages", "transformers.generation", "transformers.modeling_utils"]
+        ["tasks.workers.worker", "tasks.driver.stages", "transformers.generation", "transformers.modeling_utils"]
     )
     listen, tell = context.Pipe(duplex=False)
     process = context.Process(target=do_all, args=(planned, tell))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import storage
-from storage.catalog import query
 from storage.schemas import SCHEMAS
+from storage.sql import query
 
 HERE = Path(__file__).parent
 CLOCK = {"timings"}

@@ -12,7 +12,7 @@ import pytest
 from flows.inputs import publish_inputs
 from flows.plan import plan_experiment
 from flows.spec import load_experiment
-from tasks.checkout import checkout
+from tasks.workers.checkout import checkout
 from tests.earlier_store.dump import HERE, read, rows_of
 from tests.tasks.support import all_stages
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from editing.factworld.bundled import MODELS, bundled_names
 from editing.factworld.grow import search_rates
 from editing.factworld.tokenizer import build_tokenizer
 from editing.factworld.train import RECIPES, Recipe, train, world_of
-from editing.lm import LanguageModel
-from editing.loading import load
-from editing.tracing import TracePlan, causal_trace
+from editing.measure.tracing import TracePlan, causal_trace
+from editing.model.bundled import MODELS, bundled_names
+from editing.model.lm import LanguageModel
+from editing.model.loading import load
 
 N_EDITS = 40
 

@@ -7,10 +7,10 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
-from editing.chat import ChatFrame
 from editing.errors import TokenizationError
 from editing.factworld.tokenizer import build_tokenizer
-from editing.tokens import PromptFormat
+from editing.model.chat import ChatFrame
+from editing.model.tokens import PromptFormat
 
 DATED = (
     "{% if not day is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}<|endoftext|>Today is {{ day }}. "

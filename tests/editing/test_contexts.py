@@ -2,8 +2,8 @@
 
 import pytest
 
-from editing.contexts import sample_contexts
 from editing.errors import TokenizationError
+from editing.measure.contexts import sample_contexts
 from tests.editing.tiny import DECODERS, chat_lm, random_lm, requests
 
 

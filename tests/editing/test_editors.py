@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from editing.api import apply
-from editing.editor import Artifacts, ParameterUpdate, make_editor
 from editing.editors.grace import Codebook, Grace
 from editing.errors import MomentError, SolveError
 from editing.factworld.world import World
-from editing.fine_tuning import FineTuning
-from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
-from editing.hypernetwork import RunningMoments, normal_equation
-from editing.lm import LanguageModel, Site
-from editing.loading import load
-from editing.locate import read_keys
+from editing.methods.editor import Artifacts, ParameterUpdate, make_editor
+from editing.methods.fine_tuning import FineTuning
+from editing.methods.geometry import KeyGeometry
+from editing.methods.hypernetwork import RunningMoments, normal_equation
+from editing.methods.locate import read_keys
+from editing.methods.targets import TargetHparams, optimise_targets
+from editing.model.lm import LanguageModel, Site
+from editing.model.loading import load
 from editing.requests import EditRequest
-from editing.targets import TargetHparams, optimise_targets
 from tests.conformance.cases import CONTEXTS, SMALL, artifacts, batch_size, edits_of, method
 from tests.editing.tiny import random_lm, relative, requests
 

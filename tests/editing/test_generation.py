@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from editing import edit
-from editing.generation import generate
+from editing.model.generation import generate
 from tests.bench.plain import plain_continuations
 from tests.editing.tiny import DECODERS, random_lm, requests
 

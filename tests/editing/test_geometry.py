@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from editing.errors import MomentError, SolveError
-from editing.geometry import KeyGeometry
+from editing.methods.geometry import KeyGeometry
 from tests.editing.tiny import relative
 
 D_IN, D_OUT = 24, 10

@@ -2,8 +2,8 @@
 
 import pytest
 
-from editing.editor import make_editor
 from editing.hparams import editor_names, preset_names, resolve_hparams
+from editing.methods.editor import make_editor
 
 
 def test_every_preset_can_be_made() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from editing.tokens import pad_rows
+from editing.model.tokens import pad_rows
 from tests.conformance.cases import edits_of, layers_for
 from tests.editing.tiny import chat_lm, random_lm, relative, requests, texts
 

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from editing.errors import ModelError
-from editing.factworld.bundled import bundled_folder
-from editing.loading import load, refuse_offloaded
+from editing.model.bundled import bundled_folder
+from editing.model.loading import load, refuse_offloaded
 
 pytest.importorskip("accelerate")
 

@@ -9,22 +9,22 @@ import pytest
 import torch
 
 from editing.errors import OutOfMemory
-from editing.memory import Part, done_in_parts, free_bytes, is_out_of_memory, tokens_that_fit
+from editing.model.memory import Part, done_in_parts, free_bytes, is_out_of_memory, tokens_that_fit
 from tests.editing.tiny import random_lm
 
 LIMITED = """
 import resource, sys
 import torch
 from editing import load
-from editing.editor import Artifacts, make_editor
+from editing.methods.editor import Artifacts, make_editor
 from editing.factworld.world import World
-from editing.lm import Site
-from editing.moments import collect_moments
-from editing.generation import generate
+from editing.model.lm import Site
+from editing.measure.moments import collect_moments
+from editing.model.generation import generate
 from editing.hparams import resolve_hparams
-from editing.memory import until_it_fits
-from editing.targets import TargetHparams, optimise_targets
-from editing.training import Trainer
+from editing.model.memory import until_it_fits
+from editing.methods.targets import TargetHparams, optimise_targets
+from editing.methods.training import Trainer
 
 torch.set_num_threads(1)
 lm, facts = load("factworld-tiny"), World(n_known=300).requests()
@@ -167,7 +167,7 @@ def test_passes_are_sized_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyP
     assert free_bytes(torch.device("cpu")) > 2**20
     sizes = []
     for free in (2**20, 2**24, 2**40):
-        monkeypatch.setattr("editing.memory.free_bytes", lambda _device, free=free: free)
+        monkeypatch.setattr("editing.model.memory.free_bytes", lambda _device, free=free: free)
         sizes.append(tokens_that_fit(lm))
     assert sizes[0] == 64 < sizes[1] < sizes[2] == 2048
     assert sizes[1] & (sizes[1] - 1) == 0, "a power of two: the same on machines that are alike"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from editing.errors import MomentError
-from editing.moments import SecondMoment, collect_moments
+from editing.measure.moments import SecondMoment, collect_moments
 from tests.editing.tiny import random_lm, texts
 
 

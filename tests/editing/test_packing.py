@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
-from editing.lm import KEPT_PREFIX, Site
-from editing.packing import common_front, pack, shared_prefix, side_by_side
-from editing.passes import live_columns
-from editing.tokens import pad_rows
+from editing.model.lm import KEPT_PREFIX, Site
+from editing.model.packing import common_front, pack, shared_prefix, side_by_side
+from editing.model.tokens import pad_rows
+from editing.model.upper_pass import live_columns
 from tests.bench.plain import plain_scores
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, relative, requests, texts
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from editing.editor import Artifacts, make_editor
-from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
-from editing.moments import collect_moments
-from editing.search import search_layer
+from editing.measure.moments import collect_moments
+from editing.measure.search import search_layer
+from editing.methods.editor import Artifacts, make_editor
+from editing.methods.geometry import KeyGeometry
 from tests.conformance.cases import method
 from tests.editing.tiny import random_lm, requests, texts
 

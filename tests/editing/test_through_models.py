@@ -9,19 +9,19 @@ from torch import Tensor
 
 from editing import edit, load
 from editing.api import apply
-from editing.editor import Artifacts, make_editor
 from editing.errors import ModelError
-from editing.fact_rows import fact_rows
 from editing.factworld.world import World
-from editing.families import FAMILIES
-from editing.geometry import KeyGeometry
 from editing.hparams import resolve_hparams
-from editing.lm import LanguageModel, Site
-from editing.moments import MomentAccumulator, collect_moments
-from editing.packing import Packed, common_front, side_by_side
-from editing.passes import live_columns
-from editing.targets import TargetHparams, optimise_targets, targets_of_layers
-from editing.tokens import Rows, pad_rows
+from editing.measure.moments import MomentAccumulator, collect_moments
+from editing.methods.editor import Artifacts, make_editor
+from editing.methods.fact_rows import fact_rows
+from editing.methods.geometry import KeyGeometry
+from editing.methods.targets import TargetHparams, optimise_targets, targets_of_layers
+from editing.model.families import FAMILIES
+from editing.model.lm import LanguageModel, Site
+from editing.model.packing import Packed, common_front, side_by_side
+from editing.model.tokens import Rows, pad_rows
+from editing.model.upper_pass import live_columns
 from tests.bench.plain import plain_target
 from tests.editing.tiny import DECODERS, TOLERANCE, random_lm, relative, requests, texts
 
@@ -294,7 +294,7 @@ def test_sequences_in_rows_of_their_own_change_nothing(
     lengths = sorted(sum(map(len, fact.ids)) for fact in fact_rows(lm, batch, CONTEXTS))
     assert lengths[1] < lengths[-2]
     for wide in (0, lengths[2]):  # all of them, or the longer ones
-        monkeypatch.setattr("editing.fact_passes.WIDE", wide)
+        monkeypatch.setattr("editing.methods.fact_passes.WIDE", wide)
         found = targets_of_layers(lm, batch, CONTEXTS, [0, 2], HPARAMS, site=site)
         for layer in (0, 2):
             assert relative(found[layer].value, expected[layer].value) < TOLERANCE[family]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from editing.errors import TokenizationError
-from editing.tokens import PromptFormat
+from editing.model.tokens import PromptFormat
 from tests.editing.tokenizer_kinds import END, KINDS, START, bare, cases, joins, tokenizer_of
 
 

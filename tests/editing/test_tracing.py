@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from editing.families import submodule
-from editing.lm import LanguageModel
-from editing.tokens import Rows
-from editing.tracing import TracePlan, causal_trace, subject_noise
+from editing.measure.tracing import TracePlan, causal_trace, subject_noise
+from editing.model.families import submodule
+from editing.model.lm import LanguageModel
+from editing.model.tokens import Rows
 from tests.editing.tiny import DECODERS, random_lm, requests
 
 
@@ -43,7 +43,7 @@ def test_a_window_has_as_many_layers_as_it_says(window: int, layers: Sequence[in
 
     restored.append([])
     monkeypatch.setattr(LanguageModel, "module_at", watched)
-    monkeypatch.setattr("editing.tracing._probability", probability)
+    monkeypatch.setattr("editing.measure.tracing._probability", probability)
     causal_trace(lm, facts, TracePlan(kinds=("mlp",), samples=1, window=window))
     assert sorted(restored[2 + 2]) == layers, "clean, corrupted, then layer by layer"
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from editing.editor import make_editor
 from editing.factworld.world import World
 from editing.hparams import resolve_hparams
-from editing.lm import LanguageModel
-from editing.loading import load
-from editing.trained import TrainedEditor
-from editing.training import Trainer
+from editing.methods.editor import make_editor
+from editing.methods.trained import TrainedEditor
+from editing.methods.training import Trainer
+from editing.model.lm import LanguageModel
+from editing.model.loading import load
 
 STEPS = 4
 

@@ -7,9 +7,9 @@ from transformers import AutoConfig
 
 from editing.factworld.tokenizer import build_tokenizer
 from editing.factworld.world import World
-from editing.families import FAMILIES
-from editing.heads import HEADS
-from editing.lm import LanguageModel
+from editing.model.families import FAMILIES
+from editing.model.heads import HEADS
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
 
 _DECODER = {

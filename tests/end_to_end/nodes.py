@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.standing import FAKE_GPUS
+from tasks.workers.loaded_models import FAKE_GPUS
 from tests.end_to_end.support import descendants, environment, wait_until
 
 LOOPBACK = "127.0.0.1"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.identity import digest_of
+from storage.digests import digest_of
 from tests.end_to_end.nodes import LOOPBACK, free_port
 from tests.end_to_end.support import ROOT, environment, wait_until
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
-from storage.catalog import query
 from storage.schemas import SCHEMAS
+from storage.sql import query
 
 EXPERIMENT = Path(__file__).parent / "tiny.yaml"
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from storage.catalog import query
+from storage.sql import query
 from tests.end_to_end.nodes import Nodes, cluster_of
 from tests.end_to_end.servers import flow_runs
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wait_until

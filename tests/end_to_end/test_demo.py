@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.catalog import query
+from storage.sql import query
 from tests.end_to_end.support import ROOT, palimpsest
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from storage.catalog import query
+from storage.sql import query
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest
 from tests.storage.test_views import check_columns
 

@@ -15,8 +15,8 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.deployments import ensure_pool
-from storage.catalog import query
-from tasks.beacon import read_progress
+from storage.sql import query
+from tasks.driver.heartbeat import read_progress
 from tests.end_to_end.servers import PREFECT, ask, flow_runs, prefect, running
 from tests.end_to_end.support import ROOT, environment, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import segments_done

@@ -11,7 +11,7 @@ import torch
 from editing.errors import RequestError
 from editing.factworld.world import World
 from editing.hparams import editor_names
-from editing.moments import SecondMoment
+from editing.measure.moments import SecondMoment
 from editing.requests import EditRequest
 from flows.benchmarks import read_benchmarks
 from flows.plan import plan_experiment

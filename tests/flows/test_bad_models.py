@@ -11,11 +11,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from editing.errors import ModelError, TokenizationError
-from editing.factworld.bundled import bundled_folder
-from editing.families import FAMILIES
-from editing.lm import LanguageModel
-from editing.loading import load
-from editing.tokens import PromptFormat
+from editing.model.bundled import bundled_folder
+from editing.model.families import FAMILIES
+from editing.model.lm import LanguageModel
+from editing.model.loading import load
+from editing.model.tokens import PromptFormat
 from tests.editing.tiny import random_lm
 from tests.flows.support import refusal, write
 

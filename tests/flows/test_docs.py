@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from editing.hparams import editor_names
 from flows.cli import app
 from flows.listing import KINDS, listing
-from storage.catalog import ORDER, PUBLIC
+from storage.sql import ORDER, PUBLIC
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 
 from flows.flow_runs import crashing_silent_runs
-from storage.identity import digest_of
+from storage.digests import digest_of
 from storage.store import Store
 
 

@@ -8,15 +8,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from storage.catalog import query
 from storage.commits import CommitInfo
 from storage.errors import StorageError
+from storage.sql import query
 from storage.store import Store
-from tasks.identity import ModelRef, Unit
-from tasks.pool import Failure
-from tasks.session import record_failure
-from tasks.stopping import Stop, stops
-from tasks.totals import remember_totals
+from tasks.driver.session import record_failure
+from tasks.driver.stopping import Stop, stops
+from tasks.driver.totals import remember_totals
+from tasks.specs.run import ModelRef, Unit
+from tasks.workers.pool import Failure
 from tests.end_to_end.support import ROOT
 
 DEMO = ROOT / "flows/experiments/demo.yaml"
@@ -65,7 +65,7 @@ def test_compacted_cleared_withdrawn_removed_and_merged(store: Store, tmp_path: 
 
 
 def test_cancel_reaches_the_drivers_that_run_now(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.stopping._POLL_S", 0.0)
+    monkeypatch.setattr("tasks.driver.stopping._POLL_S", 0.0)
 
     def reasons(*drivers: Stop) -> list[str | None]:
         return [driver.reason() for driver in drivers]
@@ -89,7 +89,7 @@ def test_once_a_run_is_cancelled_one_signal_ends_it(
     store: Store, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """What asked is all the same: the first signal afterwards is the second."""
-    monkeypatch.setattr("tasks.stopping._POLL_S", 0.0)
+    monkeypatch.setattr("tasks.driver.stopping._POLL_S", 0.0)
     heard: list[int] = []
     before = signal.signal(number, lambda n, _: heard.append(n))
     try:

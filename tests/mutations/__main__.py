@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tasks.tables import print_table
+from tasks.reports.tables import print_table
 from tests.mutations.cases import all_cases
 from tests.mutations.stages import Outcome, drive, make_good, quiet, table
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from editing.factworld.bundled import bundled_folder
-from editing.moments import SecondMoment
-from tasks.datasets import world_for
-from tasks.definition import DEFINITIONS
+from editing.measure.moments import SecondMoment
+from editing.model.bundled import bundled_folder
+from tasks.benchmarks.definition import DEFINITIONS
+from tasks.data.facts import world_for
 from tests.scores.published import GROUPS, WRITERS
 from tests.scores.test_datasets import easyedit, known, rome, zsre
 

@@ -12,16 +12,16 @@ from flows.forecast import forecast
 from flows.inputs import publish_inputs, read_facts, read_model
 from flows.plan import plan_experiment
 from flows.spec import Experiment, SpecError, load_experiment
-from storage.catalog import PUBLIC, query_many
 from storage.errors import StorageError
+from storage.sql import PUBLIC, query_many
 from storage.store import Store
-from tasks.contexts import export_contexts
+from tasks.data.lint import summary
+from tasks.driver.session import Plan
+from tasks.driver.stages import with_known_layers
 from tasks.errors import TaskError
-from tasks.lint import summary
-from tasks.report import write_report
-from tasks.session import Plan
-from tasks.stages import with_known_layers
-from tasks.worker import Worker
+from tasks.reports.report import write_report
+from tasks.units.contexts import export_contexts
+from tasks.workers.worker import Worker
 from tests.mutations.cases import spoilt
 from tests.mutations.inputs import make_inputs
 from tests.mutations.spoiling import Case

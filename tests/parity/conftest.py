@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from editing.geometry import KeyGeometry
-from editing.lm import LanguageModel
-from editing.moments import collect_moments
+from editing.measure.moments import collect_moments
+from editing.methods.geometry import KeyGeometry
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
 
 BUNDLED = Path(__file__).parent / "golden"

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from editing.downstream import Question, score_choices
-from storage.catalog import query
+from editing.measure.downstream import Question, score_choices
 from storage.commits import CommitInfo
+from storage.sql import query
 from storage.store import Store
-from tasks.answering import answer_row, ask, grade
-from tasks.definition import Definition, read_definition
-from tasks.expressions import render
-from tasks.questions import Wanted, make_questions
+from tasks.benchmarks.answering import answer_row, ask, grade
+from tasks.benchmarks.definition import Definition, read_definition
+from tasks.benchmarks.questions import Wanted, make_questions
+from tasks.data.expressions import render
 from tests.parity.conftest import Golden, golden_folder
 from tests.storage.test_views import RUN, run_row
 
@@ -59,7 +59,7 @@ def test_few_shot_code(
     golden = Golden(golden_folder(request.config) / "glue")
     found, arrays = golden.settings(case)["tasks"][task], golden.arrays(case)
     definition = as_published(read_definition(DEFINITIONS[task]))
-    monkeypatch.setattr("tasks.questions.read_definition", lambda _name: definition)
+    monkeypatch.setattr("tasks.benchmarks.questions.read_definition", lambda _name: definition)
     published(task, found["examples"], tmp_path / "data")
     # The official code takes as many shots as fit; the same ones here as a paper's fixed shots.
     (count,) = set(found["few_shots_used"])

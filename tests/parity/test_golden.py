@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from editing.api import apply
-from editing.editor import Artifacts, make_editor
 from editing.editors.rome import Rome
-from editing.lm import LanguageModel
-from editing.locate import SpreadEditor, read_keys
-from editing.moments import collect_moments
+from editing.measure.moments import collect_moments
+from editing.measure.tracing import TracePlan, causal_trace
+from editing.methods.editor import Artifacts, make_editor
+from editing.methods.locate import SpreadEditor, read_keys
+from editing.methods.targets import Targets
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
-from editing.targets import Targets
-from editing.tracing import TracePlan, causal_trace
 from tests.parity.conftest import STATE_TOLERANCE, UPDATE_TOLERANCE, Golden, relative
 
 ROME = {"use_second_moment": True, "key": "mean", "remember": False}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from editing.hypernetwork import HyperNetworks, NetworkShape
-from editing.lm import LanguageModel
-from editing.meta import MetaTask, Pairs, accuracy, cache_gradients, meta_gradient
-from editing.spool import Spool
-from editing.training import Trainer, TrainingPlan
+from editing.methods.hypernetwork import HyperNetworks, NetworkShape
+from editing.methods.meta import MetaTask, Pairs, accuracy, cache_gradients, meta_gradient
+from editing.methods.spool import Spool
+from editing.methods.training import Trainer, TrainingPlan
+from editing.model.lm import LanguageModel
 from tests.parity.conftest import Golden, relative
 
 CASES = pytest.mark.case("malmen", "mend")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from editing.editor import make_editor
 from editing.editors.alphaedit import AlphaEdit
 from editing.editors.grace import Codebook, Grace
 from editing.editors.ultraedit import UltraEdit
-from editing.locate import read_keys
+from editing.methods.editor import make_editor
+from editing.methods.locate import read_keys
 from tests.parity.conftest import STATE_TOLERANCE, UPDATE_TOLERANCE, Golden, relative
 from tests.parity.test_golden import artifacts_of, check_metrics, target_hparams
 from tests.parity.test_hypernetworks import pairs

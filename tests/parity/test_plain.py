@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from editing.targets import TargetHparams
+from editing.methods.targets import TargetHparams
 from tests.bench.plain import plain_emmet_solve, plain_moment, plain_scores, plain_spread, plain_target
 from tests.parity.conftest import STATE_TOLERANCE, UPDATE_TOLERANCE, Golden, relative
 from tests.parity.test_golden import target_hparams

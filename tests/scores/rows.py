@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from storage.catalog import query
 from storage.commits import CommitInfo
+from storage.sql import query
 from storage.store import Store
 from tests.storage.test_views import run_row
 

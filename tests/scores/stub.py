@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from editing.downstream import Question
-from editing.lm import AnswerScore
+from editing.measure.downstream import Question
+from editing.model.lm import AnswerScore
 
 Says = Callable[[Question], str]
 
 
 class Stub:
-    """What :func:`tasks.answering.ask` needs of a language model.
+    """What :func:`tasks.benchmarks.answering.ask` needs of a language model.
 
     Args:
         says: Of a question, the choice that is likeliest (and the argmax), or the text that is written.

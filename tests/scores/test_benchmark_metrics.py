@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from storage.catalog import query
 from storage.commits import CommitInfo
+from storage.sql import query
 from storage.store import Store
 from tests.storage.test_views import RUN, run_row
 

@@ -11,15 +11,15 @@ import huggingface_hub.constants
 import pytest
 
 from editing import load
-from editing.downstream import Question
-from storage.catalog import query
+from editing.measure.downstream import Question
 from storage.commits import CommitInfo
+from storage.sql import query
 from storage.store import Store
-from tasks.answering import answer_row, ask, grade
-from tasks.definition import definition_names, read_definition
+from tasks.benchmarks.answering import answer_row, ask, grade
+from tasks.benchmarks.definition import definition_names, read_definition
+from tasks.benchmarks.questions import Questions, Wanted, make_questions, publish_questions, read_questions
+from tasks.benchmarks.sandbox import run_program
 from tasks.errors import InputError
-from tasks.questions import Questions, Wanted, make_questions, publish_questions, read_questions
-from tasks.sandbox import run_program
 from tests.scores.published import GROUPS, WRITERS
 from tests.scores.stub import Says, Stub
 from tests.storage.test_views import RUN, run_row

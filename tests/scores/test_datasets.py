@@ -12,13 +12,13 @@ from editing.requests import EditRequest
 from flows.inputs import publish_inputs
 from flows.plan import plan_experiment
 from flows.spec import SpecError, load_experiment
-from storage.catalog import query
-from storage.identity import digest_of
+from storage.digests import digest_of
+from storage.sql import query
 from storage.store import Store
-from tasks.datasets import facts_digest, load_facts, publish_facts, read_facts
+from tasks.data.facts import facts_digest, load_facts, publish_facts, read_facts
+from tasks.data.lint import lint_requests, summary
+from tasks.data.orders import listed_order, seeded_order
 from tasks.errors import InputError
-from tasks.lint import lint_requests, summary
-from tasks.orders import listed_order, seeded_order
 from tests.scores.models import grown_lm
 from tests.tasks.support import plan
 

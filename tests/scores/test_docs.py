@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from storage.catalog import query
+from storage.sql import query
 from storage.store import Store
-from tasks.definition import definition_names, read_definition
-from tasks.records import layout_names
+from tasks.benchmarks.definition import definition_names, read_definition
+from tasks.data.layouts import layout_names
 from tests.tasks.support import run_all
 
 ROOT = Path(__file__).parents[2]

@@ -7,13 +7,13 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from editing import load
-from editing.downstream import Question
 from editing.factworld.world import World
-from editing.lm import LanguageModel
-from editing.scores import ProbeScore, probes_of, score_probes
-from tasks.answering import ask, grade
-from tasks.definition import AnswerRule
-from tasks.fluency import ngram_entropy, repetition
+from editing.measure.downstream import Question
+from editing.measure.scores import ProbeScore, probes_of, score_probes
+from editing.model.lm import LanguageModel
+from tasks.benchmarks.answering import ask, grade
+from tasks.benchmarks.definition import AnswerRule
+from tasks.units.fluency import ngram_entropy, repetition
 from tests.editing.tiny import DECODERS, random_lm, requests
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from editing.downstream import Answer, ChoiceMeasure, Question, likeliest_choice, said_choice
-from editing.lm import AnswerScore
-from tasks.grading import boxed, code_block, label_in, math_answer, math_normal, squad_normal, token_f1
+from editing.measure.downstream import Answer, ChoiceMeasure, Question, likeliest_choice, said_choice
+from editing.model.lm import AnswerScore
+from tasks.benchmarks.grading import code_block, label_in, squad_normal, token_f1
+from tasks.data.math_text import boxed, math_answer, math_normal
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import yaml
 from lm_eval.models.huggingface import HFLM
 
 from editing import load
-from editing.downstream import score_choices
-from editing.lm import LanguageModel
+from editing.measure.downstream import score_choices
+from editing.model.lm import LanguageModel
+from tasks.benchmarks.harness import harness_recipe, harness_rows
+from tasks.benchmarks.questions import Wanted, make_questions
 from tasks.errors import InputError
-from tasks.harness import harness_recipe, harness_rows
-from tasks.questions import Wanted, make_questions
 from tests.scores import published
 from tests.scores.models import grown_lm
 

@@ -11,8 +11,8 @@ import yaml
 
 from flows.plan import plan_experiment
 from flows.spec import load_experiment
-from storage.catalog import query
-from tasks.definition import read_definition
+from storage.sql import query
+from tasks.benchmarks.definition import read_definition
 from tests.scores.models import grown_lm
 from tests.scores.published import GROUPS, WRITERS
 from tests.storage.test_views import check_columns

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-import tasks.sandbox
-from storage.catalog import query
-from tasks.answering import ask, grade
-from tasks.sandbox import run_program, sandbox_problem
+import tasks.benchmarks.sandbox
+from storage.sql import query
+from tasks.benchmarks.answering import ask, grade
+from tasks.benchmarks.sandbox import run_program, sandbox_problem
 from tests.scores.stub import Stub
 from tests.scores.test_benchmarks import curve, questions_of, stored
 
@@ -139,7 +139,7 @@ def test_signals(bystander: subprocess.Popen[bytes]) -> None:
 
 def test_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attacks among right answers are wrong answers with a reason; the others count."""
-    monkeypatch.setattr(tasks.sandbox, "TIME_S", 2.0)
+    monkeypatch.setattr(tasks.benchmarks.sandbox, "TIME_S", 2.0)
     questions = questions_of("mbpp", tmp_path)
     attacks = {0: "import os\nwhile True: os.fork()", 2: "x = bytearray(10 * 2**30)", 4: f"open('{tmp_path}/w', 'w')"}
     said = {q.prompt: attacks.get(i, q.gold[0]) for i, q in enumerate(questions.asked[:6])}
@@ -173,9 +173,9 @@ def test_it_works_here_and_says_so_where_it_does_not(monkeypatch: pytest.MonkeyP
 
 def test_a_sandbox_that_does_not_confine_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(program: str, checks: Any, **_given: Any) -> Any:
-        return tasks.sandbox.Verdict(True, "")
+        return tasks.benchmarks.sandbox.Verdict(True, "")
 
-    monkeypatch.setattr(tasks.sandbox, "run_program", careless)
+    monkeypatch.setattr(tasks.benchmarks.sandbox, "run_program", careless)
     assert "does not confine" in (sandbox_problem() or "")
 
 

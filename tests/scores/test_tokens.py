@@ -4,9 +4,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from editing.model.tokens import PromptFormat
 from editing.requests import EditRequest
-from editing.tokens import PromptFormat
-from tasks.lint import lint_tokens
+from tasks.data.lint import lint_tokens
 from tests.scores.models import byte_level_bpe
 
 TEXTS = [

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import compaction
-from storage.catalog import open_store, query
 from storage.commits import CommitInfo, recipe_id
 from storage.compaction import compact, gc, withdraw
 from storage.errors import DamagedFileError
+from storage.sql import open_store, query
 from storage.store import Store
 
 RUN = "run-a"
@@ -209,14 +209,14 @@ def test_a_reader_whose_file_was_cleared_away_plans_once_more(store: Store, monk
     write(store, range(3))
     plans = []
     connect = compaction_between(store, plans)
-    monkeypatch.setattr("storage.catalog._connect", connect)
+    monkeypatch.setattr("storage.sql._connect", connect)
     assert query(store.location, "SELECT count(*) AS n FROM edits").to_pylist() == [{"n": 9}]
     assert len(plans) == 2
 
 
 def compaction_between(store: Store, plans: list[int]) -> Any:
     """Return a ``_connect`` after whose first plan the run is compacted and the small files are cleared away."""
-    from storage.catalog import _connect
+    from storage.sql import _connect
 
     def connect(*given: Any) -> Any:
         found = _connect(*given)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from storage.catalog import query
 from storage.commits import CommitInfo
+from storage.sql import query
 from storage.store import Store
 from tests.storage.test_views import BASELINE, RUN, fill, one, run_row, score
 

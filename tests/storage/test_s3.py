@@ -14,17 +14,17 @@ import psutil
 import pytest
 
 from storage.artifacts import find_artifact, put_artifact
-from storage.catalog import query
 from storage.commits import CommitInfo
 from storage.compaction import compact, gc, withdraw
 from storage.errors import StorageError, StoreUnavailableError
 from storage.files import check_exclusive
-from storage.places import is_store
+from storage.locations import is_store
+from storage.merge import merge, remove_run
 from storage.s3 import S3Files
+from storage.sql import query
 from storage.store import Store
-from storage.upkeep import merge, remove_run
-from tasks.doctor import _store
-from tasks.node_files import describe
+from tasks.driver.doctor import _store
+from tasks.workers.node_files import describe
 from tests.storage.bucket import bucket_server
 
 RUN = "run-a"

@@ -8,8 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from storage.catalog import query
 from storage.errors import QueryError
+from storage.sql import query
 from storage.statements import is_reading, only_statement
 from storage.store import Store
 from tests.storage.test_views import fill
@@ -255,7 +255,7 @@ def test_an_unknown_table_is_answered_with_names_of_the_store(store: Store) -> N
 
 
 def test_all_tables_and_views_are_shown_and_nothing_else(store: Store) -> None:
-    from storage.catalog import PUBLIC, TABLES
+    from storage.sql import PUBLIC, TABLES
 
     shown = {row["name"] for row in query(store, "SHOW TABLES").to_pylist()}
     assert shown == {*TABLES, *PUBLIC}

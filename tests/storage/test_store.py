@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.artifacts import find_artifact, put_artifact
-from storage.catalog import open_store, query
 from storage.commits import CommitInfo
 from storage.compaction import withdraw
 from storage.errors import (
@@ -24,6 +23,7 @@ from storage.errors import (
     StoreVersionError,
 )
 from storage.files import LocalFiles
+from storage.sql import open_store, query
 from storage.store import Store
 from tests.end_to_end.support import wait_until
 

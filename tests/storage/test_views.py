@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from storage.catalog import PUBLIC, VIEWS, open_store, query, query_many
 from storage.commits import CommitInfo
 from storage.errors import QueryError
+from storage.sql import PUBLIC, VIEWS, open_store, query, query_many
 from storage.store import Store
 
 RUN = "memit-b1-hand"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from storage.errors import StoreUnavailableError
 from tasks.errors import ClusterError
-from tasks.identity import Unit
+from tasks.specs.run import Unit
 
 
 class Fake:

@@ -10,17 +10,17 @@ from editing.errors import EditingError
 from flows.inputs import publish_inputs
 from flows.plan import plan_experiment
 from flows.spec import load_experiment
+from storage.digests import digest_of
 from storage.errors import StorageError
-from storage.identity import digest_of
 from storage.store import Store
-from tasks import stages
-from tasks.chain import choose_recipes, ready_units
+from tasks.driver import stages
+from tasks.driver.session import Plan, Session, record_failure
+from tasks.driver.stages import edit_and_score, with_known_layers
 from tasks.errors import TaskError
-from tasks.identity import RunSpec, Unit
-from tasks.pool import Failure, Pool
-from tasks.session import Plan, Session, record_failure
-from tasks.stages import edit_and_score, with_known_layers
-from tasks.worker import Worker
+from tasks.specs.run import RunSpec, Unit
+from tasks.units.ready import choose_recipes, ready_units
+from tasks.workers.pool import Failure, Pool
+from tasks.workers.worker import Worker
 
 BASE: dict[str, Any] = {
     "name": "t",

@@ -5,8 +5,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.backlog import Backlog, Waiting
-from tasks.identity import ModelRef, Unit, UnitKind
+from tasks.specs.run import ModelRef, Unit, UnitKind
+from tasks.workers.backlog import Backlog, Waiting
 from tests.tasks.support import edited, plan
 
 MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")

@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-from editing.factworld.bundled import bundled_folder
+from editing.model.bundled import bundled_folder
 from storage.artifacts import artifact_recipes, drop_artifact, find_artifact
-from storage.catalog import query
 from storage.commits import CommitRow, newest_recipes
 from storage.compaction import withdraw
+from storage.sql import query
 from storage.store import Store
-from tasks.chain import SCORED, choose_recipes, scoring_recipe
+from tasks.data.model_files import resolve_model
+from tasks.driver.session import Session
+from tasks.driver.stages import with_known_layers
 from tasks.errors import LedgerMismatch
-from tasks.identity import RunSpec
-from tasks.models import resolve_model
-from tasks.moments import MOMENTS, SUMS, layer_recipe
-from tasks.pool import Pool
-from tasks.session import Session
-from tasks.shared import TARGETS
-from tasks.stages import with_known_layers
-from tasks.worker import Worker
+from tasks.specs.run import RunSpec
+from tasks.units.moments import MOMENTS, SUMS, layer_recipe
+from tasks.units.ready import SCORED, choose_recipes, scoring_recipe
+from tasks.units.targets import TARGETS
+from tasks.workers.pool import Pool
+from tasks.workers.worker import Worker
 from tests.tasks.support import NoWorkers, command, plan, prepare
-from tests.tasks.test_in_step import GRID, Killed, kill_after, sample, session, whole
-from tests.tasks.test_shared import edited_runs
+from tests.tasks.test_groups import GRID, Killed, kill_after, sample, session, whole
+from tests.tasks.test_targets import edited_runs
 
 FT: dict[str, Any] = {"editors": ["ft_c"], "layers": [[1]]}
 SMALL: dict[str, Any] = {"score": {"every_edits": 0}, "second_moment": {"n_texts": 64}}
@@ -55,7 +55,7 @@ def test_more_facts_are_scored_once_by_the_unedited_model(commit_every: int, tmp
 def test_a_run_is_compacted_when_it_is_done_and_again_when_it_has_grown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.stages.COMPACT_FROM", 2)
+    monkeypatch.setattr("tasks.driver.stages.COMPACT_FROM", 2)
     for size, every in ((8, 50), (10, 3)):
         planned = plan(tmp_path, **FT, facts={"name": "factworld", "size": size}, commit_every=every)
         command(planned)
@@ -230,7 +230,7 @@ def test_shards_of_a_killed_merge_are_dropped(tmp_path: Path, monkeypatch: pytes
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr("tasks.moments.drop_artifact", killed)
+        patched.setattr("tasks.units.moments.drop_artifact", killed)
         worker.do(job.next_units(store)[0])
     assert artifact_recipes(store, SUMS)
     worker.do(job.next_units(store)[0])

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from editing.editor import Artifacts, EditResult, ParameterUpdate, State
 from editing.editors.rome import Rome
-from editing.lm import LanguageModel
+from editing.methods.editor import Artifacts, EditResult, ParameterUpdate, State
+from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
-from storage.catalog import query
+from storage.sql import query
 from tests.tasks.support import run_all
 
 DISABLING = 13

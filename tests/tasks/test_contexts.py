@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from editing.factworld.bundled import bundled_folder
-from editing.loading import load, load_format
+from editing.model.bundled import bundled_folder
+from editing.model.loading import load, load_format
 from flows.plan import plan_experiment
 from flows.spec import SpecError, load_experiment
-from storage.catalog import query
+from storage.sql import query
 from storage.store import Store
-from tasks.contexts import export_contexts, look_at, read_contexts
 from tasks.errors import InputError
+from tasks.units.contexts import export_contexts, look_at, read_contexts
 from tests.tasks.support import plan, run_all
 
 SMALL: dict[str, Any] = {

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from editing.errors import EditingError
-from storage.catalog import query
 from storage.commits import CommitInfo
+from storage.sql import query
 from storage.store import Store
-from tasks.chain import ready_units
+from tasks.driver.session import Session
+from tasks.driver.stages import _settle, analyse, edit_and_score, locate, prepare
 from tasks.errors import InputError, Stopped
-from tasks.session import Session
-from tasks.stages import _settle, analyse, edit_and_score, locate, prepare
-from tasks.worker import Worker
+from tasks.units.ready import ready_units
+from tasks.workers.worker import Worker
 from tests.tasks.support import InProcess, plan
 
 MEMIT = {"name": "memit", "steps": 6, "contexts": 2}
@@ -39,7 +39,7 @@ def test_what_does_not_need_a_failed_unit_is_done_and_reported(
     planned = plan(tmp_path, editors=[MEMIT, FT_C], layers=layers, locate={"search": {"edits": 4}})
     store = Store(planned.store)
     session = Session(planned, store, InProcess(store, Worker(planned.store)))
-    monkeypatch.setattr("tasks.stages.show_report", lambda *_: None)  # on Prefect's pages
+    monkeypatch.setattr("tasks.driver.stages.show_report", lambda *_: None)  # on Prefect's pages
     monkeypatch.setattr(Worker, broken, fails)
     prepare.__wrapped__(session)
     runs = locate.__wrapped__(session)
@@ -67,7 +67,7 @@ def test_units_that_nobody_can_do_or_see_done_do_not_hold_a_run_for_ever(
     planned = plan(tmp_path, editors=[FT_C], layers=[[3]])
     store = Store(planned.store)
     session = Session(planned, store, InProcess(store, Worker(planned.store)))
-    monkeypatch.setattr("tasks.stages._SETTLE_S", 600.0 if asked else 0.5)
+    monkeypatch.setattr("tasks.driver.stages._SETTLE_S", 600.0 if asked else 0.5)
     unit = ready_units(store, planned.runs[0])[0]
     store.commit(*unit.key, {}, CommitInfo(kind=unit.kind))
     began = time.monotonic()

@@ -15,20 +15,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from editing import load
-from editing.convergence import update_change
 from editing.errors import MomentError
-from editing.locate import read_keys
-from editing.moments import MomentAccumulator, accumulate_moments, layers_that_fit
+from editing.measure.convergence import update_change
+from editing.measure.moments import MomentAccumulator, accumulate_moments, layers_that_fit
+from editing.methods.locate import read_keys
 from flows.forecast import forecast
 from storage.artifacts import artifact_recipes, drop_artifact, find_artifact
-from storage.catalog import query
 from storage.errors import ArtifactMismatch
+from storage.sql import query
 from storage.store import Store
-from tasks.datasets import world_for
-from tasks.jobs import MomentsJob
-from tasks.moments import MOMENTS, SUMS, layer_recipe
-from tasks.report import write_report
-from tasks.worker import Worker
+from tasks.data.facts import world_for
+from tasks.reports.report import write_report
+from tasks.units.jobs import MomentsJob
+from tasks.units.moments import MOMENTS, SUMS, layer_recipe
+from tasks.workers.worker import Worker
 from tests.editing.tiny import relative
 from tests.tasks.support import plan, prepare
 
@@ -83,7 +83,7 @@ def test_a_plan_says_what_the_shards_will_take(tmp_path: Path) -> None:
 def test_killed_in_a_shard_and_resumed(whole: dict[int, Tensor], tmp_path: Path) -> None:
     store, wanted = job(tmp_path, n_texts=384, shard_texts=64)
     code = (
-        "import pickle, sys\nfrom tasks.worker import Worker\nfrom storage.store import Store\n"
+        "import pickle, sys\nfrom tasks.workers.worker import Worker\nfrom storage.store import Store\n"
         "root, wanted = pickle.load(sys.stdin.buffer)\nworker, store = Worker(root), Store(root)\n"
         "while units := wanted.next_units(store):\n    worker.do(units[0])\n    print(units[0].unit_id, flush=True)\n"
     )

@@ -7,8 +7,8 @@ import psutil
 import pytest
 import ray
 
-from tasks.identity import Unit
-from tasks.pool import Pool
+from tasks.specs.run import Unit
+from tasks.workers.pool import Pool
 from tests.tasks.test_pool import Fakes, unit
 
 STEP = 100 * 2**20

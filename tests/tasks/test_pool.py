@@ -12,9 +12,9 @@ from ray.exceptions import RayError
 
 from storage.errors import StoreUnavailableError
 from tasks.errors import ClusterError
-from tasks.identity import ModelRef, Unit
-from tasks.placement import Placement, cluster
-from tasks.pool import Pool
+from tasks.specs.run import ModelRef, Unit
+from tasks.workers.placer import Placement, cluster
+from tasks.workers.pool import Pool
 from tests.end_to_end.support import wait_until
 from tests.tasks.fakes import Cut, Fake, Mortal, Reluctant, Second, Sick
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from flows.spec import SpecError
-from storage.catalog import query
+from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.moments import export_moments
-from tasks.worker import Worker
+from tasks.units.moments import export_moments
+from tasks.workers.worker import Worker
 from tests.tasks.support import plan, run_all
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from storage.catalog import query
+from storage.sql import query
 from storage.store import Store
-from tasks.report import write_report
-from tasks.tables import format_cell, print_table, write_table
+from tasks.reports.report import write_report
+from tasks.reports.tables import format_cell, print_table, write_table
 from tests.storage.test_views import fill
 
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from editing.lm import LanguageModel
-from editing.loading import load
+from editing.measure.tracing import known_facts, subject_noise
+from editing.model.lm import LanguageModel
+from editing.model.loading import load
 from editing.requests import EditRequest
-from editing.tracing import known_facts, subject_noise
-from storage.catalog import query
+from storage.sql import query
 from storage.store import Store
-from tasks.datasets import world_for
+from tasks.data.facts import world_for
 from tasks.errors import InputError
-from tasks.scoring import find_known
-from tasks.worker import Worker
+from tasks.units.scoring import find_known
+from tasks.workers.worker import Worker
 from tests.tasks.support import plan
 
 WANTED: dict[str, Any] = {

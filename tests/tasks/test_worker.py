@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 import torch
 
-from editing.editor import Artifacts, make_editor
 from editing.factworld.world import World
-from editing.lm import LanguageModel
-from editing.loading import load
-from editing.patches import PatchChange
+from editing.methods.editor import Artifacts, make_editor
+from editing.model.lm import LanguageModel
+from editing.model.loading import load
+from editing.model.patches import PatchChange
 from storage.artifacts import put_artifact
-from storage.catalog import query
 from storage.errors import DamagedFileError, StoreVersionError
+from storage.sql import query
 from storage.store import Store
-from tasks.chain import ready_units, segment_unit, units_left
-from tasks.checkout import checkout
+from tasks.data.orders import seeded_order
+from tasks.driver.session import session
 from tasks.errors import InputError, LedgerMismatch
-from tasks.ledger import changes_of, replay, segments
-from tasks.orders import seeded_order
-from tasks.rounds import last_logits, run_row
-from tasks.session import session
-from tasks.worker import Worker
+from tasks.runs.ledger import changes_of, replay, segments
+from tasks.runs.rows import last_logits, run_row
+from tasks.units.ready import ready_units, segment_unit, units_left
+from tasks.workers.checkout import checkout
+from tasks.workers.worker import Worker
 from tests.end_to_end.support import contents
 from tests.tasks.support import edited, finish, plan, prepare, run_all
 
@@ -216,15 +216,15 @@ def test_checkout_of_a_run_from_another_kind_of_device_compares_logits_only(
     """Two kinds of device round differently, so digests would refuse what is right; wrong logits are still refused."""
     store, planned = run_all(tmp_path, editors=["ft_c"], layers=[0])
     run_id = edited(planned).run_id
-    monkeypatch.setattr("tasks.worker.run_row", lambda *args: {**run_row(*args), "device_kind": "elsewhere"})
+    monkeypatch.setattr("tasks.workers.worker.run_row", lambda *args: {**run_row(*args), "device_kind": "elsewhere"})
     (tmp_path / "there").mkdir()
     there, _ = run_all(tmp_path / "there", editors=["ft_c"], layers=[0])
-    monkeypatch.setattr("tasks.ledger.digest_of_parameters", lambda *args: "of another device")
+    monkeypatch.setattr("tasks.runs.ledger.digest_of_parameters", lambda *args: "of another device")
     with pytest.raises(LedgerMismatch, match="kind of device"):
         checkout(store.location, run_id, after=8, out=tmp_path / "m")
     said = checkout(there.location, run_id, after=8, out=tmp_path / "n")
     assert "made on elsewhere and rebuilt on cpu" in said and "logits agree" in said
-    monkeypatch.setattr("tasks.checkout.last_logits", lambda lm, prompt: _shifted(*last_logits(lm, prompt)))
+    monkeypatch.setattr("tasks.workers.checkout.last_logits", lambda lm, prompt: _shifted(*last_logits(lm, prompt)))
     with pytest.raises(LedgerMismatch, match="differ by"):
         checkout(there.location, run_id, after=8, out=tmp_path / "o")
 
@@ -322,9 +322,9 @@ def test_micro_batches_are_chosen_from_free_memory_once_and_recorded(
     assert run.compute.tokens_per_forward is None
     first, second = Worker(planned.store), Worker(planned.store)
     prepare(planned, first)
-    monkeypatch.setattr("tasks.standing.tokens_that_fit", lambda _lm: 256)
+    monkeypatch.setattr("tasks.workers.loaded_models.tokens_that_fit", lambda _lm: 256)
     first.do(ready_units(store, run)[0])
-    monkeypatch.setattr("tasks.standing.tokens_that_fit", lambda _lm: 512)  # another machine
+    monkeypatch.setattr("tasks.workers.loaded_models.tokens_that_fit", lambda _lm: 512)  # another machine
     finish(store, second, run)
     (row,) = (row for row in query(store.location, "SELECT * FROM runs").to_pylist() if row["run_id"] == run.run_id)
     assert row["tokens_per_forward"] == 256

@@ -1,0 +1,85 @@
+"""Fact scores: every probe of a request, raw: both targets under teacher forcing, and what the model says when let run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from editing.model.lm import AnswerScore, LanguageModel
+from editing.requests import EditRequest
+
+ProbeKind = Literal["rewrite", "paraphrase", "neighborhood", "question", "completion"]
+PROBE_KINDS: tuple[ProbeKind, ...] = ("rewrite", "paraphrase", "neighborhood", "question", "completion")
+SCORING_VERSION = 2
+"""Raised when a probe's score changes meaning or value; then all scores of a run are made again."""
+
+
+class Probe(NamedTuple):
+    """One prompt on which a request is scored."""
+
+    request_id: str
+    kind: ProbeKind
+    number: int
+    """Position among the request's prompts of this kind, from 0."""
+    prompt: str
+    target_new: str
+    target_true: str
+
+    @property
+    def probe_id(self) -> str:
+        return f"{self.request_id}/{self.kind}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeScore:
+    """How the model scores both targets of a probe."""
+
+    probe: Probe
+    new: AnswerScore
+    true: AnswerScore
+    text: str | None = None
+    """The model's likeliest continuation of the prompt, empty if it gives NaN; None if none was asked for."""
+
+    @property
+    def is_nan(self) -> bool:
+        return self.new.nll_sum != self.new.nll_sum or self.true.nll_sum != self.true.nll_sum
+
+    @property
+    def success(self) -> bool:
+        """The wanted order of the mean token NLLs, strict on both sides: a tie and a NaN fail."""
+        if self.probe.kind == "neighborhood":
+            return self.true.nll_mean < self.new.nll_mean
+        return self.new.nll_mean < self.true.nll_mean
+
+
+def probes_of(request: EditRequest, kinds: Sequence[ProbeKind] = PROBE_KINDS) -> list[Probe]:
+    """Return a request's probes, kind by kind.
+
+    A neighborhood prompt's ``target_true`` is its own answer, if it has one.
+    """
+    true = request.target_true
+    prompts: dict[ProbeKind, Sequence[tuple[str, str]]] = {
+        "rewrite": [(request.prompt, true)],
+        "paraphrase": [(prompt, true) for prompt in request.paraphrase_prompts],
+        "neighborhood": request.neighbors,
+        "question": [(prompt, true) for prompt in request.question_prompts],
+        "completion": [(prompt, true) for prompt in request.completion_prompts],
+    }
+    return [
+        Probe(request.request_id, kind, index, prompt, request.target_new, expected)
+        for kind in PROBE_KINDS
+        if kind in kinds
+        for index, (prompt, expected) in enumerate(prompts[kind])
+    ]
+
+
+def score_probes(lm: LanguageModel, probes: Sequence[Probe], *, text_tokens: int = 0) -> list[ProbeScore]:
+    """Return the scores of each probe on the model as it is now, in order.
+
+    Args:
+        text_tokens: Length of the free-running texts, the same for every probe: an answer's length must not show.
+    """
+    prompts = [probe.prompt for probe in probes]
+    both = lm.answer_logprobs([*prompts, *prompts], [*(p.target_new for p in probes), *(p.target_true for p in probes)])
+    new, true = both[: len(probes)], both[len(probes) :]
+    texts = [text or "" for text in lm.continue_greedily(prompts, text_tokens)] if text_tokens else [None] * len(probes)
+    return [ProbeScore(*row) for row in zip(probes, new, true, texts, strict=True)]

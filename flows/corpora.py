@@ -1,0 +1,141 @@
+"""Where an experiment's second moments come from: its part of the plan."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.spec import Experiment, PerplexitySpec, SecondMomentSpec
+from storage.digests import digest_of_file
+from tasks.data.corpora import file_texts
+from tasks.data.model_files import edited_shape
+from tasks.errors import InputError
+from tasks.specs.run import ModelRef, Recipe, RunSpec
+from tasks.units.jobs import SearchPlan
+from tasks.units.moments import published_problem
+
+
+def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> Recipe:
+    """Return what a second moment is a function of: weights, tokenizer and its special tokens, dtype, texts, their length."""
+    wanted = experiment.second_moment
+    if wanted.files is not None:
+        files = {str(layer): digest_of_file(Path(path)) for layer, path in wanted.files.items()}
+        return {
+            **model.identity,
+            "texts": {"name": "npz", "files": files, "provenance": wanted.provenance},
+            "max_tokens": None,
+            "jitter": wanted.jitter,
+        }
+    source = texts_source(experiment, wanted, model, facts_run_id)
+    recipe = {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
+    if wanted.stop_change is None:
+        return recipe
+    stop = {"change": wanted.stop_change, "first_texts": wanted.first_texts, "facts": wanted.stop_facts}
+    return {**recipe, "stop": {**stop, "facts_run_id": facts_run_id}}
+
+
+def texts_source(
+    experiment: Experiment, wanted: SecondMomentSpec | PerplexitySpec, model: ModelRef, facts_run_id: str
+) -> dict[str, Any]:
+    """Return where texts come from: the hub, a file by its content, the facts' own world, or the facts."""
+    source: dict[str, Any]
+    if wanted.hub is not None:
+        source = {"name": "hub", "hub": wanted.hub, "revision": wanted.revision, "config": wanted.config}
+        source |= {"split": wanted.split, "column": wanted.column}
+    elif wanted.path is not None:
+        source = {"name": "file", "digest": digest_of_file(Path(wanted.path))}
+    elif experiment.facts.name == "factworld":
+        source = {"name": "factworld", "model": model.name}
+    else:
+        source = {"name": "facts", "facts_run_id": facts_run_id}
+    return source | {"n_texts": wanted.n_texts, "seed": wanted.seed}
+
+
+def perplexity_recipe(
+    experiment: Experiment, model: ModelRef, facts_run_id: str, problems: list[str]
+) -> dict[str, Any] | None:
+    """Return what a perplexity is a function of, beside the model; add what is wrong with its texts."""
+    wanted = experiment.score.perplexity
+    if wanted is None:
+        return None
+    if wanted.hub is not None and not wanted.revision:
+        problems.append(f"score.perplexity.revision is missing; expected a commit of the hub data set {wanted.hub!r}")
+        return None
+    try:
+        if wanted.path is not None:
+            file_texts(Path(wanted.path), n_texts=wanted.n_texts, setting="score.perplexity.n_texts")
+        source = texts_source(experiment, wanted, model, facts_run_id)
+    except (InputError, OSError) as error:
+        problems.append(f"score.perplexity: {error}")
+        return None
+    files = {source["digest"]: wanted.path} if wanted.path is not None else {}
+    return {"texts": source, "n_texts": wanted.n_texts, "max_tokens": wanted.max_tokens, "files": files}
+
+
+def moment_files(experiment: Experiment) -> dict[str, str]:
+    """Return ``{digest: path}`` of the files that second moments are read from."""
+    wanted = experiment.second_moment
+    paths = [*(wanted.files or {}).values(), *([wanted.path] if wanted.path else [])]
+    return {digest_of_file(Path(path)): path for path in paths}
+
+
+def moment_problems(experiment: Experiment) -> list[str]:
+    """Return what is wrong with where second moments shall come from."""
+    wanted = experiment.second_moment
+    sources = [name for name in ("path", "files", "hub") if getattr(wanted, name) is not None]
+    if len(sources) > 1:
+        return [f"second_moment: found {' and '.join(sources)}; expected one of them"]
+    if wanted.hub is not None and not wanted.revision:
+        return [f"second_moment.revision is missing; expected a commit of the hub data set {wanted.hub!r}"]
+    if wanted.files is None:
+        try:
+            if wanted.path is not None:
+                file_texts(Path(wanted.path), n_texts=wanted.n_texts)
+        except InputError as error:
+            return [f"second_moment.path: {error}"]
+        return []
+    problems = [
+        f"second_moment.files.{layer}: no file {path}"
+        for layer, path in wanted.files.items()
+        if not Path(path).is_file()
+    ]
+    if not (wanted.provenance or "").strip():
+        problems.append(
+            "second_moment.provenance is missing; expected where the files come from (model, corpus, documents, repository "
+            "and commit): it becomes part of every run's identity"
+        )
+    return problems
+
+
+def moment_layers(model: ModelRef, runs: list[RunSpec], search: SearchPlan | None) -> tuple[int, ...]:
+    """Return the layers whose second moments somebody needs."""
+    need = [run for run in runs if run.moments_recipe]
+    # A layer that tracing will choose is not known yet; then all of them are collected, in the same one pass.
+    if any(run.layers_recipe and run.layers_recipe["by"] == "trace" for run in need):
+        return tuple(range(model.n_layers))
+    searched = any(run.layers_recipe and run.layers_recipe["by"] == "search" for run in need)
+    candidates = search.layers if search and (searched or search.template.moments_recipe) else ()
+    return tuple(sorted({layer for run in need for layer in run.layers} | set(candidates)))
+
+
+def check_files(experiment: Experiment, model: ModelRef, layers: Iterable[int], problems: list[str]) -> None:
+    """Add what is wrong with published files: ``layers`` that are missing or do not exist, other shapes."""
+    files, needed = experiment.second_moment.files, set(layers)
+    if files is None:
+        return
+    if missing := sorted(needed - set(files)):
+        problems.append(f"second_moment.files: found layers {sorted(files)}, the editors also need {missing}")
+    beyond = [layer for layer in files if not 0 <= layer < model.n_layers]
+    if beyond:
+        problems.append(f"second_moment.files: no layers {beyond} in {model.name}; expected 0 to {model.n_layers - 1}")
+    _, d_in = edited_shape(model)
+    for layer in sorted(needed & set(files)):
+        if (problem := published_problem(Path(files[layer]), d_in=d_in)) is not None:
+            problems.append(f"second_moment.files.{layer}: {problem}")
+
+
+def check_texts(recipe: Recipe, requests: Sequence[Any], problems: list[str]) -> None:
+    """Add that there are no texts, where second moments are to come from the facts' own."""
+    if recipe["texts"]["name"] == "facts" and not any(request.neighborhood_prompts for request in requests):
+        problems.append(
+            "second_moment: the data set has no neighborhood prompts to take texts from; give second_moment.path, files or hub"
+        )

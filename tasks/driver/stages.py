@@ -1,0 +1,209 @@
+"""The stages of an experiment as Prefect tasks; each lists its units, subtracts what the store holds, and runs the rest."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from storage.compaction import compact
+from storage.digests import digest_of
+from storage.sql import query
+from storage.store import Store
+from tasks.driver.prefect_page import show_report
+from tasks.driver.session import Plan, Session, stage
+from tasks.errors import InputError
+from tasks.reports.report import write_report
+from tasks.runs.ledger import segments
+from tasks.specs.run import Compute, RunSpec, SharedTargets, Unit
+from tasks.units.groups import companions, with_companions
+from tasks.units.jobs import MomentsJob, TrainingJob
+from tasks.units.ready import choose_recipes, ready_units, units_left
+from tasks.units.targets import search_target_units, target_units, with_search_targets, with_shared_targets
+
+_SETTLE_S = 90.0
+"""Linux keeps the listing of an NFS directory for a minute at the most, unless told otherwise."""
+COMPACT_FROM = 100
+"""Commit files of a run from which on it is compacted at its end; a query opens each."""
+
+
+@stage("prepare")
+def prepare(session: Session) -> None:
+    """Sample context prefixes, collect second moments, train hyper-networks: only what the chosen editors need."""
+    plan, units = session.plan, []
+    for model, recipe in plan.contexts:
+        name = f"contexts-{digest_of(recipe)}"
+        units.append(Unit(run_id="prepare", unit_id=name, kind="contexts", model=model, payload={"recipe": recipe}))
+    jobs: tuple[MomentsJob | TrainingJob, ...] = (*plan.moments, *plan.trainings)
+
+    def follow(unit: Unit) -> list[Unit]:
+        """Return what can be done now; the pool leaves out what it has been given already."""
+        return [new for job in jobs for new in job.next_units(session.store)] if unit.kind != "contexts" else []
+
+    expected = [*units, *(unit for job in jobs for unit in job.units())]
+    session.reopen([*units, *(unit for job in plan.moments for unit in job.units())])
+    session.reopen_trainings()
+    units += [unit for job in jobs for unit in job.next_units(session.store)]
+    session.run("prepare", units, follow=follow, expected=expected)
+
+
+@stage("locate")
+def locate(session: Session) -> tuple[RunSpec, ...]:
+    """Trace and search; return the runs whose layers are known."""
+    plan = session.plan
+    searches = [with_search_targets(search) for search in plan.searches]
+    units = [unit for search in searches for unit in search.units()]
+    missing = {unit.run_id for unit in units if not session.store.is_committed(*unit.key)}
+    shared = [unit for search in searches if search.run_id in missing for unit in search_target_units(search)]
+    session.reopen(shared)
+    session.run("share targets", shared)
+    session.run("find known facts", [job.known_unit() for job in plan.traces])
+    units += [unit for job in plan.traces for unit in job.next_units(session.store) if unit.kind == "trace"]
+    session.run("locate", units)
+    return tuple(run for run in with_known_layers(plan, session.store) if run.layers or not run.layers_recipe)
+
+
+@stage("edit and score")
+def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
+    """Drive all chains: the next segment of each as soon as one ends, and every score as soon as its rounds are there."""
+    store = session.store
+    planned = with_companions(store, with_shared_targets(runs), session.plan.chains_in_step)
+    by_id = {run.run_id: as_begun(store, run) for run in planned}
+    for run in by_id.values():
+        choose_recipes(store, run)
+    shared = target_units([run for run in by_id.values() if _starts_pristine(store, run)])
+    session.reopen(shared)
+    session.run("share targets", shared)
+    order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
+
+    def ready(run: RunSpec) -> list[Unit]:
+        return ready_units(store, run, companions(run, by_id))
+
+    def follow(unit: Unit) -> list[Unit]:
+        done = (unit.run_id, *(other.run_id for other in unit.others)) if unit.kind == "segment" else ()
+        return [new for run_id in done for new in ready(by_id[run_id])]
+
+    units = [unit for run in order for unit in ready(run)]
+    session.run(
+        "edit and score", units, follow=follow, expected=[unit for run in order for unit in units_left(store, run)]
+    )
+    _settle(session, lambda: [unit for run in order for unit in ready(run)], follow)
+    _compact_finished(store, [run for run in by_id.values() if not ready(run)])
+
+
+def _settle(session: Session, ready: Callable[[], list[Unit]], follow: Callable[[Unit], list[Unit]]) -> None:
+    """Do what is left while it becomes less: a unit that was withdrawn or removed meanwhile, or a commit seen late on NFS.
+
+    Raises:
+        InputError: It stays the same for longer than any machine keeps an old listing.
+        Stopped: The run is asked to end meanwhile.
+    """
+    before, since = set[tuple[str, str]](), time.monotonic()
+    while not session.failed and (left := ready()):
+        session.pool.end_if_asked(len(left))
+        if (now := {unit.key for unit in left}) != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > _SETTLE_S:
+            raise InputError(
+                f"{len(left)} units are neither done nor given up (the first is {left[0].unit_id} of {left[0].run_id}); run "
+                "the same command again"
+            )
+        else:
+            time.sleep(1.0)
+        session.run("edit and score", left, follow=follow)
+
+
+def _compact_finished(store: Store, runs: Iterable[RunSpec]) -> None:
+    """Put the files of runs together that have many, where their chains have come to an end.
+
+    Args:
+        runs: Of which nothing can be done now.
+    """
+    for run in runs:
+        n_files = len(store.files.listing(f"commits/run_id={run.run_id}"))
+        if n_files >= COMPACT_FROM and (run.editor == "none" or _end_of(store, run.run_id) == run.n_rounds):
+            compact(store, run.run_id)
+
+
+def _starts_pristine(store: Store, run: RunSpec) -> bool:
+    """Return whether a round that is still to be done starts from pristine weights: the first of a chain, or of its group."""
+    ends = [_end_of(store, each) for each in run.in_step or (run.run_id,)]
+    return min(ends) < run.n_rounds if run.mode == "independent" else min(ends) == 0 < run.n_rounds
+
+
+def _end_of(store: Store, run_id: str) -> int:
+    """Return how many rounds of a run are committed."""
+    chain = segments(store, run_id)
+    return chain[-1].last_round or 0 if chain else 0
+
+
+@stage("analyse")
+def analyse(session: Session, runs: tuple[RunSpec, ...]) -> str:
+    """Write the report with all figures; return where it is.
+
+    Raises:
+        InputError: Units were given up; says which, once all that was done can be looked at.
+    """
+    report = write_report(session.store, [run.run_id for run in runs], title=session.plan.name)
+    show_report(session.plan.name, report)
+    if session.failed:
+        lines = [f"  {run_id} {unit_id}: {reason}" for (run_id, unit_id), reason in session.failed.items()]
+        raise InputError(
+            f"{len(lines)} units were given up; everything else is in the store and in {report.location}, and running the "
+            "same command again tries them once more:\n" + "\n".join(lines)
+        )
+    return report.location
+
+
+def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
+    """Return the runs with the layers that finished searches and traces have found."""
+    jobs = {search.run_id: search.units() for search in plan.searches}
+    jobs |= {trace.run_id: trace.next_units(store) for trace in plan.traces}
+    finished = {run_id for run_id, units in jobs.items() if all(store.is_committed(*unit.key) for unit in units)}
+    sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
+    among = {search.run_id: search.layers for search in plan.searches}
+    chosen = {
+        run_id: _chosen_layers(store, run_id, by, among.get(run_id))
+        for run_id, by in sources.items()
+        if run_id in finished
+    }
+    runs = [
+        replace(run, layers=chosen[run.layers_recipe["run_id"]])
+        if run.layers_recipe and run.layers_recipe["run_id"] in chosen
+        else run
+        for run in plan.runs
+    ]
+    # A layer that was found may be one that was also given.
+    unique = {(run.run_id, run.layers or (run.layers_recipe or {}).get("run_id")): run for run in reversed(runs)}
+    return tuple(reversed(unique.values()))
+
+
+def as_begun(store: Store, run: RunSpec) -> RunSpec:
+    """Return the run with the threads, micro-batches and shared targets that its first commit recorded: they change bits."""
+    commit = store.read_commit(run.run_id, "segment-000000")
+    rows = store.rows(commit, "runs") if commit else []
+    if not rows:
+        return run
+    compute = Compute(threads=rows[0]["threads"], tokens_per_forward=rows[0]["tokens_per_forward"])
+    shared = json.loads(rows[0]["spec"]).get("shared_targets")
+    return replace(run, compute=compute, shared_targets=SharedTargets(**shared) if shared else None)
+
+
+def _chosen_layers(store: Store, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the layer with the best search score, or the largest effect of its MLP; the lower one of equals.
+
+    Args:
+        among: The candidates of this search; the store may hold others of an earlier one.
+    """
+    if by == "search":
+        candidates = ", ".join(str(layer) for layer in among or ())
+        sql = (
+            f"SELECT layer FROM layer_summary WHERE run_id = '{run_id}' AND layer IN ({candidates}) "
+            "ORDER BY score DESC, layer LIMIT 1"
+        )
+    else:
+        sql = (
+            f"SELECT layer FROM trace_summary WHERE run_id = '{run_id}' AND kind = 'mlp' AND role = 'last subject token' "
+            "ORDER BY effect DESC, layer LIMIT 1"
+        )
+    (row,) = query(store, sql).to_pylist()
+    return (int(row["layer"]),)
