@@ -195,7 +195,7 @@ def export_moments(
     """Write the store's second moments as .npz files that ROME, MEMIT and EasyEdit read, each with its recipe."""
     from storage.store import Store
     from tasks.reports.tables import print_table
-    from tasks.units.moments import export_moments as export
+    from tasks.units.moment_artifacts import export_moments as export
 
     print_table(export(Store(store), out))
 

@@ -10,8 +10,8 @@ from tasks.data.corpora import file_texts
 from tasks.data.model_files import edited_shape
 from tasks.errors import InputError
 from tasks.specs.run import ModelRef, Recipe, RunSpec
-from tasks.units.jobs import SearchPlan
-from tasks.units.moments import published_problem
+from tasks.units.moment_artifacts import published_problem
+from tasks.units.search import SearchPlan
 
 
 def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> Recipe:

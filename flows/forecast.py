@@ -8,11 +8,11 @@ from storage.store import Store
 from tasks.data.model_files import edited_shape
 from tasks.driver.session import Plan
 from tasks.driver.stages import with_known_layers
-from tasks.runs.ledger import segments
+from tasks.runs.chain import segments
 from tasks.specs.editor_card import ledger_floats
 from tasks.specs.run import RunSpec
 from tasks.units.groups import with_companions
-from tasks.units.jobs import MomentsJob
+from tasks.units.moments import MomentsJob
 
 
 def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
@@ -28,7 +28,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
         total += (seconds or 0.0) * left
         rows.append(
             {
-                "run": run.run_id if run.layers or run.editor == "none" else "(named after the search)",
+                "run": run.run_id if run.layers or run.is_unedited else "(named after the search)",
                 "editor": run.editor,
                 "layers": ", ".join(map(str, run.layers)) or (run.layers_recipe or {}).get("by", "–"),
                 "batch": run.batch_size,
@@ -73,7 +73,7 @@ def _moments_note(job: MomentsJob) -> str:
 
 
 def _ledger_bytes(run: RunSpec) -> float:
-    if run.editor == "none":
+    if run.is_unedited:
         return 0.0
     per_layer = ledger_floats(run.editor, run.batch_size, *edited_shape(run.model))
     return 4.0 * run.n_rounds * max(1, len(run.layers)) * per_layer

@@ -13,8 +13,10 @@ from tasks.driver.session import Plan
 from tasks.errors import InputError
 from tasks.specs.editor_card import EditorCard, editor_card, editor_needs
 from tasks.specs.run import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
-from tasks.units.contexts import SAMPLING, read_contexts
-from tasks.units.jobs import MomentsJob, SearchPlan, TraceJob
+from tasks.units.contexts import SAMPLING, Contexts, read_contexts
+from tasks.units.moments import MomentsJob
+from tasks.units.search import SearchPlan
+from tasks.units.trace import TraceJob
 from tasks.workers.placer import Placement
 
 _CARRIES = {"remember": True, "bound_from": "pristine"}
@@ -54,7 +56,10 @@ def plan_experiment(experiment: Experiment) -> Plan:
         name=experiment.name,
         store=experiment.store,
         runs=tuple([*_unique(baseline_of(run) for run in runs), *_unique(runs)]),
-        contexts=tuple((inputs.model, recipe) for recipe in _recipes(run.contexts_recipe for run in wanted)),
+        contexts=tuple(
+            Contexts(model=inputs.model, threads=compute.threads, prefixes=recipe)
+            for recipe in _recipes(run.contexts_recipe for run in wanted)
+        ),
         moments=tuple(
             MomentsJob(
                 model=inputs.model,
@@ -271,8 +276,11 @@ def _run(
         text_tokens=score.text_tokens,
         texts=score.texts,
         benchmarks=inputs.benchmarks,
-        generation=None if score.generation is None else score.generation.model_dump(),
-        perplexity=inputs.perplexity,
+        scores={
+            **({"generation": score.generation.model_dump()} if score.generation else {}),
+            **({"perplexity": inputs.perplexity} if inputs.perplexity else {}),
+            **score.further,
+        },
         compute=Compute(threads=experiment.compute.threads, tokens_per_forward=experiment.compute.tokens_per_forward),
     )
 

@@ -1,6 +1,7 @@
 """The experiment file: YAML, checked as a whole, with all errors at once and their paths."""
 
 import json
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -236,6 +238,23 @@ class ScoreSpec(_Strict):
     examples: Annotated[int, Field(gt=0)] | Literal["all"] = 100
     generation: GenerationSpec | None = None
     perplexity: PerplexitySpec | None = None
+    further: dict[str, dict[str, Any]] = {}
+    """Settings of scores of one's own, by kind; each stands in the file as one of the fields above does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sorted_out(cls, given: Any) -> Any:
+        """Put the settings of further scores aside, checked."""
+        names = given.keys() - cls.model_fields.keys() if isinstance(given, dict) else set()
+        if not names:
+            return given
+        from tasks.units.score import settings_types
+
+        known = settings_types()
+        further = {
+            name: asdict(TypeAdapter(known[name]).validate_python(given[name] or {})) for name in names & known.keys()
+        }
+        return {key: value for key, value in given.items() if key not in further} | {"further": further}
 
 
 class ComputeSpec(_Strict):

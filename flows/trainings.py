@@ -9,7 +9,7 @@ from tasks.data.facts import (
 )
 from tasks.specs.editor_card import EditorCard
 from tasks.specs.run import Recipe, RunSpec
-from tasks.units.jobs import TrainingJob
+from tasks.units.training import TrainingJob
 
 
 def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> Recipe:

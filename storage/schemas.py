@@ -4,9 +4,13 @@ Rounds count from 0.  ``scored_at`` is the last round applied when something was
 ``edits_so_far`` the number of requests applied by then.
 """
 
+from typing import Any
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 6
+Tables = dict[str, list[dict[str, Any]]]
+"""Rows by table, as a unit commits them."""
 
 _STAMP = [pa.field("unit_id", pa.string(), nullable=False), pa.field("attempt", pa.string(), nullable=False)]
 

@@ -9,8 +9,6 @@ from editing.requests import EditRequest
 
 ProbeKind = Literal["rewrite", "paraphrase", "neighborhood", "question", "completion"]
 PROBE_KINDS: tuple[ProbeKind, ...] = ("rewrite", "paraphrase", "neighborhood", "question", "completion")
-SCORING_VERSION = 2
-"""Raised when a probe's score changes meaning or value; then all scores of a run are made again."""
 
 
 class Probe(NamedTuple):

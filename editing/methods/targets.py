@@ -17,8 +17,6 @@ from editing.model.lm import LanguageModel, Site, log_softmax
 from editing.model.memory import Part, done_in_parts
 from editing.requests import EditRequest
 
-TARGETS_VERSION = 1
-"""Raised when the same search finds other targets than before."""
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
 
 

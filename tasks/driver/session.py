@@ -21,10 +21,14 @@ from tasks.driver.progress_bar import progress_bar
 from tasks.driver.stopping import stops
 from tasks.driver.totals import remember_totals
 from tasks.errors import Stopped
-from tasks.specs.run import ModelRef, Recipe, RunSpec, Unit
-from tasks.units.artifacts import is_lost
-from tasks.units.jobs import MomentsJob, SearchPlan, TraceJob, TrainingJob
+from tasks.specs.run import ModelRef, RunSpec
+from tasks.units.contexts import Contexts
+from tasks.units.moments import MomentsJob
 from tasks.units.ready import units_left
+from tasks.units.search import SearchPlan
+from tasks.units.trace import TraceJob
+from tasks.units.training import TrainingJob
+from tasks.units.unit import Unit
 from tasks.workers.placer import Placement, Placer, cluster
 from tasks.workers.pool import Failure, Pool
 
@@ -40,7 +44,7 @@ class Plan:
     store: str
     runs: tuple[RunSpec, ...]
     """Runs whose ``layers`` are empty take them from their ``layers_recipe`` once the locate stage is done."""
-    contexts: tuple[tuple[ModelRef, Recipe], ...]
+    contexts: tuple[Contexts, ...]
     moments: tuple[MomentsJob, ...]
     trainings: tuple[TrainingJob, ...]
     searches: tuple[SearchPlan, ...]
@@ -62,7 +66,7 @@ class Session:
     """A store and a pool of workers that stages share; a plain class, so that Prefect passes it on untouched."""
 
     def __init__(self, plan: Plan, store: Store, pool: Pool, heartbeat: Heartbeat | None = None) -> None:
-        self.plan, self.store, self.pool, self._beacon = plan, store, pool, heartbeat
+        self.plan, self.store, self.pool, self._heartbeat = plan, store, pool, heartbeat
         self.failed: dict[tuple[str, str], str] = {}
         self.stopped: str | None = None
         """Why the run was asked to end, if it was."""
@@ -85,8 +89,8 @@ class Session:
         total = sum(unit.cost for unit in planned)
         with ExitStack() as shown:
             tell = [shown.enter_context(progress_bar(title, total, len(planned)))]
-            if self._beacon is not None:
-                tell.append(shown.enter_context(self._beacon.stage(title, total, len(planned))))
+            if self._heartbeat is not None:
+                tell.append(shown.enter_context(self._heartbeat.stage(title, total, len(planned))))
 
             def done(unit: Unit) -> None:
                 for advance in tell:
@@ -102,14 +106,14 @@ class Session:
     def reopen(self, units: Iterable[Unit]) -> None:
         """Forget the commits of units whose artifacts are gone, so that these are made again."""
         for unit in units:
-            if self.store.is_committed(*unit.key) and is_lost(self.store, unit):
+            if self.store.is_committed(*unit.key) and unit.is_lost(self.store):
                 _log.warning("what %s made is gone from the store; it is made again", unit.unit_id)
                 withdraw(self.store, *unit.key)
 
     def reopen_trainings(self) -> None:
         """Do the same for trainings, which go on from their last state, so that earlier ones may be gone."""
         for job in self.plan.trainings:
-            self.reopen(takewhile(partial(is_lost, self.store), reversed(job.done(self.store))))
+            self.reopen(takewhile(lambda unit: unit.is_lost(self.store), reversed(job.done(self.store))))
 
 
 def stage(name: str) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
@@ -186,7 +190,7 @@ def record_failure(store: Store, unit: Unit, failure: Failure) -> None:
     """Write why a unit was given up; the unit itself stays undone, so the next run tries it again."""
     spec = {"unit": unit.unit_id, "traceback": failure.traceback}
     info = CommitInfo(kind="failure", status="quarantined", message=failure.message, spec=spec)
-    for run_id in (unit.run_id, *(other.run_id for other in unit.others)):
+    for run_id in unit.run_ids:
         number = store.failures(run_id, unit.unit_id)
         store.commit(run_id, failure_id(unit.unit_id, number), {}, info)
     _log.error("unit %s of %s is given up: %s", unit.unit_id, unit.run_id, failure.message)

@@ -1,24 +1,24 @@
 """The stages of an experiment as Prefect tasks; each lists its units, subtracts what the store holds, and runs the rest."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from storage.compaction import compact
-from storage.digests import digest_of
 from storage.sql import query
 from storage.store import Store
 from tasks.driver.prefect_page import show_report
 from tasks.driver.session import Plan, Session, stage
 from tasks.errors import InputError
 from tasks.reports.report import write_report
-from tasks.runs.ledger import segments
-from tasks.specs.run import Compute, RunSpec, SharedTargets, Unit
+from tasks.runs.chain import beginning_of, end_of, segments
+from tasks.specs.run import RunSpec
 from tasks.units.groups import companions, with_companions
-from tasks.units.jobs import MomentsJob, TrainingJob
+from tasks.units.moments import MomentsJob
 from tasks.units.ready import choose_recipes, ready_units, units_left
-from tasks.units.targets import search_target_units, target_units, with_search_targets, with_shared_targets
+from tasks.units.targets import target_units, with_shared_targets
+from tasks.units.training import TrainingJob
+from tasks.units.unit import Unit
 
 _SETTLE_S = 90.0
 """Linux keeps the listing of an NFS directory for a minute at the most, unless told otherwise."""
@@ -29,20 +29,17 @@ COMPACT_FROM = 100
 @stage("prepare")
 def prepare(session: Session) -> None:
     """Sample context prefixes, collect second moments, train hyper-networks: only what the chosen editors need."""
-    plan, units = session.plan, []
-    for model, recipe in plan.contexts:
-        name = f"contexts-{digest_of(recipe)}"
-        units.append(Unit(run_id="prepare", unit_id=name, kind="contexts", model=model, payload={"recipe": recipe}))
+    plan, store = session.plan, session.store
     jobs: tuple[MomentsJob | TrainingJob, ...] = (*plan.moments, *plan.trainings)
 
     def follow(unit: Unit) -> list[Unit]:
         """Return what can be done now; the pool leaves out what it has been given already."""
-        return [new for job in jobs for new in job.next_units(session.store)] if unit.kind != "contexts" else []
+        return [] if unit in plan.contexts else [new for job in jobs for new in job.next_units(store)]
 
-    expected = [*units, *(unit for job in jobs for unit in job.units())]
-    session.reopen([*units, *(unit for job in plan.moments for unit in job.units())])
+    session.reopen([*plan.contexts, *(unit for job in plan.moments for unit in job.units())])
     session.reopen_trainings()
-    units += [unit for job in jobs for unit in job.next_units(session.store)]
+    units = [*plan.contexts, *(unit for job in jobs for unit in job.next_units(store))]
+    expected = [*plan.contexts, *(unit for job in jobs for unit in job.units())]
     session.run("prepare", units, follow=follow, expected=expected)
 
 
@@ -50,15 +47,15 @@ def prepare(session: Session) -> None:
 def locate(session: Session) -> tuple[RunSpec, ...]:
     """Trace and search; return the runs whose layers are known."""
     plan = session.plan
-    searches = [with_search_targets(search) for search in plan.searches]
+    searches = [search.with_shared_targets() for search in plan.searches]
     units = [unit for search in searches for unit in search.units()]
     missing = {unit.run_id for unit in units if not session.store.is_committed(*unit.key)}
-    shared = [unit for search in searches if search.run_id in missing for unit in search_target_units(search)]
+    shared = [unit for search in searches if search.run_id in missing for unit in search.target_units()]
     session.reopen(shared)
     session.run("share targets", shared)
     session.run("find known facts", [job.known_unit() for job in plan.traces])
-    units += [unit for job in plan.traces for unit in job.next_units(session.store) if unit.kind == "trace"]
-    session.run("locate", units)
+    traces = [unit for job in plan.traces for unit in job.traces(session.store)]
+    session.run("locate", [*units, *traces])
     return tuple(run for run in with_known_layers(plan, session.store) if run.layers or not run.layers_recipe)
 
 
@@ -75,12 +72,11 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     session.run("share targets", shared)
     order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
 
-    def ready(run: RunSpec) -> list[Unit]:
+    def ready(run: RunSpec) -> Sequence[Unit]:
         return ready_units(store, run, companions(run, by_id))
 
     def follow(unit: Unit) -> list[Unit]:
-        done = (unit.run_id, *(other.run_id for other in unit.others)) if unit.kind == "segment" else ()
-        return [new for run_id in done for new in ready(by_id[run_id])]
+        return [new for run_id in unit.run_ids for new in ready(by_id[run_id])] if unit.edits else []
 
     units = [unit for run in order for unit in ready(run)]
     session.run(
@@ -90,7 +86,7 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     _compact_finished(store, [run for run in by_id.values() if not ready(run)])
 
 
-def _settle(session: Session, ready: Callable[[], list[Unit]], follow: Callable[[Unit], list[Unit]]) -> None:
+def _settle(session: Session, ready: Callable[[], Sequence[Unit]], follow: Callable[[Unit], list[Unit]]) -> None:
     """Do what is left while it becomes less: a unit that was withdrawn or removed meanwhile, or a commit seen late on NFS.
 
     Raises:
@@ -120,20 +116,14 @@ def _compact_finished(store: Store, runs: Iterable[RunSpec]) -> None:
     """
     for run in runs:
         n_files = len(store.files.listing(f"commits/run_id={run.run_id}"))
-        if n_files >= COMPACT_FROM and (run.editor == "none" or _end_of(store, run.run_id) == run.n_rounds):
+        if n_files >= COMPACT_FROM and (end_of(segments(store, run.run_id)) == run.n_rounds):
             compact(store, run.run_id)
 
 
 def _starts_pristine(store: Store, run: RunSpec) -> bool:
     """Return whether a round that is still to be done starts from pristine weights: the first of a chain, or of its group."""
-    ends = [_end_of(store, each) for each in run.in_step or (run.run_id,)]
-    return min(ends) < run.n_rounds if run.mode == "independent" else min(ends) == 0 < run.n_rounds
-
-
-def _end_of(store: Store, run_id: str) -> int:
-    """Return how many rounds of a run are committed."""
-    chain = segments(store, run_id)
-    return chain[-1].last_round or 0 if chain else 0
+    least = min(end_of(segments(store, each)) for each in run.in_step or (run.run_id,))
+    return least < run.n_rounds and (least == 0 or run.mode == "independent")
 
 
 @stage("analyse")
@@ -156,8 +146,8 @@ def analyse(session: Session, runs: tuple[RunSpec, ...]) -> str:
 
 def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
     """Return the runs with the layers that finished searches and traces have found."""
-    jobs = {search.run_id: search.units() for search in plan.searches}
-    jobs |= {trace.run_id: trace.next_units(store) for trace in plan.traces}
+    jobs: dict[str, Sequence[Unit]] = {search.run_id: search.units() for search in plan.searches}
+    jobs |= {trace.run_id: trace.units(store) for trace in plan.traces}
     finished = {run_id for run_id, units in jobs.items() if all(store.is_committed(*unit.key) for unit in units)}
     sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
     among = {search.run_id: search.layers for search in plan.searches}
@@ -178,14 +168,9 @@ def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
 
 
 def as_begun(store: Store, run: RunSpec) -> RunSpec:
-    """Return the run with the threads, micro-batches and shared targets that its first commit recorded: they change bits."""
-    commit = store.read_commit(run.run_id, "segment-000000")
-    rows = store.rows(commit, "runs") if commit else []
-    if not rows:
-        return run
-    compute = Compute(threads=rows[0]["threads"], tokens_per_forward=rows[0]["tokens_per_forward"])
-    shared = json.loads(rows[0]["spec"]).get("shared_targets")
-    return replace(run, compute=compute, shared_targets=SharedTargets(**shared) if shared else None)
+    """Return the run with the threads, micro-batches and shared targets with which it began: they change bits."""
+    begun = beginning_of(store, run.run_id)
+    return run if begun is None else replace(run, compute=begun.compute, shared_targets=begun.shared_targets)
 
 
 def _chosen_layers(store: Store, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:

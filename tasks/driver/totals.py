@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from storage.errors import StorageError
 from storage.store import Store
-from tasks.specs.run import Unit
+from tasks.units.unit import Unit
 
 _FOLDER = "control"
 _PREFIX = f"{_FOLDER}/totals-"
@@ -24,9 +24,8 @@ def remember_totals(
     """
     wanted: dict[str, set[str]] = {run_id: set() for run_id in runs}
     for unit in planned:
-        wanted.setdefault(unit.run_id, set()).add(unit.unit_id)
-        for other in unit.others:
-            wanted.setdefault(other.run_id, set()).add(unit.unit_id)
+        for run_id in unit.run_ids:
+            wanted.setdefault(run_id, set()).add(unit.unit_id)
     if not wanted:
         return
     name = f"{_PREFIX}{experiment}.json"

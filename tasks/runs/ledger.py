@@ -11,10 +11,10 @@ from torch import Tensor
 from editing.methods.editor import EditResult, ParameterUpdate
 from editing.model.lm import LanguageModel
 from editing.model.patches import PatchChange
-from storage.commits import Commit
 from storage.digests import digest_of_bytes
 from storage.store import Store
 from tasks.errors import LedgerMismatch
+from tasks.runs.chain import segments
 
 _log = logging.getLogger(__name__)
 
@@ -77,28 +77,6 @@ def apply_change(lm: LanguageModel, change: Change) -> None:
 def state_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Return the editor's state that the rows hold."""
     return {row["parameter"]: _tensor(row["dtype"], row["shape"], row["value"]) for row in rows if row["kind"] == STATE}
-
-
-def segment_id(first: int) -> str:
-    """Return the name of the segment that starts at a round."""
-    return f"segment-{first:06d}"
-
-
-def segments(store: Store, run_id: str) -> list[Commit]:
-    """Return a run's committed segments as a chain: each starts where the one before ended."""
-    return chain_of(store, run_id, store.commits(run_id).values())
-
-
-def chain_of(store: Store, run_id: str, commits: Iterable[Commit]) -> list[Commit]:
-    """Return the same, where the run's commits are known already."""
-    listed = {commit.first_round: commit for commit in commits if commit.kind == "segment"}
-    chain: list[Commit] = []
-    at = 0
-    # By its name, too: what another machine has just committed may not be in this one's listing of an NFS directory yet.
-    while (commit := listed.get(at) or store.read_commit(run_id, segment_id(at))) is not None:
-        chain.append(commit)
-        at = commit.last_round or 0
-    return chain
 
 
 def replay(

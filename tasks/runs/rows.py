@@ -17,18 +17,17 @@ from editing.methods.editor import Artifacts, Editor, EditResult, make_editor
 from editing.model.lm import LanguageModel
 from editing.model.memory import until_it_fits
 from editing.requests import EditRequest
+from storage.schemas import Tables
 from tasks.runs.ledger import result_rows
 from tasks.specs.run import RunSpec
-
-Tables = dict[str, list[dict[str, Any]]]
 
 
 def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, Any]:
     """Return a run's row of the table ``runs``, written with its first commit."""
     variant = {"rome": "r-ROME" if run.protocol != "code" else "ROME"}.get(run.editor)
-    method = None if run.editor == "none" else make_editor(run.editor, run.hparams)
+    method = None if run.is_unedited else make_editor(run.editor, run.hparams)
     return {
-        "baseline_run_id": None if run.editor == "none" else run.baseline_run_id,
+        "baseline_run_id": None if run.is_unedited else run.baseline_run_id,
         "experiment": run.experiment,
         "model": run.model.name,
         "model_digest": run.model.digest,

@@ -1,4 +1,4 @@
-"""Plain descriptions of models, runs and units of work; what determines them is what names them."""
+"""Plain descriptions of models and runs; what determines them is what names them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,24 +6,11 @@ from typing import Any, Literal
 
 from storage.digests import digest_of
 
-UnitKind = Literal[
-    "contexts",
-    "moment_shard",
-    "moments",
-    "train",
-    "targets",
-    "known",
-    "trace",
-    "search",
-    "segment",
-    "own",
-    "retention",
-    "benchmark",
-    "generation",
-    "perplexity",
-    "baseline",
-]
 Recipe = Mapping[str, Any]
+UNEDITED = "none"
+"""The editor of a run without edits: the baseline of others."""
+TOKENS_PER_FORWARD = 2048
+"""Of units that belong to no run of edits: their rows must not depend on what a worker did before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +104,7 @@ class RunSpec:
     model: ModelRef
     facts: FactsRef
     editor: str
-    """An editor's name, or ``none`` for the baseline: the unedited model."""
+    """An editor's name, or ``UNEDITED``."""
     version: int
     hparams: Mapping[str, Any]
     layers: tuple[int, ...]
@@ -141,8 +128,8 @@ class RunSpec:
     texts: str
     """``own``: of each edit right after its round, and of the baseline; ``all``: of retention too."""
     benchmarks: tuple[BenchmarkRef, ...]
-    generation: Recipe | None
-    perplexity: Recipe | None
+    scores: Mapping[str, Recipe]
+    """Settings of the scores of whole checkpoints, by kind; those that are not named are not wanted."""
     compute: Compute
     shared_targets: SharedTargets | None = None
     """Changes rounding only; fixed when the run begins and written to its first commit."""
@@ -180,9 +167,14 @@ class RunSpec:
         return baseline_of(self).run_id
 
     @property
+    def is_unedited(self) -> bool:
+        """Whether it is a baseline, which no edit changes."""
+        return self.editor == UNEDITED
+
+    @property
     def n_rounds(self) -> int:
         """Full batches in the sample; a remainder is not edited."""
-        return 0 if self.editor == "none" else self.facts.size // self.batch_size
+        return 0 if self.is_unedited else self.facts.size // self.batch_size
 
     @property
     def rounds_per_segment(self) -> int:
@@ -190,8 +182,13 @@ class RunSpec:
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
-        """Numbers of rounds after which retention and benchmarks are scored: the first boundary at or after each step."""
-        if self.editor == "none" or not self.every_edits:
+        """Numbers of rounds after which the whole model is scored: the first boundary at or after each step.
+
+        The unedited model is scored once, whatever the steps.
+        """
+        if self.is_unedited:
+            return (0,)
+        if not self.every_edits:
             return ()
         step, n_edits = self.every_edits, self.n_rounds * self.batch_size
         wanted = range(step, n_edits + 1, step) if isinstance(step, int) else step
@@ -203,7 +200,7 @@ def baseline_of(run: RunSpec) -> RunSpec:
     """Return the no-op run that a run is compared with."""
     return replace(
         run,
-        editor="none",
+        editor=UNEDITED,
         version=1,
         hparams={},
         layers=(),
@@ -217,39 +214,3 @@ def baseline_of(run: RunSpec) -> RunSpec:
         network_recipe=None,
         preset=None,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """What is retried and written as a whole."""
-
-    run_id: str
-    unit_id: str
-    kind: UnitKind
-    model: ModelRef
-    payload: Mapping[str, Any] = field(default_factory=dict)
-    run: RunSpec | None = None
-    others: tuple[RunSpec, ...] = ()
-    """Runs that go in step with ``run``, whose commit is written last."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.run_id, self.unit_id
-
-    @property
-    def cost(self) -> float:
-        """Rough relative cost, for the progress bar: optimising a fact's target is the unit."""
-        weights = {
-            "segment": 1.0,
-            "own": 0.15,
-            "retention": 0.05,
-            "benchmark": 0.05,
-            "generation": 0.3,
-            "perplexity": 0.02,
-            "search": 1.0,
-            "known": 0.02,
-            "trace": 2.0,
-            "train": 0.2,
-            "moment_shard": 0.01,
-        }
-        return weights.get(self.kind, 1.0) * float(self.payload.get("n_items", 20))

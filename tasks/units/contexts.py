@@ -1,4 +1,4 @@
-"""Context prefixes as artifacts of the store: sampled from the model or given in a file, looked at, and exported."""
+"""Context prefixes: sampled from a model or given in a file, looked at, kept in the store, and exported."""
 
 import json
 import logging
@@ -6,15 +6,17 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from storage.artifacts import Artifact, artifact_recipes, find_artifact, put_artifact
+from storage.artifacts import Artifact, artifact_recipes, find_artifact, has_artifact, put_artifact
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
 from tasks.specs.run import Recipe
 from tasks.units.fluency import repetition
+from tasks.units.unit import Bench, Done, Preparation, Record
 
 if TYPE_CHECKING:
     from editing.model.lm import LanguageModel
@@ -25,6 +27,41 @@ SAMPLING = ("contexts", "context_tokens", "context_starts")
 _REPEATS = 0.25
 """Share of 4-grams that have stood in a prefix before, from which on it is said to repeat itself."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextsRecord(Record):
+    """How prefixes came to be, and how each reads."""
+
+    recipe: Recipe
+    looks: tuple[dict[str, Any], ...] | None = None
+    """None in stores of earlier versions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contexts(Preparation):
+    """Context prefixes by their recipe."""
+
+    kind: ClassVar[str] = CONTEXTS
+    cost_per_item: ClassVar[float] = 1.0
+    prefixes: Recipe
+
+    @property
+    def unit_id(self) -> str:
+        return f"contexts-{digest_of(self.prefixes)}"
+
+    @property
+    def n_items(self) -> int:
+        return len(self.prefixes.get("texts", ())) or int(self.prefixes["contexts"])
+
+    def do(self, bench: Bench) -> Done:
+        lm = bench.pristine(self.model)
+        artifact = make_contexts(bench.store, lm, self.prefixes)
+        looks = look_at(lm, [text for text in texts_of(artifact) if text])
+        return Done({}, ContextsRecord(recipe=self.prefixes, looks=tuple(looks)), artifact.digest)
+
+    def is_lost(self, store: Store) -> bool:
+        return not has_artifact(store, CONTEXTS, self.prefixes)
 
 
 def read_contexts(path: str | Path, tokens: Callable[[str], Sequence[int]]) -> tuple[str, ...]:
@@ -125,9 +162,10 @@ def export_contexts(store: Store, out: Path) -> list[dict[str, Any]]:
         InputError: The store holds none.
     """
     looked = {
-        digest_of(commit.spec["recipe"]): commit.spec.get("looks")
+        digest_of(record.recipe): record.looks
         for commit in store.commits("prepare").values()
         if commit.kind == CONTEXTS and commit.spec
+        for record in [ContextsRecord.of_json(commit.spec)]
     }
     rows = []
     for recipe in sorted(artifact_recipes(store, CONTEXTS), key=repr):

@@ -5,19 +5,17 @@ editors differ only below the states that a search moves.  What goes together is
 their first commits, because it changes rounding.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from editing.methods.editor import make_editor
-from editing.methods.locate import LocatingEditor
 from editing.model.families import FAMILIES
 from storage.commits import Commit
 from storage.digests import digest_of
 from storage.store import Store
-from tasks.runs.ledger import segments
+from tasks.runs.chain import beginning_of, end_of, segments
 from tasks.specs.run import RunSpec
-from tasks.units.ready import segment_unit
+from tasks.units.segment import Segment
+from tasks.units.targets import definition_of
 
 
 def with_companions(store: Store | None, runs: Sequence[RunSpec], size: int) -> list[RunSpec]:
@@ -27,7 +25,7 @@ def with_companions(store: Store | None, runs: Sequence[RunSpec], size: int) -> 
     else alone.  So does whatever was given up in its next segment: what one of a group cannot do must not stop the others.
     """
     by_id = {run.run_id: run for run in runs}
-    edited = [run for run in runs if run.editor != "none"]
+    edited = [run for run in runs if not run.is_unedited]
     begun = {run.run_id: segments(store, run.run_id) if store else [] for run in edited}
     groups: list[tuple[str, ...]] = []
     for group in {_begun_with(store, run): None for run in edited if store and begun[run.run_id]}:
@@ -53,7 +51,7 @@ def with_companions(store: Store | None, runs: Sequence[RunSpec], size: int) -> 
     return [replace(run, in_step=of_run.get(run.run_id, ())) for run in runs]
 
 
-def _can_go_on(store: Store, group: Sequence[RunSpec], begun: Mapping[str, Sequence[Commit]]) -> bool:
+def _can_go_on(store: Store, group: Sequence[RunSpec], begun: Mapping[str, list[Commit]]) -> bool:
     """Return whether runs that began together can go on together.
 
     All stand at one round.  Or the first one, which commits last, lacks a segment that others have: it is done again, with
@@ -64,22 +62,18 @@ def _can_go_on(store: Store, group: Sequence[RunSpec], begun: Mapping[str, Seque
     if len({_what_is_alike(run) for run in group}) > 1 or any(_given_up(store, run, begun) for run in group):
         return False
     first = group[0]
-    rounds = [_end(begun[run.run_id]) for run in group]
+    rounds = [end_of(begun[run.run_id]) for run in group]
     if rounds[0] >= first.n_rounds:
         return len(set(rounds)) == 1
-    again = segment_unit(first, rounds[0]).payload["last_round"]
+    again = Segment.at(first, rounds[0]).last
     return all(
         end == rounds[0] or (end == again and rounds[0] in {0, *(commit.last_round for commit in begun[run.run_id])})
         for run, end in zip(group, rounds, strict=True)
     )
 
 
-def _given_up(store: Store, run: RunSpec, begun: Mapping[str, Sequence[Commit]]) -> bool:
-    return store.gave_up(run.run_id, segment_unit(run, _end(begun.get(run.run_id, ()))).unit_id)
-
-
-def _end(commits: Sequence[Commit]) -> int:
-    return (commits[-1].last_round or 0) if commits else 0
+def _given_up(store: Store, run: RunSpec, begun: Mapping[str, list[Commit]]) -> bool:
+    return store.gave_up(run.run_id, Segment.at(run, end_of(begun.get(run.run_id, []))).unit_id)
 
 
 def companions(run: RunSpec, by_id: Mapping[str, RunSpec]) -> list[RunSpec]:
@@ -88,20 +82,16 @@ def companions(run: RunSpec, by_id: Mapping[str, RunSpec]) -> list[RunSpec]:
 
 
 def _begun_with(store: Store, run: RunSpec) -> tuple[str, ...]:
-    commit = store.read_commit(run.run_id, "segment-000000")
-    rows = store.rows(commit, "runs") if commit else []
-    return tuple(json.loads(rows[0]["spec"]).get("in_step") or ()) if rows else ()
+    begun = beginning_of(store, run.run_id)
+    return begun.in_step if begun else ()
 
 
 def _what_is_alike(run: RunSpec) -> str | None:
     """Return a digest of what runs must have in common to go in step; None for runs that go alone."""
     family = FAMILIES[run.model.family]
-    if run.mode != "sequential" or run.editor == "none" or not run.layers:
+    if run.mode != "sequential" or run.is_unedited or not run.layers:
         return None
-    method = make_editor(run.editor, run.hparams)
-    if not isinstance(method, LocatingEditor):
-        return None
-    definition = method.target_definition(family)
+    definition = definition_of(run)
     if definition is None:
         return None
     if definition["site"] == "value" and family.normed_value:

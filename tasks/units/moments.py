@@ -1,241 +1,175 @@
-"""Second moments of a corpus in shards: collected by many workers, merged in order, stopped when updates no longer change."""
+"""Second moments of a corpus as units: shards that any worker may collect, and merges that stop where updates settle."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
 
-from safetensors.torch import load_file, save
-from torch import Tensor
-
-from editing.errors import MomentError
-from editing.measure.convergence import update_change
-from editing.measure.moments import MomentAccumulator, SecondMoment, accumulate_moments, layers_that_fit
-from editing.methods.locate import read_keys
-from editing.model.lm import LanguageModel
-from editing.model.memory import free_bytes
-from storage.artifacts import Artifact, artifact_recipes, drop_artifact, find_artifact, has_artifact, put_artifact
+from storage.artifacts import has_artifact
 from storage.digests import digest_of
-from storage.sql import query
 from storage.store import Store
-from tasks.data.corpora import corpus_texts, unchanged
-from tasks.data.facts import read_facts
-from tasks.errors import InputError
-from tasks.specs.run import Recipe
+from tasks.specs.run import ModelRef, Recipe
+from tasks.units.unit import Bench, Done, Preparation, Record, Unit
 
 MOMENTS, SUMS = "second_moments", "second_moment_sums"
-MEMORY_SHARE = 0.5
-"""Of the free memory, how much the sums of one pass may take."""
+Shard = tuple[int, int]
+"""The first text, and the one after the last."""
 
 
-class Merged(NamedTuple):
-    """What a merge has done."""
+@dataclass(frozen=True, kw_only=True)
+class MomentsJob:
+    """The second moments of some layers: shards of the corpus, which any worker may collect, and merges.
 
-    digests: dict[int, str]
-    """Of each layer's artifact; empty when more texts are wanted."""
-    rows: list[dict[str, Any]]
-    """Of the table ``second_moments``: how much each layer has read, how far its updates still move, and the digest of its
-    artifact if that was enough."""
-
-
-def collect_shard(
-    store: Store,
-    lm: LanguageModel,
-    recipe: Recipe,
-    layers: Sequence[int],
-    shard: tuple[int, int],
-    files: Mapping[str, str],
-) -> int:
-    """Store the sums of some texts' keys, an artifact per layer; return the number of tokens read.
-
-    Layers are read together as far as their sums fit in memory; those whose sums, or whose second moment, are there already
-    are left alone.
-
-    Args:
-        shard: The first text and the one after the last.
-        files: Path of each file that the recipe names by its digest.
-
-    Raises:
-        InputError: A file has changed since the experiment was planned, or the hub does not answer.
+    Without a stop there is one wave of shards.  With one, waves double the corpus, and the merge after each looks whether
+    the updates still change.
     """
-    missing = [
-        layer
-        for layer in layers
-        if not has_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
-        and not has_artifact(store, MOMENTS, layer_recipe(recipe, layer))
-    ]
-    n_tokens = 0
-    for group in layers_that_fit(lm, missing, MEMORY_SHARE * free_bytes(lm.input_device)):
-        texts = corpus_texts(store, recipe["texts"], files)[shard[0] : shard[1]]
-        found = accumulate_moments(lm, texts, group, max_tokens=recipe["max_tokens"])
-        n_tokens = found.n_tokens
-        for layer in group:
-            state = {name: tensor.cpu() for name, tensor in found.state(layer).items()}
-            put_artifact(store, SUMS, _shard_recipe(recipe, layer, shard), {"sums.safetensors": save(state)})
-    return n_tokens
+
+    model: ModelRef
+    recipe: Recipe
+    layers: tuple[int, ...]
+    files: Mapping[str, str]
+    """Where the files stand that the recipe names by their digests; where they stand changes nothing."""
+    shard_texts: int
+    threads: int
+
+    @property
+    def waves(self) -> list[list[Shard]]:
+        """The shards of each wave."""
+        stop = self.recipe.get("stop")
+        n_texts = self.recipe["texts"].get("n_texts", 0)
+        ends = [n_texts]
+        if stop:
+            ends = [min(stop["first_texts"] * 2**wave, n_texts) for wave in range(64)]
+            ends = [end for wave, end in enumerate(ends) if wave == 0 or ends[wave - 1] < n_texts]
+        return [
+            [(start, min(start + self.shard_texts, end)) for start in range(begin, end, self.shard_texts)]
+            for begin, end in pairwise([0, *ends])
+        ]
+
+    @property
+    def name(self) -> str:
+        """What the units of this job are called by."""
+        job = digest_of({"recipe": self.recipe, "layers": list(self.layers), "shard_texts": self.shard_texts})
+        return f"moments-{job}"
+
+    def shard(self, shard: Shard) -> "MomentShard":
+        return MomentShard(model=self.model, threads=self.threads, job=self, shard=shard)
+
+    def merge(self, wave: int) -> "MomentMerge":
+        return MomentMerge(model=self.model, threads=self.threads, job=self, wave=wave)
+
+    def units(self) -> list[Unit]:
+        """Return all units that there can be; a stop may leave some undone."""
+        waves = self.waves
+        shards = [self.shard(shard) for wave in waves for shard in wave] if self._in_shards else []
+        return [*shards, *(self.merge(number) for number in range(len(waves)))]
+
+    def next_units(self, store: Store) -> list[Unit]:
+        """Return what can be done now: the shards of a wave, or the merge after them; nothing when all is done."""
+        for number, wave in enumerate(self.waves):
+            merge = self.merge(number)
+            commit = store.read_commit(*merge.key)
+            if commit is not None and commit.status == "done":
+                if MomentsRecord.of_json(commit.spec).digests:
+                    return []
+                continue
+            todo = [self.shard(shard) for shard in wave] if self._in_shards else []
+            return [unit for unit in todo if not store.is_committed(*unit.key)] or [merge]
+        return []
+
+    @property
+    def _in_shards(self) -> bool:
+        return sum(map(len, self.waves)) > 1
 
 
-def merge_shards(
-    store: Store,
-    lm: LanguageModel,
-    recipe: Recipe,
-    layers: Sequence[int],
-    waves: Sequence[Sequence[tuple[int, int]]],
-    *,
-    last: bool,
-    files: Mapping[str, str],
-) -> Merged:
-    """Add up shards in their order and store each layer's second moment as soon as they are enough for it.
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord(Record):
+    """Which texts were read, and how many tokens they have."""
 
-    They are when the corpus is done (``last``) or, where the recipe has a stop, when the last wave has changed the layer's
-    updates of some facts by no more than that.  A layer's shards are dropped then.
-
-    Raises:
-        MomentError: The corpus holds no token.
-        ArtifactMismatch: A stored shard has been damaged.
-    """
-    shards = [shard for wave in waves for shard in wave]
-    missing = [layer for layer in layers if not has_artifact(store, MOMENTS, layer_recipe(recipe, layer))]
-    for shard in shards:  # one that nobody shares, or that was dropped with another job's
-        collect_shard(store, lm, recipe, missing, shard, files)
-    rows = [_merge_layer(store, lm, recipe, layer, waves, last=last) for layer in missing]
-    there = [layer for layer in layers if has_artifact(store, MOMENTS, layer_recipe(recipe, layer))]
-    for layer in there:
-        for shard in shards:
-            drop_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
-    found = [row for row in rows if row is not None]
-    if len(there) < len(layers):
-        return Merged({}, found)
-    named = _recorded(store) | {row["recipe"] for row in found if row["digest"]}
-    found += [row for layer in layers if (row := _row_of(recipe, _stored(store, recipe, layer)))["recipe"] not in named]
-    return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, found)
+    shard: Shard
+    n_tokens: int
 
 
-def _merge_layer(
-    store: Store,
-    lm: LanguageModel,
-    recipe: Recipe,
-    layer: int,
-    waves: Sequence[Sequence[tuple[int, int]]],
-    *,
-    last: bool,
-) -> dict[str, Any] | None:
-    """Add up a layer's shards until they are enough for it, and store its second moment then; return its row.
+@dataclass(frozen=True, kw_only=True)
+class MomentShard(Preparation):
+    """The sums of some texts' keys, an artifact per layer."""
 
-    One that is made again ends where it ended before, whatever the other layers have read since.  None if somebody else
-    has stored it meanwhile, and dropped its shards.
-    """
-    stop, known = recipe.get("stop"), _known_changes(store, recipe, layer)
-    total, before, row = MomentAccumulator([layer]), None, None
-    for number, wave in enumerate(waves):
-        for shard in wave:
-            sums = find_artifact(store, SUMS, _shard_recipe(recipe, layer, shard))
-            if sums is None and has_artifact(store, MOMENTS, layer_recipe(recipe, layer)):
-                return None
-            total.merge(_sums_of(store, sums, layer, shard))
-        at_end = last and number == len(waves) - 1
-        if not total.n_tokens and not at_end:
-            continue
-        moment, n_texts, change = total.result()[layer], wave[-1][1], None
-        if stop and before is not None:
-            change = known.get(n_texts)
-            change = _change(store, lm, recipe, layer, before, moment) if change is None else change
-        enough = stop and change is not None and change <= stop["change"]
-        if enough or at_end:
-            return _row_of(recipe, put_moment(store, recipe, layer, moment, n_texts=n_texts, change=change))
-        row, before = _row(recipe, layer, n_texts=n_texts, n_tokens=moment.n_tokens, change=change), moment
-    return row
+    kind: ClassVar[str] = "moment_shard"
+    cost_per_item: ClassVar[float] = 0.01
+    job: MomentsJob
+    shard: Shard
+
+    @property
+    def unit_id(self) -> str:
+        return f"{self.job.name}-texts-{self.shard[0]}-{self.shard[1]}"
+
+    @property
+    def n_items(self) -> int:
+        return self.shard[1] - self.shard[0]
+
+    def do(self, bench: Bench) -> Done:
+        from tasks.units.moment_artifacts import collect_shard
+
+        job = self.job
+        lm = bench.pristine(self.model)
+        n_tokens = collect_shard(bench.store, lm, job.recipe, job.layers, self.shard, job.files)
+        return Done({}, ShardRecord(shard=self.shard, n_tokens=n_tokens))
 
 
-def _known_changes(store: Store, recipe: Recipe, layer: int) -> dict[int, float]:
-    """Return by number of texts how far a layer's updates were found to move: merges before this one measured it."""
-    if recipe.get("stop") is None:
-        return {}
-    key = digest_of(layer_recipe(recipe, layer))
-    rows = query(store, f"SELECT n_texts, change FROM moment_curve WHERE recipe = '{key}'").to_pylist()
-    return {row["n_texts"]: row["change"] for row in rows}
+@dataclass(frozen=True, kw_only=True)
+class MomentsRecord(Record):
+    """What a merge has made."""
+
+    recipe: Recipe
+    digests: Mapping[str, str]
+    """Of each layer's artifact; empty where more texts are wanted."""
+    files: Mapping[str, str] | None = None
+    """Which file each layer's published moment was read from."""
 
 
-def _change(
-    store: Store, lm: LanguageModel, recipe: Recipe, layer: int, before: SecondMoment, after: SecondMoment
-) -> float:
-    keys = _probe_keys(store, lm, recipe["stop"], layer)
-    old, new = before.matrix.to(keys.device), after.matrix.to(keys.device)
-    return update_change(old, new, keys, jitter=recipe["jitter"])
+@dataclass(frozen=True, kw_only=True)
+class MomentMerge(Preparation):
+    """The shards of a wave, and of those before it, added up; or published moments, read."""
 
+    kind: ClassVar[str] = "moments"
+    cost_per_item: ClassVar[float] = 0.1
+    job: MomentsJob
+    wave: int
 
-def read_published(
-    store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int], files: Mapping[str, str]
-) -> Merged:
-    """Store second moments that others have published.
+    @property
+    def unit_id(self) -> str:
+        return f"{self.job.name}-wave-{self.wave}"
 
-    Raises:
-        InputError: A file has changed since the experiment was planned.
-        MomentError: A file is none, or of another shape.
-    """
-    rows = []
-    for layer in layers:
-        if find_artifact(store, MOMENTS, layer_recipe(recipe, layer)) is None:
-            path = unchanged(recipe["texts"]["files"][str(layer)], files)
-            moment = SecondMoment.read_npz(path, d_in=lm.weight(layer).shape[1])
-            rows.append(_row_of(recipe, put_moment(store, recipe, layer, moment)))
-    return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, rows)
+    @property
+    def n_items(self) -> int:
+        return len(self.job.layers)
 
+    def do(self, bench: Bench) -> Done:
+        from tasks.units.moment_artifacts import merge_shards, read_published
 
-def put_moment(
-    store: Store,
-    recipe: Recipe,
-    layer: int,
-    moment: SecondMoment,
-    *,
-    n_texts: int | None = None,
-    change: float | None = None,
-) -> Artifact:
-    """Store a layer's second moment, with its texts and tokens and the last change of the updates, if these are known."""
-    known = {"n_tokens": moment.n_tokens, "n_texts": n_texts, "change": change if _is_finite(change) else None}
-    card = {key: value for key, value in known.items() if value is not None}
-    content = {
-        "moment.safetensors": save({"moment": moment.matrix.cpu()}),
-        "moment.json": json.dumps(card).encode(),
-    }
-    return put_artifact(store, MOMENTS, layer_recipe(recipe, layer), content)
+        job, lm = self.job, bench.pristine(self.model)
+        files: dict[str, str] | None = None
+        if job.recipe["texts"]["name"] == "npz":
+            found = read_published(bench.store, lm, job.recipe, job.layers, job.files)
+            named = job.recipe["texts"]["files"]
+            read = {str(layer): job.files.get(named.get(str(layer), "")) for layer in found.digests}
+            files = {layer: path for layer, path in read.items() if path is not None}
+        else:
+            waves = job.waves
+            is_last = self.wave == len(waves) - 1
+            found = merge_shards(
+                bench.store, lm, job.recipe, job.layers, waves[: self.wave + 1], last=is_last, files=job.files
+            )
+        digests = {str(layer): digest for layer, digest in found.digests.items()}
+        model = {"model": self.model.name, "model_digest": self.model.digest}
+        record = MomentsRecord(recipe=job.recipe, digests=digests, files=files)
+        return Done({"second_moments": [model | row for row in found.rows]}, record, digest_of(digests))
 
-
-def _row(
-    recipe: Recipe, layer: int, *, n_texts: int | None, n_tokens: int, change: float | None, digest: str | None = None
-) -> dict[str, Any]:
-    return {
-        "recipe": digest_of(layer_recipe(recipe, layer)),
-        "layer": layer,
-        "n_texts": n_texts,
-        "n_tokens": n_tokens,
-        "change": change if _is_finite(change) else None,
-        "digest": digest,
-    }
-
-
-def _row_of(recipe: Recipe, artifact: Artifact) -> dict[str, Any]:
-    """Return the row of a stored second moment."""
-    card = json.loads(artifact.path("moment.json").read_text())
-    return _row(
-        recipe,
-        artifact.recipe["layer"],
-        n_texts=card.get("n_texts"),
-        n_tokens=card["n_tokens"],
-        change=card.get("change"),
-        digest=artifact.digest,
-    )
-
-
-def _recorded(store: Store) -> set[str]:
-    """Return the recipes of the second moments that the table says are stored."""
-    found = query(store, "SELECT DISTINCT recipe FROM second_moments WHERE digest IS NOT NULL").to_pylist()
-    return {row["recipe"] for row in found}
-
-
-def _is_finite(change: float | None) -> bool:
-    return change is not None and math.isfinite(change)
+    def is_lost(self, store: Store) -> bool:
+        commit = store.read_commit(*self.key)
+        made = {int(row["layer"]) for row in (store.rows(commit, "second_moments") if commit else ()) if row["digest"]}
+        made |= {int(layer) for layer in (MomentsRecord.of_json(commit.spec).digests if commit else ())}
+        return not all(has_artifact(store, MOMENTS, layer_recipe(self.job.recipe, layer)) for layer in made)
 
 
 def layer_recipe(recipe: Recipe, layer: int) -> Recipe:
@@ -244,59 +178,7 @@ def layer_recipe(recipe: Recipe, layer: int) -> Recipe:
     return {**{key: value for key, value in recipe.items() if key not in shared}, "layer": layer}
 
 
-def _shard_recipe(recipe: Recipe, layer: int, shard: tuple[int, int]) -> Recipe:
+def shard_recipe(recipe: Recipe, layer: int, shard: Sequence[int]) -> dict[str, Any]:
+    """Return the recipe of the sums of one layer's keys over one shard."""
     kept = {key: value for key, value in recipe.items() if key not in ("jitter", "stop")}
     return {**kept, "layer": layer, "shard": list(shard)}
-
-
-def _sums_of(store: Store, sums: Artifact | None, layer: int, shard: tuple[int, int]) -> MomentAccumulator:
-    if sums is None:
-        raise InputError(
-            f"the store {store.location} lacks the texts {shard} of layer {layer}'s second moment; run it again"
-        )
-    return MomentAccumulator.of_state(layer, load_file(sums.path("sums.safetensors")))
-
-
-def _probe_keys(store: Store, lm: LanguageModel, stop: Mapping[str, Any], layer: int) -> Tensor:
-    """Return the keys of the facts by which a stop is judged, fewer than dimensions."""
-    facts = read_facts(store, stop["facts_run_id"])[: min(stop["facts"], lm.weight(layer).shape[1] // 2)]
-    return read_keys(lm, facts, ("",), [layer], "flat")[layer].bare
-
-
-def _stored(store: Store, recipe: Recipe, layer: int) -> Artifact:
-    found = find_artifact(store, MOMENTS, layer_recipe(recipe, layer))
-    assert found is not None, "it has just been stored or found"
-    return found
-
-
-def published_problem(path: Path, *, d_in: int) -> str | None:
-    """Return what is wrong with a published second moment; None if it can be used."""
-    try:
-        SecondMoment.read_npz(path, d_in=d_in)
-    except MomentError as error:
-        return str(error)
-    return None
-
-
-def export_moments(store: Store, out: Path) -> list[dict[str, Any]]:
-    """Write every stored second moment as ``.npz`` in ROME's layout, with its recipe beside it; return what was written.
-
-    Raises:
-        InputError: The store holds none.
-    """
-    rows = []
-    for recipe in sorted(artifact_recipes(store, MOMENTS), key=repr):
-        artifact = find_artifact(store, MOMENTS, recipe)
-        assert artifact is not None, "its recipe was just listed"
-        n_tokens = int(json.loads(artifact.path("moment.json").read_text())["n_tokens"])
-        moment = SecondMoment(load_file(artifact.path("moment.safetensors"))["moment"], n_tokens)
-        out.mkdir(parents=True, exist_ok=True)
-        name = f"layer-{recipe['layer']:03d}-{artifact.digest[:10]}"
-        moment.write_npz(out / f"{name}.npz")
-        (out / f"{name}.json").write_text(json.dumps(recipe, indent=1))
-        rows.append({"file": str(out / f"{name}.npz"), "layer": recipe["layer"], "tokens": n_tokens})
-    if not rows:
-        raise InputError(
-            f"the store {store.location} holds no second moments; run an experiment whose editors need them"
-        )
-    return rows

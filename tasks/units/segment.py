@@ -1,113 +1,125 @@
-"""Some rounds of one chain of edits, or of several that search for their targets in one batch."""
+"""A segment of a run's chain: some rounds of edits, and of the runs that go in step with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
-from editing.methods.editor import Artifacts, Editor
-from editing.methods.locate import LocatingEditor
-from editing.methods.targets import Targets
-from editing.model.lm import LanguageModel
-from editing.requests import EditRequest
-from tasks.runs.ledger import digest_of_parameters, state_rows
-from tasks.runs.rows import Tables, add_round, edit_batch, logits_row, round_rows
+from storage.store import Store
+from tasks.errors import LedgerMismatch
+from tasks.runs.chain import beginning_of, has_begun, segment_id
 from tasks.specs.run import RunSpec
+from tasks.units.unit import Bench, Done, Record, RunUnit
+
+if TYPE_CHECKING:
+    from tasks.units.edited_rounds import RunInWork
 
 
-@dataclass
-class Chain:
-    """One run while some of its rounds are done."""
+@dataclass(frozen=True, kw_only=True)
+class SegmentRecord(Record):
+    """What a segment's commit says beside its rounds and its digest."""
 
-    run: RunSpec
-    method: Editor
-    artifacts: Artifacts
-    order: Sequence[EditRequest]
-    """The sample's facts."""
-    names: tuple[str, ...]
-    """Of the parameters that it may edit."""
-    pristine: Mapping[str, Tensor]
-    state: Mapping[str, Tensor]
-    shared: Mapping[str, Targets]
-    """By request id, targets that were found on the pristine weights."""
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    """Its parameters, and those of the chains that it goes in step with; empty if it is alone."""
-    tables: Tables = field(
-        default_factory=lambda: {"edits": [], "edit_updates": [], "rounds": [], "ledger": [], "logits": []}
-    )
+    tokens_per_forward: int | None = None
+    """With how many it ended, where memory did not suffice for those with which the run began."""
 
-    def batch(self, round_: int) -> Sequence[EditRequest]:
-        size = self.run.batch_size
-        return self.order[round_ * size : (round_ + 1) * size]
 
-    def inputs(self, round_: int) -> Artifacts:
-        """Return the inputs of a round, with shared targets if it starts from pristine weights."""
-        from_pristine = round_ == 0 or self.run.mode == "independent"
-        return replace(self.artifacts, targets=self.shared) if from_pristine and self.shared else self.artifacts
+@dataclass(frozen=True, kw_only=True)
+class Segment(RunUnit):
+    """Rounds [first, last) of a run, and of those that go in step with it."""
 
-    def do_round(self, lm: LanguageModel, round_: int, inputs: Artifacts) -> None:
-        """Edit a round's batch; the model stands where the chain does."""
-        if self.run.mode == "independent":
-            lm.restore({name: self.pristine[name] for name in self.names})
-            lm.patches.clear()
-            self.state = {}
-        batch, before = self.batch(round_), lm.snapshot(self.names)
-        outcome, message, result = edit_batch(lm, self.method, batch, self.run, self.state, inputs)
-        if result is not None:
-            self.state = result.state
-            result.apply(lm)
-        add_round(self.tables, self.run, round_, batch, outcome, message, result)
-        self.tables["rounds"] += round_rows(
-            lm, self.names, self.pristine, before, self.run, round_, outcome, message, result
+    kind: ClassVar[str] = "segment"
+    cost_per_item: ClassVar[float] = 1.0
+    edits: ClassVar[bool] = True
+    first: int
+    last: int
+    others: tuple[RunSpec, ...] = ()
+    """Runs that go in step with ``run``, whose commit is written last: it says that all are."""
+
+    @classmethod
+    def at(cls, run: RunSpec, first: int, others: Sequence[RunSpec] = (), *, before: int | None = None) -> "Segment":
+        """Return the segment that starts at round ``first``; segments end on multiples of the planned length.
+
+        Args:
+            before: Where the next committed segment begins, if one behind a gap does.
+        """
+        length = run.rounds_per_segment
+        last = min((first // length + 1) * length, run.n_rounds)
+        return cls(run=run, first=first, last=last if before is None else min(last, before), others=tuple(others))
+
+    @property
+    def unit_id(self) -> str:
+        return segment_id(self.first)
+
+    @property
+    def n_items(self) -> int:
+        return (self.last - self.first) * self.run.batch_size * (1 + len(self.others))
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        return (self.run_id, *(other.run_id for other in self.others))
+
+    @property
+    def rounds_left(self) -> int:
+        return self.run.n_rounds - self.first
+
+    @property
+    def rounds_held(self) -> tuple[int, int]:
+        return self.first, self.last
+
+    def do(self, bench: Bench) -> Done:
+        import torch
+
+        from tasks.units.edited_rounds import do_rounds
+
+        members = (self.run, *self.others)
+        begun = [run for run in members if has_begun(bench.store, run.run_id)]
+        compute = bench.sized((begun or members)[0]).compute
+        torch.set_num_threads(compute.threads)
+        works = [self._work(bench, replace(run, compute=compute)) for run in members]
+        loaded = bench.models.loaded(self.model)
+        loaded.run_id = None
+        digests = do_rounds(loaded.lm, works, self.first, self.last)
+        tokens = loaded.lm.tokens_per_forward
+        halved = tokens != compute.tokens_per_forward  # memory did not suffice
+        record = SegmentRecord(tokens_per_forward=tokens if halved else None)
+        if self.others:
+            loaded.standing = {work.run.run_id: (self.last, work.weights) for work in works}
+        else:
+            loaded.run_id, loaded.rounds = self.run_id, self.last
+        mine, *others = [Done(work.tables, record, digest) for work, digest in zip(works, digests, strict=True)]
+        return mine._replace(others={run.run_id: done for run, done in zip(self.others, others, strict=True)})
+
+    def _work(self, bench: Bench, run: RunSpec) -> "RunInWork":
+        """Return a run that stands at this segment's first round; unless it is alone, with a copy of its parameters."""
+        from tasks.runs.rows import run_row
+        from tasks.units.edited_rounds import RunInWork
+
+        editor, artifacts, digests = bench.inputs(run)
+        if self.first:
+            _check_inputs(bench.store, run, digests)
+        loaded, names = bench.models.at(run, self.first)
+        from_pristine = self.first == 0 or run.mode == "independent"
+        work = RunInWork(
+            run=run,
+            method=editor,
+            artifacts=artifacts,
+            order=bench.order(run)[: run.facts.size],
+            names=names,
+            pristine=loaded.pristine,
+            state=bench.models.state_before(run, self.first),
+            shared=bench.targets(run) if from_pristine else {},
+            weights=loaded.lm.snapshot(names) if self.others else {},
         )
-
-    def finish(self, lm: LanguageModel, last: int) -> str:
-        """Add what a segment ends with; return the digest of the parameters."""
-        self.tables["ledger"] += state_rows(last - 1, self.state)
-        self.tables["logits"].append(logits_row(lm, self.order[0].prompt, last, self.run))
-        return digest_of_parameters(lm, self.names)
+        if self.first == 0:
+            work.tables["runs"] = [run_row(run, digests, bench.device)]
+        return work
 
 
-def do_rounds(lm: LanguageModel, chains: Sequence[Chain], first: int, last: int) -> list[str]:
-    """Do rounds [first, last) of all chains; return each one's digest of the parameters.
-
-    Several chains go in step, and the targets of a round of all of them are searched for together: the blocks above the
-    edited layers, which the search runs, are the same in all.
-    """
-    if len(chains) == 1:
-        for round_ in range(first, last):
-            chains[0].do_round(lm, round_, chains[0].inputs(round_))
-        return [chains[0].finish(lm, last)]
-    every = sorted({name for chain in chains for name in chain.names})
-    for chain in chains:  # what another chain edits is pristine in this one
-        chain.weights = {name: chain.weights.get(name, chain.pristine[name]) for name in every}
-    for round_ in range(first, last):
-        for chain, inputs in zip(chains, _searched(lm, chains, round_), strict=True):
-            lm.restore(chain.weights)
-            chain.do_round(lm, round_, inputs)
-            chain.weights |= lm.snapshot(chain.names)
-    digests = []
-    for chain in chains:
-        lm.restore(chain.weights)
-        digests.append(chain.finish(lm, last))
-    return digests
-
-
-def _searched(lm: LanguageModel, chains: Sequence[Chain], round_: int) -> list[Artifacts]:
-    """Return each chain's inputs of a round, with the targets of its batch."""
-    inputs = [chain.inputs(round_) for chain in chains]
-    missing = [i for i, given in enumerate(inputs) if not given.targets]
-    if not missing:
-        return inputs
-    one = chains[missing[0]]
-    assert isinstance(one.method, LocatingEditor), "only runs of one target definition go together"
-    batches = [chains[i].batch(round_) for i in missing]
-    requests = [request for batch in batches for request in batch]
-    under = [chains[i].weights for i, batch in zip(missing, batches, strict=True) for _ in batch]
-    found = one.method.targets(lm, requests, one.run.layers, one.artifacts, under=under)
-    start = 0
-    for i, batch in zip(missing, batches, strict=True):
-        mine = {request.request_id: found.select([start + k]) for k, request in enumerate(batch)}
-        inputs[i] = replace(inputs[i], targets=mine)
-        start += len(batch)
-    return inputs
+def _check_inputs(store: Store, run: RunSpec, digests: Mapping[str, Any]) -> None:
+    """Raise if a run would go on with other second moments, prefixes or networks than it began with."""
+    begun = beginning_of(store, run.run_id)
+    changed = [name for name, value in (begun.digests if begun else {}).items() if value != digests[name]]
+    if changed:
+        raise LedgerMismatch(
+            f"run {run.run_id}: its {', '.join(changed)} are not those that it began with; an artifact has been made "
+            "again with other content; restore it, or use a new store"
+        )

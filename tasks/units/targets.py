@@ -8,27 +8,28 @@ stands in front of the subjects runs once for all of them.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from safetensors.torch import load, save
-
-from editing.methods.editor import Artifacts, make_editor
-from editing.methods.locate import LocatingEditor
-from editing.methods.targets import TARGETS_VERSION, Targets, targets_of_layers
 from editing.model.families import FAMILIES
-from editing.model.lm import LanguageModel
-from editing.requests import EditRequest
-from storage.artifacts import find_artifact, put_artifact
+from editing.versions import TARGETS_VERSION
+from storage.artifacts import find_artifact, has_artifact, put_artifact
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.specs.run import Recipe, RunSpec, SharedTargets, Unit
-from tasks.units.jobs import SearchPlan
+from tasks.specs.run import TOKENS_PER_FORWARD, Recipe, RunSpec, SharedTargets
+from tasks.units.unit import Bench, Done, RunUnit
+
+if TYPE_CHECKING:
+    from editing.methods.editor import Artifacts
+    from editing.methods.locate import LocatingEditor
+    from editing.methods.targets import Targets
+    from editing.model.lm import LanguageModel
+    from editing.requests import EditRequest
 
 TARGETS = "targets"
-PER_UNIT, PER_SEARCH_UNIT = 64, 8
-"""Facts of one unit; of a search's few facts, so that all workers have some."""
+PER_UNIT = 64
+"""Facts of one unit."""
 
 
 def with_shared_targets(runs: Sequence[RunSpec]) -> list[RunSpec]:
@@ -49,100 +50,108 @@ def with_shared_targets(runs: Sequence[RunSpec]) -> list[RunSpec]:
     return [replace(run, shared_targets=shared.get(run.run_id)) for run in runs]
 
 
-def with_search_targets(search: SearchPlan) -> SearchPlan:
-    """Return a layer search whose layers share the work in front of the subjects, if its editor searches for targets."""
-    template = search.template
-    definition = _definition(template)
-    if definition is None or len(search.layers) < 2:
-        return search
-    recipe = {
-        **template.model.identity,
-        "facts": template.facts.digest,
-        "chosen": list(search.positions),
-        "contexts": template.contexts_recipe,
-        "layers": list(search.layers),
-        "definition": definition,
-        "version": TARGETS_VERSION,
-    }
-    shared = SharedTargets(recipe=recipe, n_facts=len(search.positions), per_unit=PER_SEARCH_UNIT)
-    return replace(search, template=replace(template, shared_targets=shared))
-
-
-def target_units(runs: Sequence[RunSpec]) -> list[Unit]:
+def target_units(runs: Sequence[RunSpec]) -> list["TargetSearch"]:
     """Return the units that find the shared targets of these runs, each once."""
-    units = [_unit(run, chunk, {}) for run in runs for chunk in _chunks(run.shared_targets)]
+    units = [
+        TargetSearch(run=run, first=first, last=last)
+        for run in runs
+        if run.shared_targets is not None
+        for first, last in chunks_of(run.shared_targets)
+    ]
     return list({unit.key: unit for unit in units}.values())
 
 
-def search_target_units(search: SearchPlan) -> list[Unit]:
-    """Return the units that find the shared targets of a layer search."""
-    return [
-        _unit(
-            search.template,
-            (first, last),
-            {"facts_run_id": search.facts_run_id, "positions": search.positions[first:last]},
-        )
-        for first, last in _chunks(search.template.shared_targets)
-    ]
+@dataclass(frozen=True, kw_only=True)
+class TargetSearch(RunUnit):
+    """The targets of some facts on pristine weights, for all runs, or all layers of a search, that share them."""
+
+    kind: ClassVar[str] = TARGETS
+    cost_per_item: ClassVar[float] = 1.0
+    first: int
+    last: int
+    """Facts [first, last) of those that share targets."""
+    positions: tuple[int, ...] | None = None
+    """Positions in the data set, where these are not the first facts of the run's order."""
+
+    @property
+    def run_id(self) -> str:
+        return "prepare"
+
+    @property
+    def shared(self) -> SharedTargets:
+        """What is shared, and by how many facts."""
+        if self.run.shared_targets is None:
+            raise ValueError(f"run {self.run.run_id} shares no targets")
+        return self.run.shared_targets
+
+    @property
+    def targets_recipe(self) -> Recipe:
+        """The recipe of the artifact."""
+        return _chunk_recipe(self.shared.recipe, (self.first, self.last))
+
+    @property
+    def unit_id(self) -> str:
+        return f"targets-{digest_of(self.targets_recipe)}"
+
+    @property
+    def n_items(self) -> int:
+        return (self.last - self.first) * len(self.shared.recipe["layers"])
+
+    @property
+    def stands_at(self) -> None:
+        return None
+
+    def do(self, bench: Bench) -> Done:
+        run, lm = bench.sized(self.run), bench.pristine(self.model)
+        lm.tokens_per_forward = run.compute.tokens_per_forward or TOKENS_PER_FORWARD
+        if self.positions is None:
+            facts = bench.order(run)[self.first : self.last]
+        else:
+            every = bench.facts(run.facts.run_id)
+            facts = [every[i] for i in self.positions]
+        return Done({}, digest=self._find(bench.store, lm, facts, bench.inputs(run).artifacts))
+
+    def _find(self, store: Store, lm: "LanguageModel", facts: "Sequence[EditRequest]", artifacts: "Artifacts") -> str:
+        """Find the targets of some facts on the pristine weights and store them; return the digest of their content."""
+        from safetensors.torch import save
+
+        from editing.methods.targets import Targets, targets_of_layers
+
+        found = find_artifact(store, TARGETS, self.targets_recipe)
+        if found is None:
+            method, layers = locating_editor(self.run), self.shared.recipe["layers"]
+            site = method.site(lm.family)
+            of_layers = targets_of_layers(lm, facts, artifacts.contexts, layers, method.target_hparams, site=site)
+            tensors = {
+                f"{layer}.{name}": getattr(targets, name).cpu().contiguous()
+                for layer, targets in of_layers.items()
+                for name in Targets._fields
+            }
+            ids = json.dumps([request.request_id for request in facts]).encode()
+            content = {"targets.safetensors": save(tensors), "facts.json": ids}
+            found = put_artifact(store, TARGETS, self.targets_recipe, content)
+        return found.digest
+
+    def is_lost(self, store: Store) -> bool:
+        return not has_artifact(store, TARGETS, self.targets_recipe)
 
 
-def _unit(run: RunSpec, chunk: tuple[int, int], facts: Mapping[str, Any]) -> Unit:
-    assert run.shared_targets is not None
-    recipe, (first, last) = run.shared_targets.recipe, chunk
-    return Unit(
-        run_id="prepare",
-        unit_id=f"targets-{digest_of(_chunk_recipe(recipe, chunk))}",
-        kind="targets",
-        model=run.model,
-        payload={"first": first, "last": last, "n_items": (last - first) * len(recipe["layers"]), **facts},
-        run=run,
-    )
-
-
-def targets_recipe(unit: Unit) -> Recipe:
-    """Return the recipe of what a unit of targets stores."""
-    assert unit.run is not None and unit.run.shared_targets is not None
-    return _chunk_recipe(unit.run.shared_targets.recipe, (int(unit.payload["first"]), int(unit.payload["last"])))
-
-
-def find_targets(
-    store: Store,
-    lm: LanguageModel,
-    run: RunSpec,
-    chunk: tuple[int, int],
-    facts: Sequence[EditRequest],
-    artifacts: Artifacts,
-) -> str:
-    """Find the targets of some facts on the pristine weights and store them; return the digest of their content."""
-    assert run.shared_targets is not None
-    recipe = _chunk_recipe(run.shared_targets.recipe, chunk)
-    found = find_artifact(store, TARGETS, recipe)
-    if found is None:
-        method = make_editor(run.editor, run.hparams)
-        assert isinstance(method, LocatingEditor)
-        recipe_layers, site = run.shared_targets.recipe["layers"], method.site(lm.family)
-        of_layers = targets_of_layers(lm, facts, artifacts.contexts, recipe_layers, method.target_hparams, site=site)
-        tensors = {
-            f"{layer}.{name}": getattr(targets, name).cpu().contiguous()
-            for layer, targets in of_layers.items()
-            for name in Targets._fields
-        }
-        ids = json.dumps([request.request_id for request in facts]).encode()
-        found = put_artifact(store, TARGETS, recipe, {"targets.safetensors": save(tensors), "facts.json": ids})
-    return found.digest
-
-
-def shared_targets(store: Store, run: RunSpec) -> Mapping[str, Targets]:
-    """Return the targets that a run shares at its last layer, by request id.
+def found_targets(store: Store, run: RunSpec) -> "Mapping[str, Targets]":
+    """Return the targets that a run shares at its last layer, by request id; none if it shares none.
 
     Raises:
         InputError: They have not been found yet.
         ArtifactMismatch: They have been damaged.
     """
+    from safetensors.torch import load
+
+    from editing.methods.targets import Targets
+
+    if (shared := run.shared_targets) is None:
+        return {}
     out = {}
-    for chunk in _chunks(run.shared_targets):
-        assert run.shared_targets is not None
-        found = find_artifact(store, TARGETS, _chunk_recipe(run.shared_targets.recipe, chunk))
+    for chunk in chunks_of(shared):
+        found = find_artifact(store, TARGETS, _chunk_recipe(shared.recipe, chunk))
         if found is None:
             raise InputError(
                 f"the store {store.location} lacks shared targets of {run.run_id}; run the experiment again"
@@ -155,7 +164,7 @@ def shared_targets(store: Store, run: RunSpec) -> Mapping[str, Targets]:
 
 
 def _recipe(run: RunSpec) -> Recipe | None:
-    definition = _definition(run)
+    definition = definition_of(run)
     if definition is None or not run.layers:
         return None
     return {
@@ -170,10 +179,24 @@ def _recipe(run: RunSpec) -> Recipe | None:
     }
 
 
-def _definition(run: RunSpec) -> dict[str, Any] | None:
-    if run.editor == "none":
+def definition_of(run: RunSpec) -> dict[str, Any] | None:
+    """Return what determines a run's targets beside its facts, contexts and layers; None if it searches for none."""
+    from editing.methods.editor import make_editor
+
+    if run.is_unedited:
         return None
     return make_editor(run.editor, run.hparams).target_definition(FAMILIES[run.model.family])
+
+
+def locating_editor(run: RunSpec) -> "LocatingEditor":
+    """Return the editor of a run that searches for targets."""
+    from editing.methods.editor import make_editor
+    from editing.methods.locate import LocatingEditor
+
+    method = make_editor(run.editor, run.hparams)
+    if not isinstance(method, LocatingEditor):
+        raise TypeError(f"{run.editor} searches for no targets; expected a LocatingEditor")
+    return method
 
 
 def _from_pristine(run: RunSpec) -> int:
@@ -181,9 +204,8 @@ def _from_pristine(run: RunSpec) -> int:
     return min(run.n_rounds, 1 if run.mode == "sequential" else run.n_rounds) * run.batch_size
 
 
-def _chunks(shared: SharedTargets | None) -> list[tuple[int, int]]:
-    if shared is None:
-        return []
+def chunks_of(shared: SharedTargets) -> list[tuple[int, int]]:
+    """Return the facts of each unit: the first, and the one behind the last."""
     starts = range(0, shared.n_facts, shared.per_unit)
     return [(start, min(start + shared.per_unit, shared.n_facts)) for start in starts]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from tasks.specs.run import Unit
+from tasks.units.unit import Unit
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Waiting:
     @property
     def edits(self) -> bool:
         """Whether it is a step of a chain, and no score."""
-        return self.unit.kind == "segment"
+        return self.unit.edits
 
 
 _FEW = 100
@@ -55,7 +55,7 @@ class Backlog:
             number, line = self._n_added, self._edits if waiting.edits else self._others
             self._n_added += 1
             self._waiting[number] = waiting
-            place = (-_rounds_left(waiting.unit), number)
+            place = (-waiting.unit.rounds_left, number)
             heappush(line.heap, place)
             heappush(line.by_run.setdefault(waiting.unit.run_id, []), place)
 
@@ -85,9 +85,3 @@ class Backlog:
         while heap and heap[0][1] not in self._waiting:
             heappop(heap)
         return heap[0][1] if heap else None
-
-
-def _rounds_left(unit: Unit) -> int:
-    if unit.kind != "segment" or unit.run is None:
-        return 0
-    return unit.run.n_rounds - int(unit.payload["first_round"])

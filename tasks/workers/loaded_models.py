@@ -19,13 +19,12 @@ from storage.store import Store
 from tasks.data.adapters import merge_adapter
 from tasks.data.model_files import local_folder
 from tasks.errors import ClusterError, LedgerMismatch
-from tasks.runs.ledger import replay, segments, state_of
-from tasks.specs.run import ModelRef, RunSpec
+from tasks.runs.chain import beginning_of, segments
+from tasks.runs.ledger import replay, state_of
+from tasks.specs.run import TOKENS_PER_FORWARD, ModelRef, RunSpec
 
 _log = logging.getLogger(__name__)
 
-TOKENS_PER_FORWARD = 2048
-"""Of units that belong to no run: their rows must not depend on what a worker did before."""
 FAKE_GPUS = "PALIMPSEST_FAKE_GPUS"
 """Set on nodes whose GPUs are only said to be there, as in tests of a cluster."""
 
@@ -109,6 +108,10 @@ class Models:
             self._loaded[_key(model)].run_id = None
             self._loaded[_key(model)].standing.clear()
 
+    def forget_run(self, model: ModelRef, run_id: str) -> None:
+        """Let a run that has gone in step start from its ledger again: another attempt's bits may differ."""
+        self.loaded(model).standing.pop(run_id, None)
+
     def at(self, run: RunSpec, rounds: int) -> tuple[Loaded, tuple[str, ...]]:
         """Return the model as it is after ``rounds`` rounds of ``run``, rebuilt from pristine weights and the ledger."""
         loaded = self.loaded(run.model)
@@ -140,12 +143,12 @@ class Models:
         if run.compute.tokens_per_forward is not None:
             return run
         if run.run_id not in self._sizes:
-            begun = self._store.read_commit(run.run_id, "segment-000000")
-            recorded = [int(row["tokens_per_forward"]) for row in (self._store.rows(begun, "runs") if begun else ())]
-            if not recorded:  # not kept: another worker may begin the run with another number
+            begun = beginning_of(self._store, run.run_id)
+            if begun is None or begun.compute.tokens_per_forward is None:
+                # Not kept: another worker may begin the run with another number.
                 tokens = tokens_that_fit(self.loaded(run.model).lm)
                 return replace(run, compute=replace(run.compute, tokens_per_forward=tokens))
-            self._sizes[run.run_id] = recorded[0]
+            self._sizes[run.run_id] = begun.compute.tokens_per_forward
         return replace(run, compute=replace(run.compute, tokens_per_forward=self._sizes[run.run_id]))
 
     def state_before(self, run: RunSpec, first: int) -> dict[str, Tensor]:
@@ -166,7 +169,7 @@ class Models:
         return {}
 
     def _parameters(self, lm: LanguageModel, run: RunSpec) -> tuple[str, ...]:
-        if run.editor == "none":
+        if run.is_unedited:
             return ()
         return make_editor(run.editor, run.hparams).parameter_names(lm, run.layers)
 

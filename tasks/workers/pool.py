@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from editing.errors import EditingError
 from storage.errors import StorageError, StoreUnavailableError
 from tasks.errors import ClusterError, Stopped, TaskError
-from tasks.specs.run import Unit
+from tasks.units.unit import Unit
 from tasks.workers.backlog import Backlog, Waiting
 
 _log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ class Pool:
             node_stays = self._end(worker)
             self._doubt()
             return Failure(f"worker lost: {str(error).splitlines()[0]}", str(error), node_is_lost=not node_stays)
-        self._idle.append((worker, unit.run_id if unit.run is not None else None))
+        self._idle.append((worker, unit.stands_at))
         return None
 
     def _again(self, waiting: Waiting, failure: Failure) -> Waiting | None:

@@ -10,15 +10,15 @@ from editing.errors import EditingError
 from flows.inputs import publish_inputs
 from flows.plan import plan_experiment
 from flows.spec import load_experiment
-from storage.digests import digest_of
 from storage.errors import StorageError
 from storage.store import Store
 from tasks.driver import stages
 from tasks.driver.session import Plan, Session, record_failure
 from tasks.driver.stages import edit_and_score, with_known_layers
 from tasks.errors import TaskError
-from tasks.specs.run import RunSpec, Unit
+from tasks.specs.run import RunSpec
 from tasks.units.ready import choose_recipes, ready_units
+from tasks.units.unit import Unit
 from tasks.workers.pool import Failure, Pool
 from tasks.workers.worker import Worker
 
@@ -45,9 +45,8 @@ def plan(tmp_path: Path, **changes: Any) -> Plan:
 
 
 def prepare(planned: Plan, worker: Worker) -> None:
-    for model, recipe in planned.contexts:
-        name = f"contexts-{digest_of(recipe)}"
-        worker.do(Unit(run_id="prepare", unit_id=name, kind="contexts", model=model, payload={"recipe": recipe}))
+    for contexts in planned.contexts:
+        worker.do(contexts)
     store = Store(planned.store)
     for job in (*planned.moments, *planned.trainings):
         while units := job.next_units(store):
@@ -71,7 +70,7 @@ def run_all(tmp_path: Path, **changes: Any) -> tuple[Store, Plan]:
 
 
 def edited(planned: Plan) -> RunSpec:
-    (run,) = (run for run in planned.runs if run.editor != "none")
+    (run,) = (run for run in planned.runs if not run.is_unedited)
     return run
 
 
