@@ -25,21 +25,21 @@ class Worker:
 
     def __init__(self, root: str, *, n_gpus: float = 0.0, patience_s: float = 0.0) -> None:
         transformers_logging.disable_progress_bar()
-        self._store = Store(root, patience_s=patience_s)
-        self._bench = WorkerBench(self._store, device_for(n_gpus), spread=n_gpus > 1)
+        store = Store(root, patience_s=patience_s)
+        self.bench = WorkerBench(store, device_for(n_gpus), spread=n_gpus > 1)
 
     def ping(self) -> str:
-        return f"{platform.node()}/{self._bench.device}"
+        return f"{platform.node()}/{self.bench.device}"
 
     def do(self, unit: Unit) -> str:
         """Do one unit; return ``done``, ``skipped`` (it was committed already) or ``lost`` (another attempt was faster)."""
-        if self._store.is_committed(*unit.key):
+        if self.bench.store.is_committed(*unit.key):
             return "skipped"
         torch.set_num_threads(unit.threads)
-        started, log, models = time.perf_counter(), UnitLog(), self._bench.models
+        started, log, models = time.perf_counter(), UnitLog(), self.bench.models
         try:
             with log.listening():
-                done = unit.do(self._bench)
+                done = unit.do(self.bench)
         except BaseException as error:
             models.forget_position(unit.model)
             if said := log.text():
@@ -68,4 +68,4 @@ class Worker:
             seconds=seconds,
             log=log.text(),
         )
-        return self._store.commit(run_id, unit.unit_id, {**done.tables, "timings": [timing]}, info)
+        return self.bench.store.commit(run_id, unit.unit_id, {**done.tables, "timings": [timing]}, info)

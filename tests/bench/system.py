@@ -19,13 +19,12 @@ from storage.compaction import compact
 from storage.compaction import gc as clear
 from storage.sql import query
 from storage.store import Store
-from tasks.specs.run import ModelRef, Unit
 from tasks.workers.placer import Placement, cluster
 from tasks.workers.pool import Pool
+from tests.tasks.fakes import FakeUnit
 
 N_RUNS, N_SEGMENTS, N_FACTS, N_PROBES = 10, 200, 50, 10
 """A million fact scores in 2,000 segments."""
-MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +136,7 @@ class _Trivial:
     def ping(self) -> str:
         return "here"
 
-    def do(self, unit: Unit) -> str:
+    def do(self, unit: FakeUnit) -> str:
         return "done"
 
 
@@ -161,10 +160,8 @@ class _TwoWorkers:
         return True
 
 
-def _units(count: int) -> list[Unit]:
-    return [
-        Unit(run_id=f"run-{i % 20}", unit_id=f"unit-{i:06d}", kind="own", model=MODEL, payload={}) for i in range(count)
-    ]
+def _units(count: int) -> list[FakeUnit]:
+    return [FakeUnit(run_id=f"run-{i % 20}", name=f"unit-{i:06d}") for i in range(count)]
 
 
 def _run(pool: Pool, count: int) -> float:
@@ -188,16 +185,16 @@ def driver_memory() -> Limited:
     process, grown = psutil.Process(), dict[int, int]()
     n_done, n_chains, first, last = 0, 20, 1000, 20_000
 
-    def done(unit: Unit) -> None:
+    def done(unit: FakeUnit) -> None:
         nonlocal n_done
         n_done += 1
         if n_done in (first, last):
             gc.collect()
             grown[n_done] = process.memory_info().rss
 
-    def follow(unit: Unit) -> list[Unit]:
+    def follow(unit: FakeUnit) -> list[FakeUnit]:
         number = int(unit.unit_id.removeprefix("unit-")) + n_chains
-        return [replace(unit, unit_id=f"unit-{number:06d}")] if number < last else []
+        return [replace(unit, name=f"unit-{number:06d}")] if number < last else []
 
     with cluster(Placement()):
         pool = Pool(_TwoWorkers())

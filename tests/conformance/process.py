@@ -5,15 +5,14 @@ from multiprocessing.connection import Connection
 
 from storage.store import Store
 from tasks.driver.session import Plan
-from tasks.specs.run import Unit
 from tasks.units.ready import ready_units
+from tasks.units.unit import Unit
 
 
 def units_left(planned: Plan) -> Iterator[Unit]:
     """Yield every unit of a plan that is not committed, in an order in which they can be done."""
     store, run = Store(planned.store), planned.runs[-1]
-    for model, recipe in planned.contexts:
-        yield Unit(run_id="prepare", unit_id="contexts", kind="contexts", model=model, payload={"recipe": recipe})
+    yield from planned.contexts
     for job in (*planned.moments, *planned.trainings):
         while units := job.next_units(store):
             yield units[0]

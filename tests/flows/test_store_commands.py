@@ -15,12 +15,11 @@ from storage.store import Store
 from tasks.driver.session import record_failure
 from tasks.driver.stopping import Stop, stops
 from tasks.driver.totals import remember_totals
-from tasks.specs.run import ModelRef, Unit
 from tasks.workers.pool import Failure
 from tests.end_to_end.support import ROOT
+from tests.tasks.fakes import FakeUnit
 
 DEMO = ROOT / "flows/experiments/demo.yaml"
-MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
 
 
 def ask(*arguments: str | Path) -> Result:
@@ -36,7 +35,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_units_that_were_given_up_are_listed_with_their_tracebacks(store: Store) -> None:
-    unit = Unit(run_id="run-a", unit_id="segment-000000", kind="segment", model=MODEL, payload={})
+    unit = FakeUnit(run_id="run-a", name="segment-000000")
     failure = Failure("ValueError: no\nmore of it", "Traceback ...\n  line 7\nValueError: no")
     for _ in range(2):
         record_failure(store, unit, failure)
@@ -108,8 +107,8 @@ def test_once_a_run_is_cancelled_one_signal_ends_it(
 
 
 def test_status_shows_units_of_how_many_and_runs_that_were_not_begun(store: Store) -> None:
-    def units(run_id: str, count: int) -> list[Unit]:
-        return [Unit(run_id=run_id, unit_id=f"unit-{i}", kind="own", model=MODEL, payload={}) for i in range(count)]
+    def units(run_id: str, count: int) -> list[FakeUnit]:
+        return [FakeUnit(run_id=run_id, name=f"unit-{i}") for i in range(count)]
 
     def rows() -> dict[str, list[str]]:
         lines = ask("status", "--store", store.location).stdout.splitlines()[1:]

@@ -135,10 +135,10 @@ def command(planned: Plan, runs: Sequence[RunSpec] | None = None, worker: Worker
     return session
 
 
-def all_stages(planned: Plan) -> Session:
+def all_stages(planned: Plan, session: Session | None = None) -> Session:
     """Prepare, locate, edit and score as one command does, in this process."""
     store = Store(planned.store)
-    session = Session(planned, store, InProcess(store, Worker(planned.store)))
+    session = session or Session(planned, store, InProcess(store, Worker(planned.store)))
     stages.prepare.__wrapped__(session)
     edit_and_score.__wrapped__(session, stages.locate.__wrapped__(session))
     return session

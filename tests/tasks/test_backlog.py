@@ -2,21 +2,16 @@
 
 import pickle
 import random
-from dataclasses import replace
-from pathlib import Path
 
-from tasks.specs.run import ModelRef, Unit, UnitKind
 from tasks.workers.backlog import Backlog, Waiting
-from tests.tasks.support import edited, plan
-
-MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
+from tests.tasks.fakes import FakeSegment, FakeUnit
 
 
-def unit(run_id: str, kind: UnitKind = "own", number: int = 0) -> Unit:
-    return Unit(run_id=run_id, unit_id=f"{kind}-{number}", kind=kind, model=MODEL, payload={})
+def unit(run_id: str, kind: str = "own", number: int = 0) -> FakeUnit:
+    return (FakeSegment if kind == "segment" else FakeUnit)(run_id=run_id, name=f"{kind}-{number}")
 
 
-def backlog_of(*units: Unit) -> Backlog:
+def backlog_of(*units: FakeUnit) -> Backlog:
     backlog = Backlog()
     backlog.add(Waiting(each) for each in units)
     return backlog
@@ -42,15 +37,10 @@ def test_scores_first_where_that_is_asked_for() -> None:
     assert [backlog.take("a", others_first=True).unit for _ in units] == [units[i] for i in (2, 1, 0, 3)]
 
 
-def test_the_longest_chain_first(tmp_path: Path) -> None:
+def test_the_longest_chain_first() -> None:
     """By the rounds that are left, not by those that are done."""
-    run = edited(plan(tmp_path))
-    short, long = (replace(run, facts=replace(run.facts, size=n * run.batch_size)) for n in (10, 40))
-    runs = {"short": (short, 0), "long": (long, 0), "long but far": (long, 36)}
-    units = [
-        Unit(run_id=name, unit_id="s", kind="segment", model=MODEL, payload={"first_round": first}, run=run)
-        for name, (run, first) in runs.items()
-    ]
+    left = {"short": 10, "long": 40, "long but far": 4}
+    units = [FakeSegment(run_id=name, name="s", left=rounds) for name, rounds in left.items()]
     assert [run_id for run_id, _ in order(backlog_of(*units))] == ["long", "short", "long but far"]
 
 
@@ -66,14 +56,14 @@ def test_chains_that_are_walked_for_long_leave_nothing_behind() -> None:
 
 def test_as_a_slow_obvious_version_and_every_unit_once() -> None:
     rng = random.Random(0)
-    backlog, plain, taken = Backlog(), list[tuple[int, Unit]](), []
+    backlog, plain, taken = Backlog(), list[tuple[int, FakeUnit]](), []
     for number in range(400):
         new = unit(rng.choice("abc"), rng.choice(["segment", "own"]), number)
         backlog.add([Waiting(new)])
         plain.append((number, new))
         if rng.random() < 0.5:
             own = rng.choice(["a", "b", "c", "elsewhere", None])
-            expected = min(plain, key=lambda e, own=own: (e[1].kind != "segment", e[1].run_id != own, e[0]))
+            expected = min(plain, key=lambda e, own=own: (not e[1].edits, e[1].run_id != own, e[0]))
             plain.remove(expected)
             taken.append(backlog.take(own).unit)
             assert taken[-1] is expected[1]

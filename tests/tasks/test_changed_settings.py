@@ -20,7 +20,8 @@ from tasks.driver.stages import with_known_layers
 from tasks.errors import LedgerMismatch
 from tasks.specs.run import RunSpec
 from tasks.units.moments import MOMENTS, SUMS, layer_recipe
-from tasks.units.ready import SCORED, choose_recipes, scoring_recipe
+from tasks.units.ready import choose_recipes
+from tasks.units.score import score_kinds
 from tasks.units.targets import TARGETS
 from tasks.workers.pool import Pool
 from tasks.workers.worker import Worker
@@ -105,12 +106,13 @@ def test_two_commands_at_once_choose_a_recipe_once_each(text_tokens: int, tmp_pa
     other = replace(run, text_tokens=text_tokens)
     store = Store(tmp_path / "store")
     choose_recipes(Slow(store.location, other), run)
-    wanted = [tuple(scoring_recipe(each, kind) for each in (other, run)) for kind in SCORED]
+    kinds = [kind for kind in score_kinds() if kind.recipe_of(run) is not None]
+    wanted = [tuple(kind.recipe_of(each) for each in (other, run)) for kind in kinds]
     chosen = [row for row in store.commit_rows(run.run_id).values() if row["kind"] == "recipe"]
     assert len(chosen) == sum(len({*recipes}) for recipes in wanted)
-    assert (len(chosen) == len(SCORED)) == (text_tokens == run.text_tokens)
+    assert (len(chosen) == len(kinds)) == (text_tokens == run.text_tokens)
     newest = newest_recipes(store.commit_rows(run.run_id))
-    assert [newest[kind].recipe for kind in SCORED] == [mine for _, mine in wanted]
+    assert [newest[kind.kind].recipe for kind in kinds] == [mine for _, mine in wanted]
 
 
 def test_layers_by_search_and_by_trace_are_two_runs(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_a_companion_with_other_boundaries_goes_alone(tmp_path: Path) -> None:
 def test_a_segment_starts_where_one_ended(tmp_path: Path) -> None:
     (run,) = session(tmp_path, 1, sample(1, 4) | {"commit_every": 4})
     with pytest.raises(LedgerMismatch, match="no segment ends before round 2"):
-        Worker(str(tmp_path / "store"))._models.state_before(run, 2)
+        Worker(str(tmp_path / "store")).bench.models.state_before(run, 2)
 
 
 def test_a_segment_that_was_lost_ends_where_the_next_begins(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_a_finished_training_is_not_begun_again_with_other_segments(tmp_path: Pa
         planned = plan(tmp_path, editors=[entry], training={"steps_per_segment": length, "validation": 4})
         store, worker = Store(planned.store), Worker(planned.store)
         (job,) = planned.trainings
-        assert [unit.payload["last_round"] for unit in job.done(store)] == ([2, 4, 6] if length > 2 else [])
+        assert [unit.last for unit in job.done(store)] == ([2, 4, 6] if length > 2 else [])
         while units := job.next_units(store):
             worker.do(units[0])
     assert not twice(store, "training", "run_id, split, step")
@@ -230,7 +232,7 @@ def test_shards_of_a_killed_merge_are_dropped(tmp_path: Path, monkeypatch: pytes
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr("tasks.units.moments.drop_artifact", killed)
+        patched.setattr("tasks.units.moment_artifacts.drop_artifact", killed)
         worker.do(job.next_units(store)[0])
     assert artifact_recipes(store, SUMS)
     worker.do(job.next_units(store)[0])

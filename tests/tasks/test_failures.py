@@ -13,7 +13,11 @@ from storage.store import Store
 from tasks.driver.session import Session
 from tasks.driver.stages import _settle, analyse, edit_and_score, locate, prepare
 from tasks.errors import InputError, Stopped
+from tasks.units.fact_scores import Retention
+from tasks.units.moments import MomentMerge
 from tasks.units.ready import ready_units
+from tasks.units.search import LayerSearch
+from tasks.units.unit import Bench, Done, Unit
 from tasks.workers.worker import Worker
 from tests.tasks.support import InProcess, plan
 
@@ -25,22 +29,22 @@ FT_C = {"name": "ft_c", "steps": 4, "layers": [[3]]}
 @pytest.mark.parametrize(
     ("broken", "layers", "reasons"),
     [
-        ("_moments", [[0, 1]], ("no memory for it", "lacks the second_moments")),
-        ("_search", "search", ("no memory for it",)),
-        ("_retention", [[0, 1]], ("no memory for it",)),
+        (MomentMerge, [[0, 1]], ("no memory for it", "lacks the second_moments")),
+        (LayerSearch, "search", ("no memory for it",)),
+        (Retention, [[0, 1]], ("no memory for it",)),
     ],
 )
 def test_what_does_not_need_a_failed_unit_is_done_and_reported(
-    broken: str, layers: Any, reasons: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broken: type[Unit], layers: Any, reasons: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Worker, unit: Any) -> Any:
+    def fails(self: Unit, bench: Bench) -> Done:
         raise EditingError("no memory for it")
 
     planned = plan(tmp_path, editors=[MEMIT, FT_C], layers=layers, locate={"search": {"edits": 4}})
     store = Store(planned.store)
     session = Session(planned, store, InProcess(store, Worker(planned.store)))
     monkeypatch.setattr("tasks.driver.stages.show_report", lambda *_: None)  # on Prefect's pages
-    monkeypatch.setattr(Worker, broken, fails)
+    monkeypatch.setattr(broken, "do", fails)
     prepare.__wrapped__(session)
     runs = locate.__wrapped__(session)
     edit_and_score.__wrapped__(session, runs)
@@ -55,7 +59,7 @@ def test_what_does_not_need_a_failed_unit_is_done_and_reported(
         for row in query(planned.store, "SELECT editor, edits, benchmark_f1 FROM run_summary").to_pylist()
     }
     assert edits["ft_c"] == 12 and "none" in edits
-    assert edits.get("memit") == (12 if broken == "_retention" else None)
+    assert edits.get("memit") == (12 if broken is Retention else None)
 
 
 @pytest.mark.slow

@@ -11,9 +11,11 @@ from editing.editors.emmet import Emmet
 from flows.forecast import forecast
 from storage.sql import query
 from storage.store import Store
-from tasks.specs.run import RunSpec, Unit
+from tasks.specs.run import RunSpec
 from tasks.units.groups import companions, with_companions
-from tasks.units.ready import ready_units, segment_unit
+from tasks.units.ready import ready_units
+from tasks.units.segment import Segment
+from tasks.units.unit import Unit
 from tasks.workers.worker import Worker
 from tests.end_to_end.support import contents
 from tests.tasks.support import plan, prepare
@@ -52,7 +54,7 @@ class KilledAfter:
 
 def kill_after(worker: Worker, n_commits: int) -> None:
     """Let a worker commit so many units, and die at the next."""
-    worker._store.commit = KilledAfter(n_commits, worker._store.commit)  # type: ignore[method-assign]
+    worker.bench.store.commit = KilledAfter(n_commits, worker.bench.store.commit)  # type: ignore[method-assign]
 
 
 def drive(store: Store, worker: Worker, runs: list[RunSpec]) -> list[Unit]:
@@ -82,7 +84,7 @@ def test_runs_in_step_write_what_they_would_write_alone(tmp_path: Path) -> None:
     runs = with_companions(store, edited_runs(planned), 4)
     assert [len(run.in_step) for run in runs] == [4] * 4, "two editors on two samples"
     done = drive(store, worker, runs)
-    assert sum(unit.kind == "segment" for unit in done) == 3, "three segments, each of all four runs"
+    assert sum(unit.edits for unit in done) == 3, "three segments, each of all four runs"
     drive(other, single, edited_runs(alone))
     for run in runs:
         found, expected = written(store, run), written(other, run)
@@ -126,7 +128,7 @@ def test_a_group_that_has_lost_a_member_goes_on_alone(tmp_path: Path) -> None:
     runs = with_companions(store, edited_runs(planned), 2)
     by_id = {run.run_id: run for run in runs}
     leader = runs[0]
-    worker.do(segment_unit(leader, 0, companions(leader, by_id)))
+    worker.do(Segment.at(leader, 0, companions(leader, by_id)))
     (left,) = with_companions(store, [replace(by_id[leader.in_step[1]], in_step=())], 2)
     assert left.in_step == ()
     drive(store, worker, [left])
@@ -139,7 +141,7 @@ def whole(store: Store, runs: list[RunSpec], n_edits: int) -> bool:
     sql = "SELECT run_id, count(*) AS n, count(DISTINCT round) AS rounds FROM edits GROUP BY run_id"
     found = {row["run_id"]: (row["n"], row["rounds"]) for row in query(store.location, sql).to_pylist()}
     for run in runs:
-        Worker(str(store.location))._models.at(run, run.n_rounds)  # replays and compares digests
+        Worker(str(store.location)).bench.models.at(run, run.n_rounds)  # replays and compares digests
     return found == {run.run_id: (n_edits, n_edits) for run in runs}
 
 
@@ -210,15 +212,15 @@ def test_a_segment_that_another_attempt_has_committed_is_taken_from_the_store(tm
     prepare(planned, worker)
     runs = with_companions(store, edited_runs(planned), 2)
     by_id = {run.run_id: run for run in runs}
-    first = segment_unit(runs[0], 0, companions(runs[0], by_id))
-    commit = worker._store.commit
+    first = Segment.at(runs[0], 0, companions(runs[0], by_id))
+    commit = worker.bench.store.commit
 
     def beaten(run_id: str, unit_id: str, tables: Any, info: Any) -> bool:
         return commit(run_id, unit_id, tables, info) and False
 
-    worker._store.commit = beaten  # type: ignore[method-assign]
+    worker.bench.store.commit = beaten  # type: ignore[method-assign]
     assert worker.do(first) == "lost"
-    (loaded,) = worker._models._loaded.values()
+    (loaded,) = worker.bench.models._loaded.values()
     assert loaded.run_id is None and not loaded.standing
 
 

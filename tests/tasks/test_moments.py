@@ -26,8 +26,7 @@ from storage.sql import query
 from storage.store import Store
 from tasks.data.facts import world_for
 from tasks.reports.report import write_report
-from tasks.units.jobs import MomentsJob
-from tasks.units.moments import MOMENTS, SUMS, layer_recipe
+from tasks.units.moments import MOMENTS, SUMS, MomentsJob, layer_recipe
 from tasks.workers.worker import Worker
 from tests.editing.tiny import relative
 from tests.tasks.support import plan, prepare

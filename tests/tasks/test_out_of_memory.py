@@ -7,8 +7,8 @@ import psutil
 import pytest
 import ray
 
-from tasks.specs.run import Unit
 from tasks.workers.pool import Pool
+from tests.tasks.fakes import FakeUnit
 from tests.tasks.test_pool import Fakes, unit
 
 STEP = 100 * 2**20
@@ -20,9 +20,9 @@ class Hungry:
     def ping(self) -> str:
         return "here"
 
-    def do(self, unit: Unit) -> str:
+    def do(self, unit: FakeUnit) -> str:
         taken = []
-        for _ in range(int(unit.payload["what"]) // STEP):
+        for _ in range(int(unit.what) // STEP):
             taken.append(b"1" * STEP)
             time.sleep(0.05)  # slower than the watch over memory
         return "done"

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,10 @@ from ray.exceptions import RayError
 
 from storage.errors import StoreUnavailableError
 from tasks.errors import ClusterError
-from tasks.specs.run import ModelRef, Unit
 from tasks.workers.placer import Placement, cluster
 from tasks.workers.pool import Pool
 from tests.end_to_end.support import wait_until
-from tests.tasks.fakes import Cut, Fake, Mortal, Reluctant, Second, Sick
-
-MODEL = ModelRef(name="m", folder="/", revision=None, dtype="float32", digest="d", n_layers=1, family="gpt2")
+from tests.tasks.fakes import Cut, Fake, FakeSegment, FakeUnit, Mortal, Reluctant, Second, Sick
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,8 +23,8 @@ def ray_cluster() -> Iterator[None]:
         yield
 
 
-def unit(name: str, what: str, **given: Any) -> Unit:
-    return Unit(run_id="r", unit_id=name, kind="own", model=MODEL, payload={"what": what, **given})
+def unit(name: str, what: str, **given: Any) -> FakeUnit:
+    return FakeUnit(run_id="r", name=name, what=what, given=given)
 
 
 def is_gone(worker: Any) -> bool:
@@ -159,7 +155,7 @@ def test_one_worker_of_four_scores_while_chains_go_on(tmp_path: Path) -> None:
     done: list[str] = []
     pool = Pool(Fakes(4))
     start_all(pool, 4, tmp_path / "start")
-    chains = [replace(unit(f"step-{i}", "wait"), kind="segment") for i in range(9)]
+    chains = [FakeSegment(run_id="r", name=f"step-{i}", what="wait") for i in range(9)]
     scores = [unit(f"score-{i}", "wait") for i in range(3)]
     assert pool.run([*chains, *scores], on_done=lambda u: done.append(u.unit_id.partition("-")[0])) == {}
     pool.close()
@@ -184,7 +180,7 @@ def test_a_unit_is_not_handed_to_one_dead_worker_after_another(tmp_path: Path) -
 def test_units_that_follow_are_done_once() -> None:
     pool, done = Pool(Fakes(1)), []
 
-    def follow(finished: Unit) -> list[Unit]:
+    def follow(finished: FakeUnit) -> list[FakeUnit]:
         return (
             [unit("second", "fine"), unit("third", "fine")] if finished.unit_id != "third" else [unit("first", "fine")]
         )

@@ -10,15 +10,15 @@ from editing.hparams import resolve_hparams
 from editing.methods.editor import make_editor
 from editing.model.families import FAMILIES
 from storage.artifacts import artifact_recipes, drop_artifact
-from storage.digests import digest_of
 from storage.sql import query
 from storage.store import Store
 from tasks.driver.session import Plan, Session
 from tasks.driver.stages import as_begun
-from tasks.runs.ledger import changes_of, segments
-from tasks.specs.run import RunSpec, Unit
-from tasks.units.artifacts import is_lost
-from tasks.units.targets import TARGETS, search_target_units, target_units, with_search_targets, with_shared_targets
+from tasks.runs.chain import segments
+from tasks.runs.ledger import changes_of
+from tasks.specs.run import RunSpec
+from tasks.units.targets import TARGETS, target_units, with_shared_targets
+from tasks.units.unit import Unit
 from tasks.workers.pool import Pool
 from tasks.workers.worker import Worker
 from tests.tasks.support import NoWorkers, finish, plan, prepare
@@ -61,7 +61,7 @@ def test_runs_that_share_targets_write_what_they_would_write_alone(mode: str, tm
     assert [run.shared_targets.n_facts for run in runs if run.shared_targets] == [n_facts] * 4
     assert [run.run_id for run in runs] == [run.run_id for run in edited_runs(alone)], "it is no part of the identity"
     (unit,) = target_units(runs)
-    assert unit.payload["n_items"] == n_facts, "four runs, one search"
+    assert unit.n_items == n_facts, "four runs, one search"
     store, other = Store(planned.store), Store(alone.store)
     worker, single = Worker(planned.store), Worker(alone.store)
     prepare(planned, worker)
@@ -103,37 +103,27 @@ def test_what_is_gone_from_the_store_is_made_again(tmp_path: Path) -> None:
     (contexts,) = (new for new in committed(store, planned) if new.kind == "contexts")
     (moments,) = (new for new in committed(store, planned) if new.kind == "moments")
     made = [unit, contexts, moments]
-    assert not any(is_lost(store, new) for new in made)
+    assert not any(new.is_lost(store) for new in made)
     for kind in ("targets", "contexts", "second_moments"):
         for recipe in artifact_recipes(store, kind)[:1]:
             drop_artifact(store, kind, recipe)
-    assert all(is_lost(store, new) for new in made)
+    assert all(new.is_lost(store) for new in made)
     opened = Session(planned, store, Pool(NoWorkers()))
     opened.reopen(made)
     for new in made[1:] + made[:1]:
-        assert worker.do(new) == "done" and not is_lost(store, new)
+        assert worker.do(new) == "done" and not new.is_lost(store)
 
 
 def committed(store: Store, planned: Plan) -> list[Unit]:
     """Return the units of preparation that are committed."""
-    contexts = [
-        Unit(
-            run_id="prepare",
-            unit_id=f"contexts-{digest_of(recipe)}",
-            kind="contexts",
-            model=model,
-            payload={"recipe": recipe},
-        )
-        for model, recipe in planned.contexts
-    ]
-    return [new for new in [*contexts, *planned.moments[0].units()] if store.is_committed(*new.key)]
+    return [new for new in [*planned.contexts, *planned.moments[0].units()] if store.is_committed(*new.key)]
 
 
 def test_runs_of_one_second_moment_hold_one_copy(tmp_path: Path) -> None:
     planned = plan(tmp_path, **GRID)
     worker = Worker(planned.store)
     prepare(planned, worker)
-    held = [worker._prepared_for(run)[1].geometry[1] for run in edited_runs(planned)]
+    held = [worker.bench.inputs(run).artifacts.geometry[1] for run in edited_runs(planned)]
     assert len(held) == 4 and all(geometry is held[0] for geometry in held)
 
 
@@ -167,10 +157,10 @@ def test_a_layer_search_with_shared_targets_scores_what_it_would_score_layer_by_
         prepare(planned, worker)
         (search,) = planned.searches
         if name == "shared":
-            search = with_search_targets(search)
+            search = search.with_shared_targets()
             assert search.run_id == planned.searches[0].run_id, "it is no part of the identity"
-            units = search_target_units(search)
-            assert [unit.payload["n_items"] for unit in units] == [8 * len(search.layers), 2 * len(search.layers)]
+            units = search.target_units()
+            assert [unit.n_items for unit in units] == [8 * len(search.layers), 2 * len(search.layers)]
             assert {worker.do(unit) for unit in units} == {"done"}
         assert {worker.do(unit) for unit in search.units()} == {"done"}
         sql = "SELECT layer, fact_id, probe_id, nll_new, nll_true FROM layer_scores ORDER BY ALL"

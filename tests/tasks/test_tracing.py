@@ -14,8 +14,9 @@ from storage.sql import query
 from storage.store import Store
 from tasks.data.facts import world_for
 from tasks.errors import InputError
-from tasks.units.scoring import find_known
+from tasks.units.trace import TraceJob, find_known
 from tasks.workers.worker import Worker
+from tests.tasks.fakes import MODEL
 from tests.tasks.support import plan
 
 WANTED: dict[str, Any] = {
@@ -64,21 +65,33 @@ def test_a_prompt_that_fills_the_context_is_not_known(lm: LanguageModel) -> None
     assert known_facts(lm, [long, fact], "first_token") == [False, True]
 
 
-def settings(count: int, wanted: int, **other: Any) -> dict[str, Any]:
-    return {"positions": range(100, 100 + count), "wanted": wanted, "rule": "first_token", "noise": None, **other}
+def job(count: int, wanted: int, **other: Any) -> TraceJob:
+    given = {
+        "facts_run_id": "f",
+        "facts_digest": "f",
+        "order": {},
+        "samples": 2,
+        "window": 2,
+        "noise": None,
+        "threads": 1,
+    }
+    candidates = tuple(range(100, 100 + count))
+    return TraceJob(
+        **given | {"model": MODEL, "candidates": candidates, "wanted": wanted, "rule": "first_token"} | other
+    )
 
 
 def test_the_search_goes_on_until_enough_are_known(lm: LanguageModel, caplog: pytest.LogCaptureFixture) -> None:
     good = [fact for fact in facts(40) if known_facts(lm, [fact], "first_token") == [True]][:6]
     mixed = [unknown(good[0]), good[1], unknown(good[2]), unknown(good[3]), good[4], good[5]]
-    found = find_known(lm, mixed, settings(6, 2))
-    assert found["known"] == [101, 104] and found["asked"] == 5
-    assert found["noise"] == subject_noise(lm, [good[1], good[4]]), "of the facts that are traced, all together"
-    assert find_known(lm, mixed, settings(6, 2, noise=0.5))["noise"] == 0.5 and not caplog.text
-    assert find_known(lm, mixed, settings(6, 9))["known"] == [101, 104, 105]
+    found = find_known(lm, mixed, job(6, 2))
+    assert found.known == [1, 4] and found.asked == 5
+    assert found.noise == subject_noise(lm, [good[1], good[4]]), "of the facts that are traced, all together"
+    assert find_known(lm, mixed, job(6, 2, noise=0.5)).noise == 0.5 and not caplog.text
+    assert find_known(lm, mixed, job(6, 9)).known == [1, 4, 5]
     assert "3 of 6 facts are known; 3 are traced, not 9" in caplog.text
     with pytest.raises(InputError, match=r"knows none of the 2 facts \(first_token.*leave locate\.trace out"):
-        find_known(lm, [unknown(good[0]), unknown(good[1])], settings(2, 1))
+        find_known(lm, [unknown(good[0]), unknown(good[1])], job(2, 1))
 
 
 def test_a_run_traces_known_facts_in_units_and_says_how_many_it_skipped(tmp_path: Path) -> None:
@@ -86,7 +99,7 @@ def test_a_run_traces_known_facts_in_units_and_says_how_many_it_skipped(tmp_path
     store, worker, (job,) = Store(planned.store), Worker(planned.store), planned.traces
     run_id = job.run_id
     worker.do(job.known_unit())
-    for unit in job.next_units(store)[1:]:
+    for unit in job.traces(store):
         worker.do(unit)
     counts = "SELECT max(n_facts) AS n_facts, any_value(n_unknown) AS n_unknown FROM trace_summary"
     (row,) = query(store, counts).to_pylist()
@@ -120,5 +133,5 @@ def test_no_known_fact_is_no_layer(tmp_path: Path) -> None:
     worker = Worker(planned.store)
     unit = job.known_unit()
     with pytest.raises(InputError, match="knows none of the 0 facts"):
-        worker.do(replace(unit, payload={**unit.payload, "positions": ()}))
-    assert job.next_units(store) == [unit]
+        worker.do(replace(unit, job=replace(job, candidates=())))
+    assert job.units(store) == [unit]

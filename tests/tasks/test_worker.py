@@ -22,9 +22,11 @@ from storage.store import Store
 from tasks.data.orders import seeded_order
 from tasks.driver.session import session
 from tasks.errors import InputError, LedgerMismatch
-from tasks.runs.ledger import changes_of, replay, segments
+from tasks.runs.chain import segments
+from tasks.runs.ledger import changes_of, replay
 from tasks.runs.rows import last_logits, run_row
-from tasks.units.ready import ready_units, segment_unit, units_left
+from tasks.units.ready import ready_units, units_left
+from tasks.units.segment import Segment
 from tasks.workers.checkout import checkout
 from tasks.workers.worker import Worker
 from tests.end_to_end.support import contents
@@ -61,7 +63,7 @@ def test_segment_length_and_the_number_of_workers_change_nothing(tmp_path: Path)
 def test_a_unit_done_twice_is_skipped(tmp_path: Path) -> None:
     store, planned = run_all(tmp_path)
     before = contents(store.location)
-    assert Worker(planned.store).do(segment_unit(edited(planned), 0)) == "skipped"
+    assert Worker(planned.store).do(Segment.at(edited(planned), 0)) == "skipped"
     assert contents(store.location) == before
 
 
@@ -93,11 +95,11 @@ def test_checkpoints_fall_on_the_first_round_boundary_at_or_after(tmp_path: Path
 def test_the_ledger_rebuilds_every_round(tmp_path: Path) -> None:
     store, planned = run_all(tmp_path)
     run, worker = edited(planned), Worker(planned.store)
-    loaded, names = worker._models.at(run, run.n_rounds)
+    loaded, names = worker.bench.models.at(run, run.n_rounds)
     final = loaded.lm.snapshot(names)
-    worker._models.at(run, 1)
+    worker.bench.models.at(run, 1)
     first = loaded.lm.snapshot(names)
-    worker._models.at(run, run.n_rounds)
+    worker.bench.models.at(run, run.n_rounds)
     assert all(torch.equal(loaded.lm.parameter(name), final[name]) for name in names)
     assert not any(torch.equal(first[name], final[name]) for name in names)
     loaded.lm.restore(loaded.pristine)
@@ -168,7 +170,7 @@ def test_a_singular_second_moment_stops_before_any_edit(tmp_path: Path) -> None:
     with pytest.raises(
         Exception, match=r"the second moment of layer 0 is singular: rank \d+ of 160.*second_moment\.jitter"
     ):
-        worker.do(segment_unit(edited(planned), 0))
+        worker.do(Segment.at(edited(planned), 0))
     assert segments(Store(planned.store), edited(planned).run_id) == []
 
 
@@ -193,7 +195,7 @@ def test_remembered_keys_survive_a_resume(tmp_path: Path) -> None:
     resumed = plan(tmp_path / "b", editors=editors, layers=[0])
     store, first = Store(resumed.store), Worker(resumed.store)
     prepare(resumed, first)
-    first.do(segment_unit(edited(resumed), 0))
+    first.do(Segment.at(edited(resumed), 0))
     for run in resumed.runs:
         finish(store, Worker(resumed.store), run)  # another process would start like this
     assert contents(store.location)["ledger"] == contents(one.location)["ledger"]
@@ -216,7 +218,7 @@ def test_checkout_of_a_run_from_another_kind_of_device_compares_logits_only(
     """Two kinds of device round differently, so digests would refuse what is right; wrong logits are still refused."""
     store, planned = run_all(tmp_path, editors=["ft_c"], layers=[0])
     run_id = edited(planned).run_id
-    monkeypatch.setattr("tasks.workers.worker.run_row", lambda *args: {**run_row(*args), "device_kind": "elsewhere"})
+    monkeypatch.setattr("tasks.runs.rows.run_row", lambda *args: {**run_row(*args), "device_kind": "elsewhere"})
     (tmp_path / "there").mkdir()
     there, _ = run_all(tmp_path / "there", editors=["ft_c"], layers=[0])
     monkeypatch.setattr("tasks.runs.ledger.digest_of_parameters", lambda *args: "of another device")
@@ -283,7 +285,7 @@ def test_a_training_goes_on_where_it_stands_when_its_segments_change_length(tmp_
     assert worker.do(first) == "done"
     (other,) = planned.trainings
     (after,) = other.next_units(store)
-    assert (after.payload["first_round"], after.payload["last_round"]) == (4, 6)
+    assert (after.first, after.last) == (4, 6)
     assert worker.do(after) == "done" and other.next_units(store) == []
 
 
@@ -328,7 +330,7 @@ def test_micro_batches_are_chosen_from_free_memory_once_and_recorded(
     finish(store, second, run)
     (row,) = (row for row in query(store.location, "SELECT * FROM runs").to_pylist() if row["run_id"] == run.run_id)
     assert row["tokens_per_forward"] == 256
-    (loaded,) = second._models._loaded.values()
+    (loaded,) = second.bench.models._loaded.values()
     assert loaded.lm.tokens_per_forward == 256
 
 
