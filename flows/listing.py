@@ -42,9 +42,9 @@ def listing(what: str) -> list[dict[str, Any]]:
         found = [read_definition(name) for name in definition_names()]
         return [{"benchmark": d.name, "what": d.title, "metric": d.metrics[0], "paper": d.paper} for d in found]
     if what == "views":
-        from storage.sql import PUBLIC, VIEWS
+        from storage.marts import marts, public_marts
 
-        return [{"view": name, "what": _comment(VIEWS / f"{name}.sql")} for name in PUBLIC]
+        return [{"view": name, "what": marts()[name].about} for name in public_marts()]
     if what == "experiments":
         return [{"experiment": path.stem, "file": str(path)} for path in sorted(EXPERIMENTS.glob("*.yaml"))]
     raise SpecError(f"list {what!r}: expected one of {list(KINDS)}")
@@ -52,12 +52,3 @@ def listing(what: str) -> list[dict[str, Any]]:
 
 def _shown(hparams: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in hparams.items() if key != "protocol"}
-
-
-def _comment(path: Path) -> str:
-    lines = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("--"):
-            break
-        lines.append(line.removeprefix("--").strip())
-    return " ".join(lines)

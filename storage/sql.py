@@ -1,19 +1,22 @@
 """DuckDB over a store: one staging view per table, and the marts in ``views/*.sql``."""
 
+import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from storage.commits import CommitRow, commits_table, stale
 from storage.errors import QueryError
+from storage.marts import MACROS, definition, marts, needed_by, public_marts
 from storage.schemas import SCHEMAS
 from storage.statements import (
     is_loading,
@@ -27,45 +30,7 @@ from storage.statements import (
 )
 from storage.store import Store, run_of
 
-VIEWS = Path(__file__).parent / "views"
-ORDER = (
-    "run_latest",
-    "probe_outcomes",
-    "protocol_scores",
-    "ranking_flips",
-    "own_rates",
-    "own_scores",
-    "editing_curve",
-    "checked_edits",
-    "check_rates",
-    "forgetting_curve",
-    "retention_by_age",
-    "retention_summary",
-    "question_completion",
-    "answers_by_part",
-    "class_scores",
-    "class_means",
-    "benchmark_metrics",
-    "benchmark_curve",
-    "benchmark_groups",
-    "generation_curve",
-    "perplexity_curve",
-    "drift_curve",
-    "collapse_curve",
-    "run_summary",
-    "batch_size_summary",
-    "layer_summary",
-    "trace_summary",
-    "context_prefixes",
-    "moment_curve",
-    "training_curve",
-    "joint_edits",
-    "key_asymmetry",
-)
-"""Marts in the order in which they build on each other."""
 TABLES = (*SCHEMAS, "commits")
-_READ = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)", re.IGNORECASE)
-"""How marts name what they read; of a user's statement any word may be a table."""
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -82,13 +47,11 @@ _OF_STATEMENTS = (
 """Errors that are the statement's own, and tell nothing of the store's files."""
 _FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
 """What says of a commit in which files its rows are, and whether they are shown."""
-_SHARED = ("own_rates", "checked_edits", "check_rates", "answers_by_part", "class_scores", "class_means")
-"""Steps that are taken several times in one mart, each of which would be done as often if it were not kept."""
-_STEPS = ("run_latest", "own_scores", "benchmark_metrics", *_SHARED)
 _UNKNOWN = re.compile(r"Catalog Error: Table with name (\S+) does not exist!")
+_BY_TEXT = re.compile(r"\bquery(?:_table)?\s*\(", re.IGNORECASE)
+"""Functions that name tables in texts."""
 _ONE_SELECT = re.compile(r"\s*(?:SELECT|FROM)\b[^;]*;?\s*", re.IGNORECASE)
 """Statements in front of which `WITH` and marts can be written."""
-PUBLIC = tuple(name for name in ORDER if name not in _STEPS)
 
 
 def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
@@ -99,7 +62,7 @@ def open_store(path: str | Path) -> duckdb.DuckDBPyConnection:
     Raises:
         StorageError: There is no store, or it has another schema version.
     """
-    return _connect(Store(path), TABLES, ORDER)
+    return _connect(Store(path), TABLES, list(marts()))
 
 
 def query(place: str | Path | Store, sql: str, *, write: bool = False) -> pa.Table:
@@ -119,7 +82,7 @@ def query(place: str | Path | Store, sql: str, *, write: bool = False) -> pa.Tab
         return query_many(place, [sql])[0]
     store = place if isinstance(place, Store) else Store(place)
     own = own_files(statement, [store.files.folder.absolute(), store.files.folder.resolve()])
-    named = [*_marts(sql), *(table for table in TABLES if table in sql.lower())]
+    named = named_in(sql)
     copies = dict(zip(named, query_many(store, [f"FROM {name}" for name in named]), strict=True))
     with closing(duckdb.connect(config=_SETTINGS)) as connection:
         for name, rows in copies.items():
@@ -147,10 +110,13 @@ def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.
             raise QueryError(refusal(statement))
     store = place if isinstance(place, Store) else Store(place)
     everything = any(map(lists_tables, statements))
-    tables, marts = (TABLES, PUBLIC) if everything else (_tables(statements), ())
+    names = {name for sql in statements for name in named_in(sql)}
+    read = {*names, *needed_by(names & marts().keys())}
+    tables = TABLES if everything else [table for table in TABLES if table in read]
+    shown = public_marts() if everything else ()
     for attempt in range(3):
         try:
-            with closing(_connect(store, tables, marts)) as connection:
+            with closing(_connect(store, tables, shown)) as connection:
                 _lock(connection)
                 return [_result(connection, statement) for statement in parsed]
         except (duckdb.Error, FileNotFoundError) as error:
@@ -175,62 +141,55 @@ def _said(error: Exception) -> str:
     unknown = _UNKNOWN.match(message)
     if unknown is None:
         return message
-    near = get_close_matches(unknown.group(1).lower(), [*TABLES, *PUBLIC], n=3)
+    near = get_close_matches(unknown.group(1).lower(), [*TABLES, *public_marts()], n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"{unknown.group(0)}{hint}\n(tables: {', '.join(TABLES)}; views: {', '.join(PUBLIC)})"
+    return f"{unknown.group(0)}{hint}\n(tables: {', '.join(TABLES)}; views: {', '.join(public_marts())})"
 
 
 def _result(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> pa.Table:
     sql = statement.query
-    marts = _marts(sql)
-    if marts and _ONE_SELECT.fullmatch(sql):
+    named = [name for name in named_in(sql) if name in marts()]
+    if named and _ONE_SELECT.fullmatch(sql):
         # Binding a mart can take as long as running it: so it is bound once, and not for its view, for its types, and to run.
-        parts = ", ".join(f"{name} AS NOT MATERIALIZED (\n{_definition(name)})" for name in marts)
+        parts = ", ".join(f"{name} AS NOT MATERIALIZED (\n{definition(name)})" for name in named)
         try:
             connection.execute(f"CREATE OR REPLACE TEMP TABLE _answer AS WITH {parts} {sql}")
         except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):
             pass  # by views, which say what is wrong in terms of the statement
         else:
             return connection.table("_answer").to_arrow_table()
-    _make_views(connection, marts)
+    _make_views(connection, named)
     if may_modify(statement):
         refuse_modifying(connection, statement)
     return connection.sql(sql).to_arrow_table()
 
 
-def _make_views(connection: duckdb.DuckDBPyConnection, marts: Sequence[str]) -> None:
-    for name in marts:
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {_definition(name)}")
+def _make_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    for name in names:
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {definition(name)}")
 
 
-def _marts(sql: str) -> list[str]:
-    """Return the marts that a statement names."""
-    return [name for name in ORDER if name in sql.lower()]
+def named_in(sql: str) -> list[str]:
+    """Return the tables and marts that a statement reads; where DuckDB does not take it apart, those that it mentions."""
+    with closing(duckdb.connect(config=_SETTINGS)) as parser:
+        answer = parser.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()
+    tree = json.loads(answer[0]) if answer else {"error": True}
+    if tree["error"] or _BY_TEXT.search(sql):
+        words = set(re.findall(r"\w+", sql.lower()))
+    else:
+        words = {name.lower() for name in _base_tables(tree)}
+    return [name for name in (*marts(), *TABLES) if name in words]
 
 
-def _tables(statements: Sequence[str]) -> list[str]:
-    """Return the tables that the statements read, themselves or by marts: each that is made takes time."""
-    text = " ".join(statements)
-    read = {name for mart in _marts(text) for name in _READ.findall(_definition(mart))}
-    return [table for table in TABLES if table in text.lower() or table in read]
+def _base_tables(tree: Any) -> Iterator[str]:
+    """Yield the name of every table in a statement's tree."""
+    if isinstance(tree, dict) and tree.get("type") == "BASE_TABLE":
+        yield str(tree["table_name"])
+    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _base_tables(value)
 
 
-def _definition(mart: str) -> str:
-    """Return a mart's SQL with all that it builds on.
-
-    Not views over views, each of which would be bound once more for every one that it is part of.
-    """
-    text = (VIEWS / f"{mart}.sql").read_text()
-    parts, beneath = [], text
-    for name in reversed(ORDER[: ORDER.index(mart)]):
-        if name in beneath:
-            part = (VIEWS / f"{name}.sql").read_text()
-            parts.append(f"{name} AS {'' if name in _SHARED else 'NOT MATERIALIZED '}(\n{part})")
-            beneath += part
-    return f"WITH {', '.join(reversed(parts))} SELECT * FROM (\n{text})" if parts else text
-
-
-def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckdb.DuckDBPyConnection:
+def _connect(store: Store, tables: Sequence[str], shown: Sequence[str]) -> duckdb.DuckDBPyConnection:
     with ThreadPoolExecutor(1) as opening:  # DuckDB takes as long to start as the commits to read
         started = opening.submit(duckdb.connect, config=_SETTINGS)
         runs = _commits_by_run(store, None if "commits" in tables else _FILED)
@@ -238,6 +197,7 @@ def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckd
     unseen = {run_id: stale(rows) for run_id, rows in runs.items()}
     # In a database of its own, which `SHOW TABLES` does not show.
     connection.execute("ATTACH ':memory:' AS _palimpsest")
+    connection.execute(MACROS)
     keys = _keys(runs, unseen)
     connection.execute("CREATE TABLE _palimpsest._stale AS FROM keys")
     del keys
@@ -257,7 +217,7 @@ def _connect(store: Store, tables: Sequence[str], marts: Sequence[str]) -> duckd
             del empty
             # So that the optimizer sees it, too.
             connection.execute(f"CREATE VIEW {table} AS FROM _palimpsest.{table} WHERE false")
-    _make_views(connection, marts)
+    _make_views(connection, shown)
     return connection
 
 

@@ -1,3 +1,4 @@
+-- kept
 -- Each answer once, in the whole of its benchmark (`part` NULL) and in its group. `cell` numbers (run, questions, checkpoint,
 -- part), as a short key; `has_labels` says whether all answers of a cell have the same labels.
 -- Two commands at once may have asked the same question; the answers are the same.

@@ -3,6 +3,10 @@
 -- (compared are settings of one model, precision, data set and size, mode and protocol, after equally many edits; NULL where a
 -- setting has none); `n_right_when_applied`: those of them that were right when applied, over all runs. `given_contexts` tells
 -- context prefixes that were given apart (NULL: sampled).
+--
+-- unique: [model_digest, dtype, facts_digest, editor, variant, layers, mode, protocol, hparams_digest, given_contexts, batch_size, edits]
+-- not_null: [model, editor, batch_size, n_runs]
+-- rates: [efficacy, paraphrase, neighborhood, score, forgotten, benchmark_f1]
 WITH last_checks AS (
     SELECT run_id, age, was_right, wrong_now
     FROM checked_edits

@@ -1,3 +1,4 @@
+-- step
 -- Every metric of a benchmark with its standard error, of the whole (`part` NULL) and of each group. An answer that is no
 -- label, does not fit into the context or is NaN is wrong. Where all examples have the same labels: F1 as the mean over the
 -- labels (`f1`) and weighted by how often each is right (`f1_weighted`), and Matthews' correlation over the labels with

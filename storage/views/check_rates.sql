@@ -1,3 +1,4 @@
+-- kept
 -- One row per checkpoint of a run: the forgetting curve without what its run is. Only edits that a later round followed count;
 -- where a checkpoint looked at no such edit, its rates are NULL.
 WITH with_history AS (

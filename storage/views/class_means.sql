@@ -1,3 +1,4 @@
+-- kept
 -- F1 over the labels of a cell, plain (`f1`) and weighted by how often each is right, and the sums that its correlation needs.
 SELECT
     cell,

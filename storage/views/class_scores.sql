@@ -1,3 +1,4 @@
+-- kept
 -- F1 of each label of a cell, with what it is made of; "no label" is a class of its own.
 WITH classes AS (
     SELECT cell, class, sum(gold) AS n_gold, sum(said) AS n_said, sum(hit) AS n_hit, bool_or(is_label) AS is_label

@@ -7,6 +7,11 @@
 -- every new edit, and an editor without effect fails at all of them on a sound one.
 -- `lost`: neighbors and benchmarks (half of the way from guessing), as far as they were measured, and earlier edits, if there
 -- are any, are all below half of their level. `collapsed`: from this checkpoint on all are lost.
+--
+-- unique: [run_id, edits]
+-- not_null: [run_id, model, editor, batch_size, edits, lost, collapsed]
+-- rates: [retention_accuracy, new_edits_accuracy, neighborhood_accuracy, neighborhood_level]
+-- references: {run_id: runs.run_id}
 WITH cells AS (
     SELECT
         cell, any_value(run_id) AS run_id, any_value(questions_run_id) AS questions_run_id,

@@ -1,6 +1,10 @@
 -- What the prepare stage put in front of prompts: each context prefix, its tokens, its perplexity to the model itself (of the
 -- tokens behind the first) and the share of 4-grams that have stood in it before. `unit_id` is one set of prefixes; which run
 -- reads which texts is in `runs.contexts`.
+--
+-- unique: [unit_id, number]
+-- not_null: [unit_id, text, n_tokens]
+-- rates: [repetition]
 SELECT
     unit_id,
     look.number AS number,

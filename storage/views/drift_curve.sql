@@ -1,4 +1,9 @@
 -- How far each edited parameter has moved: drift = ‖W - W0‖ / ‖W0‖ (Frobenius), and the same norm per value.
+--
+-- unique: [run_id, parameter, round]
+-- not_null: [run_id, parameter, round, edits, outcome]
+-- accepted: {outcome: [edited, unchanged, unsolved, nan]}
+-- references: {run_id: runs.run_id}
 SELECT
     runs.editor, runs.batch_size, runs.model, runs.sample, rounds.run_id, rounds.round, rounds.edits_so_far AS edits,
     rounds.parameter, rounds.outcome, rounds.update_norm, rounds.drift, rounds.drift_per_value, rounds.shortfall

@@ -1,6 +1,11 @@
 -- What the model writes freely, against the number of edits: the n-gram entropy in bits (weighted mean over bigrams and
 -- trigrams, arXiv 2202.05262) and the share of 4-grams that had stood in the text before, means over the texts; `n_lost`:
 -- texts in which the model gave NaN, which are left out of the means.
+--
+-- unique: [run_id, edits]
+-- not_null: [run_id, edits, n_texts, n_lost]
+-- rates: [repetition]
+-- references: {run_id: runs.run_id}
 SELECT
     runs.model, runs.editor, runs.batch_size, runs.sample, g.run_id, g.scored_at, g.edits_so_far AS edits,
     count(*) AS n_texts, count(*) FILTER (WHERE text IS NULL) AS n_lost, avg(entropy) AS entropy, avg(repetition) AS repetition

@@ -1,10 +1,14 @@
 -- Layer search: scores of independent edits of each layer, means over edits of the mean over their prompts.
+--
+-- unique: [run_id, editor, layer]
+-- not_null: [run_id, model, editor, layer, n_edits]
+-- rates: [efficacy, paraphrase, neighborhood, score]
 WITH per_kind AS (
     SELECT
         run_id, model, editor, protocol, layer, fact_id, kind,
         avg(CASE
-            WHEN kind = 'neighborhood' THEN coalesce(nll_true / n_true < nll_new / n_new, false)
-            ELSE coalesce(nll_new / n_new < nll_true / n_true, false)
+            WHEN kind = 'neighborhood' THEN is_likelier(nll_true, n_true, nll_new, n_new)
+            ELSE is_likelier(nll_new, n_new, nll_true, n_true)
         END::INT) AS rate
     FROM layer_scores
     GROUP BY ALL
@@ -20,12 +24,6 @@ rates AS (
     GROUP BY ALL
 ),
 final AS (
-    SELECT
-        *,
-        CASE
-            WHEN least(efficacy, paraphrase, neighborhood) <= 0 THEN 0
-            ELSE 3 / (1 / efficacy + 1 / paraphrase + 1 / neighborhood)
-        END AS score
-    FROM rates
+    SELECT *, harmonic_mean(efficacy, paraphrase, neighborhood) AS score FROM rates
 )
 SELECT * FROM final ORDER BY model, editor, layer

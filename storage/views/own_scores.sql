@@ -1,3 +1,4 @@
+-- step
 -- The rates of each edit with its position among the run's edits (NULL: the baseline's).
 SELECT own.*, edits.position
 FROM own_rates AS own

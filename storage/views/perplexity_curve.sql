@@ -1,5 +1,9 @@
 -- The perplexity of held-out texts against the number of edits: exp of the mean NLL over all tokens that have one before
 -- them. A text whose NLL is not finite makes it NULL, and is counted in `n_lost`.
+--
+-- unique: [run_id, edits]
+-- not_null: [run_id, edits, n_texts, n_lost]
+-- references: {run_id: runs.run_id}
 SELECT
     runs.model, runs.editor, runs.batch_size, runs.sample, t.run_id, t.scored_at, t.edits_so_far AS edits,
     count(*) AS n_texts, sum(t.n_tokens) AS n_scored_tokens, count(*) - count(nll) AS n_lost,

@@ -1,6 +1,14 @@
 -- One row per scored probe: whether it holds under each scoring protocol (1 or 0; `token` and `agreement` are shares of the
 -- answer's tokens). Neighborhood probes expect the true answer, all others the new one. What the model did not give (NaN)
 -- fails; what was not asked for (no free text, no unedited model) is NULL. docs/scores.md defines each column.
+--
+-- unique: [run_id, purpose, probe_id, edited_at, scored_at]
+-- not_null: [run_id, purpose, probe_id, kind, nll_mean, nll_sum, argmax, token, is_nan]
+-- rates: [nll_mean, nll_sum, argmax, token, exact, contained, agreement]
+-- accepted:
+--   purpose: [own, retention, baseline]
+--   kind: [rewrite, paraphrase, neighborhood, question, completion]
+-- references: {run_id: runs.run_id}
 WITH expected AS (
     SELECT
         runs.run_id, probes.probe_id,
@@ -9,8 +17,7 @@ WITH expected AS (
 ),
 -- Twice from the table: DuckDB 2.0.0 waits for ever for a LIMIT over rows that it keeps for two readers.
 sides AS NOT MATERIALIZED (
-    -- Two commands with other extents, or two stores put together, may have scored the same probe.
-    SELECT DISTINCT ON (run_id, purpose, probe_id, edited_at, scored_at)
+    SELECT
         *,
         kind = 'neighborhood' AS keeps,
         CASE WHEN keeps THEN nll_true ELSE nll_new END AS nll_wanted,
@@ -19,16 +26,16 @@ sides AS NOT MATERIALIZED (
         CASE WHEN keeps THEN n_new ELSE n_true END AS n_other,
         CASE WHEN keeps THEN n_correct_true ELSE n_correct_new END AS n_right,
         CASE WHEN keeps THEN argmax_true ELSE argmax_new END AS argmax_wanted
-    FROM fact_scores
+    FROM scores_once
 ),
 unedited AS (
     SELECT run_id AS baseline_run_id, probe_id, argmax_wanted AS argmax_unedited FROM sides WHERE purpose = 'baseline'
 )
 SELECT
     sides.run_id, purpose, fact_id, sides.probe_id, kind, edited_at, scored_at, edits_so_far, is_nan,
-    coalesce(nll_wanted / n_wanted < nll_other / n_other, false)::INT AS nll_mean,
+    is_likelier(nll_wanted, n_wanted, nll_other, n_other)::INT AS nll_mean,
     coalesce(nll_wanted < nll_other, false)::INT AS nll_sum,
-    coalesce(n_right = n_wanted, false)::INT AS argmax,
+    is_argmax(n_right, n_wanted)::INT AS argmax,
     coalesce(n_right / n_wanted, 0) AS token,
     CASE
         WHEN text IS NULL THEN NULL

@@ -1,6 +1,12 @@
 -- ES, PS, NS and S of each run under every scoring protocol: each edit right after its own round (of the baseline: each
 -- fact), mean over a fact's prompts of a kind, then over facts; S is the harmonic mean of the three, 0 if one of them is 0.
 -- `easyedit` counts as that toolkit does: answer tokens, and for neighborhood prompts agreement with the unedited model.
+--
+-- unique: [run_id, scoring_protocol]
+-- not_null: [run_id, scoring_protocol, n_facts]
+-- rates: [efficacy, paraphrase, neighborhood, score]
+-- accepted: {scoring_protocol: [nll_mean, nll_sum, argmax, token, exact, contained, easyedit]}
+-- references: {run_id: runs.run_id}
 WITH long AS (
     SELECT
         run_id, fact_id, edited_at, kind,
@@ -31,10 +37,6 @@ rates AS (
 )
 SELECT
     runs.model, runs.editor, runs.batch_size, runs.mode, runs.sample, rates.*,
-    CASE
-        WHEN efficacy IS NULL OR paraphrase IS NULL OR neighborhood IS NULL THEN NULL
-        WHEN least(efficacy, paraphrase, neighborhood) <= 0 THEN 0
-        ELSE 3 / (1 / efficacy + 1 / paraphrase + 1 / neighborhood)
-    END AS score
+    harmonic_mean(efficacy, paraphrase, neighborhood) AS score
 FROM rates JOIN runs USING (run_id)
 ORDER BY model, editor, batch_size, run_id, scoring_protocol

@@ -1,6 +1,11 @@
 -- Edits asked in another form than they were written in: of those whose own prompt is answered right (every target token
 -- argmax) right after the round, the share that is also right as a question, and as the beginning of a sentence (the zsRE
 -- finding of arXiv 2401.07453, A.1; of `n_rewritten` facts). NULL where the data set has no such prompts.
+--
+-- unique: [run_id]
+-- not_null: [run_id, n_facts]
+-- rates: [rewrite_accuracy, question_accuracy, completion_accuracy, question_if_rewritten, completion_if_rewritten]
+-- references: {run_id: runs.run_id}
 WITH own AS (
     SELECT run_id, fact_id, edited_at, kind, avg(argmax) AS rate, avg(contained) AS contained
     FROM probe_outcomes WHERE purpose IN ('own', 'baseline') GROUP BY ALL

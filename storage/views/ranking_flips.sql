@@ -2,6 +2,12 @@
 -- edited the same facts (`n_facts` of them: a run that is half done is compared with none that went further), ranked by ES,
 -- PS, NS and S under each protocol (1 is best; equal values share a rank) beside their rank under nll_mean, the papers' own.
 -- `n_flips`: how many other runs stand on the other side of this one than they do under nll_mean.
+--
+-- unique: [run_id, metric, scoring_protocol]
+-- not_null: [run_id, metric, scoring_protocol, n_facts, value, rank, rank_by_nll_mean, n_flips]
+-- rates: [value]
+-- accepted: {metric: [efficacy, paraphrase, neighborhood, score]}
+-- references: {run_id: runs.run_id}
 WITH edited AS (
     SELECT run_id, bit_xor(hash(fact_id)) AS facts
     FROM (SELECT DISTINCT run_id, fact_id FROM fact_scores WHERE purpose = 'own')

@@ -1,3 +1,4 @@
+-- step
 -- One row per run: what it is, and how far it has got. A run's row is written once, by its first unit.
 SELECT
     runs.*,

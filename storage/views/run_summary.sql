@@ -3,6 +3,12 @@
 -- that the last checkpoint finds wrong; NULL where nothing followed them. `collapsed_at`: the edits at the first checkpoint
 -- from which on the model has lost what it knew and what it was taught (`collapse_curve`); NULL if never, or if no checkpoint
 -- could judge (`n_judged` 0: neither retention nor benchmarks were asked for).
+--
+-- unique: [run_id]
+-- not_null: [run_id, model, editor, layers, batch_size, mode, sample, seed, protocol, algorithm_version, edits]
+-- rates: [efficacy, paraphrase, neighborhood, score, forgotten, benchmark_f1]
+-- accepted: {mode: [sequential, independent], protocol: [paper, code, corrected]}
+-- references: {run_id: runs.run_id}
 WITH rates AS (
     SELECT
         run_id,
@@ -58,10 +64,7 @@ final AS (
         rates.efficacy,
         rates.paraphrase,
         rates.neighborhood,
-        CASE
-            WHEN least(rates.efficacy, rates.paraphrase, rates.neighborhood) <= 0 THEN 0
-            ELSE 3 / (1 / rates.efficacy + 1 / rates.paraphrase + 1 / rates.neighborhood)
-        END AS score,
+        harmonic_mean(rates.efficacy, rates.paraphrase, rates.neighborhood) AS score,
         last_check.forgotten,
         last_check.n_right_when_applied,
         moved.drift,

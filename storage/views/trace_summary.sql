@@ -1,5 +1,9 @@
 -- Causal tracing: average indirect effect (probability restored minus corrupted) by state kind, layer and token role. Only
 -- facts that the model knows are traced: `n_unknown` were looked at and skipped (NULL in stores that did not count them).
+--
+-- unique: [run_id, kind, layer, role]
+-- not_null: [run_id, kind, layer, role, effect, n_facts]
+-- accepted: {kind: [hidden, mlp, attention]}
 SELECT
     run_id, kind, layer, role,
     avg(probability - low) AS effect,

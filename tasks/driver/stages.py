@@ -176,6 +176,8 @@ def as_begun(store: Store, run: RunSpec) -> RunSpec:
 def _chosen_layers(store: Store, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:
     """Return the layer with the best search score, or the largest effect of its MLP; the lower one of equals.
 
+    Facts without paraphrases or neighbors have no score; then efficacy decides.
+
     Args:
         among: The candidates of this search; the store may hold others of an earlier one.
     """
@@ -183,7 +185,7 @@ def _chosen_layers(store: Store, run_id: str, by: str, among: Sequence[int] | No
         candidates = ", ".join(str(layer) for layer in among or ())
         sql = (
             f"SELECT layer FROM layer_summary WHERE run_id = '{run_id}' AND layer IN ({candidates}) "
-            "ORDER BY score DESC, layer LIMIT 1"
+            "ORDER BY coalesce(score, efficacy) DESC, layer LIMIT 1"
         )
     else:
         sql = (

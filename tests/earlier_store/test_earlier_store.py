@@ -30,6 +30,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "store"
 
 
+NO_SCORE = {("score", None, 0.0)}
+"""Until then, a run on facts without paraphrases had the score 0 where its efficacy was 0, and none elsewhere."""
+
+
 def same(found: Any, expected: Any, tolerance: float) -> bool:
     if isinstance(expected, float) and isinstance(found, int | float):
         return math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
@@ -52,7 +56,8 @@ def differences(found: list[dict[str, Any]], expected: list[dict[str, Any]], tol
 
 def test_every_table_and_view_reads_as_it_did(store: Path) -> None:
     for name, expected in read(HERE / "stored.json.gz").items():
-        assert differences(rows_of(store, name), expected, 1e-12) == [], name
+        found = differences(rows_of(store, name), expected, 1e-12)
+        assert set(found) <= (NO_SCORE if name == "run_summary" else set()), name
 
 
 def test_it_is_continued_as_the_code_that_made_it_did(store: Path) -> None:

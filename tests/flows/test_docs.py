@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from editing.hparams import editor_names
 from flows.cli import app
 from flows.listing import KINDS, listing
-from storage.sql import ORDER, PUBLIC
+from storage.marts import public_marts
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -40,7 +40,7 @@ def test_every_kind_can_be_listed() -> None:
     for kind in KINDS:
         assert listing(kind), kind
     assert {row["editor"] for row in listing("editors")} == set(editor_names())
-    assert {row["view"] for row in listing("views")} == set(PUBLIC)
+    assert {row["view"] for row in listing("views")} == set(public_marts())
     assert all(row["what"] for row in listing("views"))
 
 
@@ -50,9 +50,3 @@ def test_files_that_the_documents_name_exist() -> None:
             r"`((?:editing|tasks|flows|storage|tests|docs)/[a-z_0-9./-]+\.\w+)`(?!\n```)", document.read_text()
         ):  # a path above a block of code is a file that the page tells one to write
             assert (ROOT / name).exists(), f"{document.name} names {name}"
-
-
-def test_marts_build_only_on_earlier_ones() -> None:
-    for index, name in enumerate(ORDER):
-        sql = (ROOT / "storage/views" / f"{name}.sql").read_text()
-        assert not [later for later in ORDER[index + 1 :] if re.search(rf"(FROM|JOIN) {later}\b", sql)], name

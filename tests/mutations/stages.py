@@ -13,7 +13,8 @@ from flows.inputs import publish_inputs, read_facts, read_model
 from flows.plan import plan_experiment
 from flows.spec import Experiment, SpecError, load_experiment
 from storage.errors import StorageError
-from storage.sql import PUBLIC, query_many
+from storage.marts import public_marts
+from storage.sql import query_many
 from storage.store import Store
 from tasks.data.lint import summary
 from tasks.driver.session import Plan
@@ -109,7 +110,7 @@ def go_through(file: Path, folder: Path, reached: Callable[[str], None]) -> None
         if run.layers or not run.layers_recipe:
             finish(store, worker, replace(run))
     reached("report")
-    query_many(store, [f"FROM {view}" for view in PUBLIC])
+    query_many(store, [f"FROM {view}" for view in public_marts()])
     write_report(store)
     if planned.contexts:
         reached("export")

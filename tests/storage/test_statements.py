@@ -255,10 +255,11 @@ def test_an_unknown_table_is_answered_with_names_of_the_store(store: Store) -> N
 
 
 def test_all_tables_and_views_are_shown_and_nothing_else(store: Store) -> None:
-    from storage.sql import PUBLIC, TABLES
+    from storage.marts import public_marts
+    from storage.sql import TABLES
 
     shown = {row["name"] for row in query(store, "SHOW TABLES").to_pylist()}
-    assert shown == {*TABLES, *PUBLIC}
+    assert shown == {*TABLES, *public_marts()}
     listed = query(store, "SELECT table_name FROM information_schema.tables WHERE table_catalog = current_database()")
     assert {row["table_name"] for row in listed.to_pylist()} == shown
 

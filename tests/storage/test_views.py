@@ -1,15 +1,17 @@
 """The marts on hand-made rows whose numbers can be told by eye, and the declared column checks."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
-import yaml
 
 from storage.commits import CommitInfo
 from storage.errors import QueryError
-from storage.sql import PUBLIC, VIEWS, open_store, query, query_many
+from storage.marts import marts, public_marts
+from storage.sql import TABLES, named_in, open_store, query, query_many
 from storage.store import Store
 
 RUN = "memit-b1-hand"
@@ -148,7 +150,7 @@ def test_what_two_commands_have_both_scored_counts_once(store: Store) -> None:
 def test_every_public_view_is_answered_with_no_more_than_it_reads(store: Store) -> None:
     fill(store, 4, own={}, kept={}, every=2)
     with open_store(store.location) as everything:
-        for view in PUBLIC:
+        for view in public_marts():
             expected = everything.sql(f"SELECT count(*) AS n FROM {view}").fetchall()
             assert [(row["n"],) for row in query(store, f"SELECT count(*) AS n FROM {view}").to_pylist()] == expected, (
                 view
@@ -157,7 +159,7 @@ def test_every_public_view_is_answered_with_no_more_than_it_reads(store: Store) 
 
 def test_a_mart_in_front_of_a_statement_answers_as_its_view_does(store: Store) -> None:
     fill(store, 8, own={1: False}, kept={(4, 0): False, (8, 1): False}, every=4)
-    for view in PUBLIC:
+    for view in public_marts():
         plain, behind = query_many(
             store, [f"FROM {view} ORDER BY ALL;", f"WITH it AS (FROM {view}) FROM it ORDER BY ALL"]
         )
@@ -227,7 +229,7 @@ def test_a_tie_fails_on_both_sides(store: Store) -> None:
 def check_columns(root: Path) -> list[str]:
     """Return every declared check that a store's views break."""
     broken, connection = [], open_store(root)
-    for view, rules in yaml.safe_load((VIEWS / "columns.yaml").read_text()).items():
+    for view, rules in ((name, marts()[name].rules) for name in public_marts()):
         key = ", ".join(rules["unique"])
         wrong = [f"SELECT {key} FROM checked GROUP BY {key} HAVING count(*) > 1"]
         wrong += [f"SELECT * FROM checked WHERE {column} IS NULL" for column in rules["not_null"]]
@@ -246,8 +248,38 @@ def check_columns(root: Path) -> list[str]:
     return broken
 
 
+def test_marts_read_what_duckdb_says_they_read(tmp_path: Path) -> None:
+    """Their order follows from words behind FROM and JOIN, which must be all tables that the parser sees."""
+    for name, mart in marts().items():
+        with duckdb.connect() as parser:
+            (answer,) = parser.execute("SELECT json_serialize_sql($1)", [mart.sql]).fetchone() or ("",)
+        tree = json.loads(answer)
+        assert not tree["error"], name
+        steps = {entry["key"] for entry in tree["statements"][0]["node"]["cte_map"]["map"]}
+        named = {table for table in tables_in(tree) if table in marts() or table in TABLES}
+        assert named - steps == mart.reads & (marts().keys() | set(TABLES)) - steps, name
+    assert list(marts()).index("run_summary") > list(marts()).index("collapse_curve")
+
+
+def tables_in(tree: Any) -> set[str]:
+    if isinstance(tree, dict):
+        own = {tree["table_name"]} if tree.get("type") == "BASE_TABLE" else set()
+        return own.union(*map(tables_in, tree.values()))
+    return set[str]().union(*map(tables_in, tree)) if isinstance(tree, list) else set()
+
+
+def test_a_statement_names_what_it_reads_and_not_what_it_says() -> None:
+    assert named_in("SELECT 'see drift_curve' AS run_summary_note FROM runs") == ["runs"]
+    assert named_in("WITH a AS (FROM DRIFT_CURVE) SELECT (SELECT count(*) FROM a) FROM Edits") == [
+        "drift_curve",
+        "edits",
+    ]
+    assert named_in("PIVOT run_summary ON editor USING avg(score)") == ["run_summary"], "the parser tells nothing of it"
+    assert named_in("FROM query_table('run_summary')") == ["run_summary"]
+
+
 def test_every_public_view_declares_its_columns() -> None:
-    assert set(yaml.safe_load((VIEWS / "columns.yaml").read_text())) == set(PUBLIC)
+    assert all(marts()[name].rules.keys() >= {"unique", "not_null"} for name in public_marts())
 
 
 def test_declared_columns_hold_and_the_check_can_fail(store: Store) -> None:
