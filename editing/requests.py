@@ -177,3 +177,12 @@ def refuse_repeated_subjects(requests: Iterable[EditRequest]) -> None:
                 "every subject once in a sequential run; drop one of them"
             )
         seen[key] = request.request_id
+
+
+def facts_with_variants(facts: Sequence[EditRequest]) -> list[list[EditRequest]]:
+    """Group requests that speak of one fact: the same subject and relation (or template)."""
+    groups: dict[tuple[str, str], list[EditRequest]] = {}
+    for fact in facts:
+        key = fact.relation or fact.template if fact.subject else fact.template
+        groups.setdefault((fact.subject, key), []).append(fact)
+    return list(groups.values())

@@ -1,65 +1,76 @@
 """The benchmarks of an experiment: read, checked and published before any work."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from editing.errors import TokenizationError
 from editing.measure.downstream import Question
-from editing.model.tokens import PromptFormat
 from flows.spec import BenchmarkSpec, Experiment
 from storage.store import Store
 from tasks.benchmarks.definition import read_definition
 from tasks.benchmarks.harness import PREFIX, harness_id, harness_recipe
 from tasks.benchmarks.questions import Questions, Wanted, make_questions, publish_harness, publish_questions
 from tasks.benchmarks.sandbox import sandbox_problem
+from tasks.cache import remembered
+from tasks.data.checked_model import CheckedModel
 from tasks.errors import InputError
 from tasks.specs.run import BenchmarkRef
 
 
+@dataclass(frozen=True)
+class AskedBenchmark:
+    """A benchmark with its questions, as it is published; of lm-evaluation-harness's tasks, their recipe."""
+
+    reference: BenchmarkRef
+    questions: Questions | None
+    harness: Mapping[str, object] | None = None
+
+
 def read_benchmarks(
-    experiment: Experiment, form: PromptFormat | None, problems: list[str], *, context: int | None = None
-) -> tuple[BenchmarkRef, ...]:
-    """Return the benchmarks as units will name them; add what is wrong with them.
+    experiment: Experiment, model: CheckedModel | None, problems: list[str]
+) -> tuple[AskedBenchmark, ...]:
+    """Return the benchmarks with their questions; add what is wrong with them.
 
     Args:
-        form: How the model reads questions, if it is known.
-        context: How many tokens it reads at once; None if that is not known, or not limited.
+        model: The one that reads them, if it is known.
     """
-    found: dict[str, BenchmarkRef] = {}
+    found: dict[str, AskedBenchmark] = {}
     for index, spec in enumerate(experiment.score.benchmarks):
         where = f"score.benchmarks.{index}"
         try:
-            reference = _reference(experiment, spec, form, context)
+            asked = (
+                _harness_benchmark(experiment, spec) if spec.name.startswith(PREFIX) else _own(experiment, spec, model)
+            )
         except InputError as error:
             own = f"{spec.name}: " if spec.name.endswith(".yaml") and spec.name not in str(error) else ""
             problems.append(f"{where}: {own}{error}")
             continue
-        if reference.run_id in found:
+        if asked.reference.run_id in found:
             problems.append(f"{where}: {spec.name} stands here twice with the same questions; drop one")
-        found[reference.run_id] = reference
+        found[asked.reference.run_id] = asked
     return tuple(found.values())
 
 
-def publish_benchmarks(experiment: Experiment, store: Store) -> None:
+def publish_benchmark(asked: AskedBenchmark, store: Store) -> None:
     """Write the questions to the store, so that workers can read them and every answer can be traced."""
-    for spec in experiment.score.benchmarks:
-        if spec.name.startswith(PREFIX):
-            recipe, _ = _harness(spec)
-            publish_harness(store, harness_id(recipe), recipe)
-        else:
-            publish_questions(store, _questions(experiment, spec))
+    if asked.questions is not None:
+        publish_questions(store, asked.questions)
+    elif asked.harness is not None:
+        publish_harness(store, asked.reference.run_id, asked.harness)
 
 
-def _reference(
-    experiment: Experiment, spec: BenchmarkSpec, form: PromptFormat | None, context: int | None
-) -> BenchmarkRef:
-    if spec.name.startswith(PREFIX):
-        if experiment.model.chat is not False:
-            raise InputError(
-                f"{spec.name}: lm-evaluation-harness's prompts are not put into a chat template; use chat: false"
-            )
-        recipe, available = _harness(spec)
-        count = _count(experiment, spec, available, None)
-        return BenchmarkRef(name=spec.name.replace(":", "-"), run_id=harness_id(recipe), n_examples=count)
+def _harness_benchmark(experiment: Experiment, spec: BenchmarkSpec) -> AskedBenchmark:
+    if experiment.model.chat is not False:
+        raise InputError(
+            f"{spec.name}: lm-evaluation-harness's prompts are not put into a chat template; use chat: false"
+        )
+    recipe, available = _harness(spec)
+    count = _count(experiment, spec, available, None)
+    reference = BenchmarkRef(name=spec.name.replace(":", "-"), run_id=harness_id(recipe), n_examples=count)
+    return AskedBenchmark(reference, None, recipe)
+
+
+def _own(experiment: Experiment, spec: BenchmarkSpec, model: CheckedModel | None) -> AskedBenchmark:
     questions = _questions(experiment, spec)
     definition = questions.definition
     if definition.runs_code and not spec.run_code:
@@ -68,23 +79,25 @@ def _reference(
         )
     if definition.runs_code and (why := sandbox_problem()) is not None:
         raise InputError(why)
-    if context is not None and definition.answer.tokens >= context:
+    if model is not None and model.context is not None and definition.answer.tokens >= model.context:
         raise InputError(
-            f"{spec.name} lets a model write {definition.answer.tokens} tokens, and this one reads {context} at once, so that "
-            "no question fits; leave it out"
+            f"{spec.name} lets a model write {definition.answer.tokens} tokens, and this one reads {model.context} at once, so "
+            "that no question fits; leave it out"
         )
     count = _count(experiment, spec, len(questions.asked), definition.examples)
-    if form is not None:
-        _check_tokens(form, spec.name, questions.asked[:count])
-    return BenchmarkRef(name=definition.name, run_id=questions.run_id, n_examples=count)
+    if model is not None:
+        made_of = {"form": model.form_key, "questions": questions.run_id, "count": count}
+        remembered("questions", made_of, lambda: _check_tokens(model, spec.name, questions.asked[:count]))
+    return AskedBenchmark(BenchmarkRef(name=definition.name, run_id=questions.run_id, n_examples=count), questions)
 
 
-def _check_tokens(form: PromptFormat, name: str, questions: Sequence[Question]) -> None:
+def _check_tokens(model: CheckedModel, name: str, questions: Sequence[Question]) -> None:
     """Refuse questions that the model cannot be asked: a choice without tokens that tokenizer and model know.
 
     Raises:
         InputError: Names the question and what is wrong with it.
     """
+    form = model.form
     choices = {choice: question.example_id for question in reversed(questions) for choice in question.choices}
     prompts = {question.prompt: question.example_id for question in questions} if form.oversized else {}
     texts: list[tuple[str, str, Callable[[str], object]]] = [

@@ -48,11 +48,12 @@ def _is_known(error: Exception) -> bool:
 def plan(file: Path, set_: SetOption = None) -> None:
     """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
     from flows.forecast import forecast
+    from flows.inputs import read_inputs
     from flows.plan import plan_experiment
     from flows.spec import load_experiment
     from tasks.reports.tables import print_table
 
-    planned = plan_experiment(load_experiment(file, overrides(set_)))
+    planned = plan_experiment(read_inputs(load_experiment(file, overrides(set_))))
     rows, notes = forecast(planned)
     print_table(rows)
     for note in notes:
@@ -247,7 +248,7 @@ def doctor(
         from flows.inputs import read_model
         from flows.plan import placement_of
 
-        rows = examine(experiment.store, placement_of(experiment), lambda: [read_model(experiment)])
+        rows = examine(experiment.store, placement_of(experiment), lambda: [read_model(experiment).ref])
     print_table(rows)
     if any(row["state"] == "fails" for row in rows):
         raise typer.Exit(1)

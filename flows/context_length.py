@@ -1,26 +1,29 @@
 """Whether what facts are asked fits into the model's context, before any work."""
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from editing.measure.scores import probes_of
-from editing.model.loading import load_context_tokens
-from editing.model.tokens import PromptFormat
 from editing.requests import EditRequest
-from flows.inputs import Inputs, format_of
+from flows.inputs import Inputs
 from flows.spec import ScoreSpec
+from storage.digests import digest_of
+from tasks.cache import remembered
+
+if TYPE_CHECKING:
+    from editing.model.tokens import PromptFormat
 
 
-def check_room(inputs: Inputs, prefixes: Iterable[str], problems: list[str]) -> None:
+def check_context_length(inputs: Inputs, prefixes: Iterable[str], problems: list[str]) -> None:
     """Add which prompts leave no room for their answers, or for the text that the model is to write.
 
     Args:
         prefixes: Given context prefixes, of which the longest stands before every fact that is edited.
     """
-    context = load_context_tokens(inputs.model.folder)
+    context = inputs.checked.context
     if context is None:
         return
     experiment = inputs.experiment
-    prompt_format = format_of(inputs.model)
     chosen = sorted({i for order in inputs.orders for i in order.positions[: experiment.facts.size]})
     asked = [found for i in chosen for found in _asked(inputs.requests[i], experiment.score)]
     if longest := max(prefixes, key=len, default=""):
@@ -28,7 +31,9 @@ def check_room(inputs: Inputs, prefixes: Iterable[str], problems: list[str]) -> 
         asked += [(f"{r.request_id} behind a context prefix", longest + r.prompt, r.target_new, 0) for r in edited]
     # A text has at most as many tokens as bytes (a template's aside): most need no tokenizer.
     near = [each for each in asked if inputs.model.chat is not False or _n_bytes(each) + 3 > context]
-    lost = [(need, each) for need, each in zip(_needs(prompt_format, near), near, strict=True) if need > context]
+    made_of = {"form": inputs.checked.form_key, "asked": digest_of(near)}
+    needs = remembered("lengths", made_of, lambda: _needs(inputs.checked.form, near)) if near else []
+    lost = [(need, each) for need, each in zip(needs, near, strict=True) if need > context]
     if not lost:
         return
     need, (fact_id, prompt, _, _) = max(lost)
@@ -59,7 +64,7 @@ def _n_bytes(asked: Asked) -> int:
     return len(prompt.encode()) + max(len(answer.encode()) + 1, n_tokens)
 
 
-def _needs(prompt_format: PromptFormat, asked: list[Asked]) -> list[int]:
+def _needs(prompt_format: "PromptFormat", asked: list[Asked]) -> list[int]:
     prompts = [prompt for _, prompt, _, _ in asked]
     answered = [place for place, (_, _, answer, _) in enumerate(asked) if answer]
     answers = prompt_format.answers([prompts[i] for i in answered], [asked[i][2] for i in answered])

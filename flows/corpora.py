@@ -10,7 +10,6 @@ from tasks.data.corpora import file_texts
 from tasks.data.model_files import edited_shape
 from tasks.errors import InputError
 from tasks.specs.run import ModelRef, Recipe, RunSpec
-from tasks.units.moment_artifacts import published_problem
 from tasks.units.search import SearchPlan
 
 
@@ -127,6 +126,8 @@ def check_files(experiment: Experiment, model: ModelRef, layers: Iterable[int], 
     beyond = [layer for layer in files if not 0 <= layer < model.n_layers]
     if beyond:
         problems.append(f"second_moment.files: no layers {beyond} in {model.name}; expected 0 to {model.n_layers - 1}")
+    from tasks.units.moment_artifacts import published_problem
+
     _, d_in = edited_shape(model)
     for layer in sorted(needed & set(files)):
         if (problem := published_problem(Path(files[layer]), d_in=d_in)) is not None:

@@ -5,7 +5,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 
 from flows.flow_runs import claim, crashing_silent_runs
-from tasks.driver.session import Plan, session
+from tasks.driver.plan import Plan
+from tasks.driver.session import session
 from tasks.driver.stages import analyse, edit_and_score, locate, prepare
 from tasks.errors import Stopped
 

@@ -6,8 +6,7 @@ from storage.locations import is_store
 from storage.sql import query
 from storage.store import Store
 from tasks.data.model_files import edited_shape
-from tasks.driver.session import Plan
-from tasks.driver.stages import with_known_layers
+from tasks.driver.plan import Plan, with_known_layers
 from tasks.runs.chain import segments
 from tasks.specs.editor_card import ledger_floats
 from tasks.specs.run import RunSpec

@@ -1,22 +1,21 @@
 """What every part of a plan looks at: the model, the facts, and where second moments come from."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from editing.model.loading import load_context_tokens, load_format
-from editing.model.tokens import PromptFormat
-from flows.benchmarks import publish_benchmarks, read_benchmarks
+from flows.benchmarks import AskedBenchmark, publish_benchmark, read_benchmarks
 from flows.corpora import moment_problems, moments_recipe, perplexity_recipe
-from flows.spec import Experiment
+from flows.spec import Experiment, errors_of
 from storage.store import Store
+from tasks.cache import remembered
+from tasks.data.checked_model import CheckedModel, checked_model
 from tasks.data.facts import facts_digest, load_facts, publish_facts, without_refused
 from tasks.data.layouts import Facts
-from tasks.data.lint import lint_tokens
+from tasks.data.lint import Finding, lint_tokens
 from tasks.data.model_files import resolve_model
 from tasks.data.orders import Order, listed_order, publish_order, seeded_order
-from tasks.data.weight_files import checked
 from tasks.errors import InputError
 from tasks.specs.editor_card import editor_needs
 from tasks.specs.run import BenchmarkRef, ModelRef, Recipe, RunSpec
@@ -24,15 +23,26 @@ from tasks.specs.run import BenchmarkRef, ModelRef, Recipe, RunSpec
 
 @dataclass(frozen=True)
 class Inputs:
+    """What an experiment's plan is made of, each read once; what is wrong with it is kept for the plan to tell."""
+
     experiment: Experiment
-    model: ModelRef
+    checked: CheckedModel
     facts: Facts
     digest: str
     moments: Recipe
     orders: tuple[Order, ...]
     """Of each sample."""
-    benchmarks: tuple[BenchmarkRef, ...]
+    asked: tuple[AskedBenchmark, ...]
     perplexity: Recipe | None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def model(self) -> ModelRef:
+        return self.checked.ref
+
+    @property
+    def benchmarks(self) -> tuple[BenchmarkRef, ...]:
+        return tuple(each.reference for each in self.asked)
 
     @property
     def facts_run_id(self) -> str:
@@ -47,24 +57,24 @@ class Inputs:
         return self.orders[0].positions[-count:]
 
 
-def publish_inputs(experiment: Experiment) -> None:
-    """Write the facts of an experiment to its store, so that workers can read them."""
-    store = Store(experiment.store, create=True)
-    facts = read_facts(experiment, read_model(experiment))
-    facts_run_id = publish_facts(store, facts)
-    for order in orders_of(experiment, facts.requests):
-        publish_order(store, facts_run_id, facts.requests, order)
-    publish_benchmarks(experiment, store)
+def publish_inputs(inputs: Inputs) -> None:
+    """Write an experiment's facts and questions to its store, so that workers can read them."""
+    store = Store(inputs.experiment.store, create=True)
+    facts_run_id = publish_facts(store, inputs.facts)
+    for order in inputs.orders:
+        publish_order(store, facts_run_id, inputs.requests, order)
+    for benchmark in inputs.asked:
+        publish_benchmark(benchmark, store)
 
 
-def read_model(experiment: Experiment) -> ModelRef:
+def read_model(experiment: Experiment) -> CheckedModel:
     """Return the model, its folder and its tokenizer looked at.
 
     Raises:
         InputError: It cannot be had, is not whole, or cannot be used as the experiment says.
     """
     spec = experiment.model
-    return checked(
+    return checked_model(
         resolve_model(
             spec.name,
             revision=spec.revision,
@@ -76,12 +86,7 @@ def read_model(experiment: Experiment) -> ModelRef:
     )
 
 
-def format_of(model: ModelRef) -> PromptFormat:
-    """Return how a model's prompts and answers are written."""
-    return load_format(model.folder, chat=model.chat, text_start=model.text_start)
-
-
-def read_facts(experiment: Experiment, model: ModelRef) -> Facts:
+def read_facts(experiment: Experiment, model: CheckedModel) -> Facts:
     """Return the facts that the texts themselves and the model's tokenizer allow."""
     spec = experiment.facts
     facts = load_facts(
@@ -93,10 +98,11 @@ def read_facts(experiment: Experiment, model: ModelRef) -> Facts:
         completions=spec.completions,
         model=experiment.model.name,
     )
-    form = format_of(model)
-    if spec.name == "factworld" and not form.oversized:  # its words are plain
+    if spec.name == "factworld" and not model.oversized:  # its words are plain
         return facts
-    return without_refused(facts, lint_tokens(form, facts.requests))
+    made_of = {"form": model.form_key, "facts": facts_digest(facts.requests)}
+    found = remembered("lint", made_of, lambda: lint_tokens(model.form, facts.requests))
+    return without_refused(facts, [Finding(*each) for each in found])
 
 
 def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[Order, ...]:
@@ -108,7 +114,13 @@ def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[Order, ...]:
     return tuple(seeded_order(requests, sample=i, seed=spec.seed, distinct=distinct) for i in samples)
 
 
-def read_inputs(experiment: Experiment, problems: list[str]) -> Inputs | None:
+def read_inputs(experiment: Experiment) -> Inputs:
+    """Read all that an experiment's plan is made of, and publishes, once.
+
+    Raises:
+        SpecError: Model, facts, their order or their texts cannot be had; lists everything that was found by then.
+    """
+    problems: list[str] = []
     model, facts = None, None
     try:
         model = read_model(experiment)
@@ -118,23 +130,20 @@ def read_inputs(experiment: Experiment, problems: list[str]) -> Inputs | None:
         facts = None if model is None else read_facts(experiment, model)
     except (InputError, ValueError) as error:
         problems.append(f"facts: {error}")
-    form, context = (None, None) if model is None else (format_of(model), load_context_tokens(model.folder))
-    benchmarks = read_benchmarks(experiment, form, problems, context=context)
+    asked = read_benchmarks(experiment, model, problems)
     if model is None or facts is None:
-        return None
+        raise errors_of(experiment, problems)
     try:
         orders = orders_of(experiment, facts.requests)
     except InputError as error:
-        problems.append(f"facts.order: {error}")
-        return None
+        raise errors_of(experiment, [*problems, f"facts.order: {error}"]) from error
     digest = facts_digest(facts.requests)
     if unreadable := moment_problems(experiment):
-        problems += unreadable
-        return None
+        raise errors_of(experiment, [*problems, *unreadable])
     facts_run_id = f"facts-{digest}"
-    perplexity = perplexity_recipe(experiment, model, facts_run_id, problems)
-    moments = moments_recipe(experiment, model, facts_run_id)
-    return Inputs(experiment, model, facts, digest, moments, orders, benchmarks, perplexity)
+    perplexity = perplexity_recipe(experiment, model.ref, facts_run_id, problems)
+    moments = moments_recipe(experiment, model.ref, facts_run_id)
+    return Inputs(experiment, model, facts, digest, moments, orders, asked, perplexity, problems)
 
 
 def check_facts(inputs: Inputs, problems: list[str]) -> None:

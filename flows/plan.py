@@ -4,35 +4,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from flows.context_length import check_room
+from flows.context_length import check_context_length
 from flows.corpora import check_files, check_texts, moment_files, moment_layers
-from flows.inputs import Inputs, check_facts, check_subjects, format_of, notes_on, read_inputs
-from flows.spec import EditorSpec, Experiment, Layers, SpecError
+from flows.inputs import Inputs, check_facts, check_subjects, notes_on
+from flows.spec import EditorSpec, Experiment, Layers, errors_of
 from flows.trainings import network_recipe, training_jobs
-from tasks.driver.session import Plan
+from tasks.driver.plan import Plan
 from tasks.errors import InputError
 from tasks.specs.editor_card import EditorCard, editor_card, editor_needs
+from tasks.specs.placement import Placement
 from tasks.specs.run import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
 from tasks.units.contexts import SAMPLING, Contexts, read_contexts
 from tasks.units.moments import MomentsJob
 from tasks.units.search import SearchPlan
 from tasks.units.trace import TraceJob
-from tasks.workers.placer import Placement
-
-_CARRIES = {"remember": True, "bound_from": "pristine"}
-"""Hyper-parameters that mean something in sequential runs only."""
 
 
-def plan_experiment(experiment: Experiment) -> Plan:
+def plan_experiment(inputs: Inputs) -> Plan:
     """Expand an experiment into its plan.
 
     Raises:
         SpecError: Lists everything that is wrong: editors, hyper-parameters, layers, batch sizes, facts, benchmarks.
     """
-    problems: list[str] = []
-    inputs = read_inputs(experiment, problems)
-    if inputs is None:
-        raise SpecError(_listed(experiment, problems))
+    experiment, problems = inputs.experiment, list(inputs.problems)
     search, trace = _search(inputs, problems), _trace(inputs)
     runs = list(_runs(inputs, search, trace, problems))
     trainings = training_jobs(inputs, runs, problems)
@@ -40,17 +34,17 @@ def plan_experiment(experiment: Experiment) -> Plan:
         check_facts(inputs, problems)
         with_contexts = [*runs, *([search.template] if search else [])]
         given = {text for run in with_contexts for text in (run.contexts_recipe or {}).get("texts", ())}
-        check_room(inputs, given, problems)
+        check_context_length(inputs, given, problems)
         check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
     if problems:
-        raise SpecError(_listed(experiment, problems))
+        raise errors_of(experiment, problems)
     wanted = [*runs, *([search.template] if search else [])]
     of_moments = moment_layers(inputs.model, runs, search)
     if of_moments:
         check_files(experiment, inputs.model, of_moments, problems)
         check_texts(inputs.moments, inputs.requests, problems)
     if problems:
-        raise SpecError(_listed(experiment, problems))
+        raise errors_of(experiment, problems)
     compute = experiment.compute
     return Plan(
         name=experiment.name,
@@ -151,10 +145,10 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
             if (problem := _layers_problem(inputs, card, layers, recipe)) is not None:
                 problems.append(f"{where}.layers: {problem}")
                 continue
-            carried = [key for key, value in _CARRIES.items() if card.hparams.get(key) == value]
-            if experiment.mode == "independent" and carried and spec.hparams.keys() & set(carried):
+            asked_for = sorted(card.carried.keys() & spec.hparams.keys())
+            if experiment.mode == "independent" and asked_for:
                 problems.append(
-                    f"{where}: {carried[0]}: {card.hparams[carried[0]]} carries something from batch to batch, and mode: "
+                    f"{where}: {asked_for[0]}: {card.carried[asked_for[0]]} carries something from batch to batch, and mode: "
                     "independent starts each batch from the unedited model; leave one of them out"
                 )
             for batch_size in spec.batch_sizes or experiment.batch_sizes:
@@ -184,11 +178,8 @@ def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], r
         )
     if (why := card.refusal(inputs.model.family, len(layers))) is not None:
         return f"{card.name} cannot edit layers {list(layers)} of {inputs.model.name}: {why}"
-    if card.hparams["protocol"] == "code" and card.hparams.get("microbatch") == 0:
-        return (
-            f"{card.name} under protocol code depends on how facts fall into micro-batches; say so with microbatch: 4 (rows of "
-            "one), which becomes part of the run's identity"
-        )
+    if card.unsettled is not None:
+        return f"{card.name}: {card.unsettled}"
     if "network" in card.needs and recipe is not None:
         return f"{card.name} is trained before layers are searched; give its layers as numbers, as layers: [[3, 4, 5]]"
     return None
@@ -239,7 +230,7 @@ def _run(
     seed: int,
 ) -> RunSpec:
     experiment, score = inputs.experiment, inputs.experiment.score
-    sampled = {**{key: card.hparams[key] for key in SAMPLING if key in card.hparams}, "seed": seed}
+    sampled = {**(card.sampling or {}), "seed": seed}
     given = {"texts": list(card.context_texts or ())}
     contexts = {**inputs.model.identity, **(sampled if card.context_texts is None else given)}
     order = inputs.orders[sample]
@@ -291,7 +282,7 @@ def _card(spec: EditorSpec, inputs: Inputs, where: str, problems: list[str]) -> 
         if spec.contexts_file is not None and "contexts" not in editor_needs(spec.name):
             raise ValueError(f"{spec.name} reads no context prefixes; leave contexts_file out")
         if spec.contexts_file is not None:
-            texts = read_contexts(spec.contexts_file, format_of(inputs.model).plain)
+            texts = read_contexts(spec.contexts_file, lambda text: inputs.checked.form.plain(text))
             if clash := sorted(given.keys() & set(SAMPLING)):
                 raise ValueError(
                     f"found {clash[0]} beside contexts_file, which holds all prefixes; leave one of them out"
@@ -337,7 +328,7 @@ def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
 def _notes_on_contexts(inputs: Inputs, runs: Iterable[RunSpec]) -> Iterator[str]:
     """Say where prefixes are sampled from a lone first token, from which a model may not go on as from a text's beginning."""
     sampled = [run for run in runs if run.contexts_recipe is not None and "texts" not in run.contexts_recipe]
-    if sampled and not format_of(inputs.model).begins:
+    if sampled and not inputs.checked.begins:
         yield (
             "context prefixes: nothing stands in front of their first token; read what was sampled (palimpsest "
             "export-contexts), and where it is no text, set model.text_start or give contexts_file (docs/editors.md)"
@@ -350,10 +341,3 @@ def _recipes(recipes: Iterable[Recipe | None]) -> list[Recipe]:
         if recipe is not None:
             found.setdefault(repr(sorted(recipe.items(), key=lambda item: item[0])), recipe)
     return list(found.values())
-
-
-def _listed(experiment: Experiment, problems: list[str]) -> str:
-    unique = list(dict.fromkeys(problems))
-    return f"experiment {experiment.name} ({experiment.file}): {len(unique)} errors\n" + "\n".join(
-        f"  {line}" for line in unique
-    )

@@ -12,7 +12,7 @@ from flows.spec import load_experiment
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from tasks.driver.session import Plan
+    from tasks.driver.plan import Plan
 
 
 def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
@@ -25,11 +25,12 @@ def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
     atexit.register(_silence)
     experiment = load_experiment(file, overrides)
     configure(experiment.store, ray=experiment.compute.ray)  # before Prefect and Ray are imported
-    from flows.inputs import publish_inputs
+    from flows.inputs import publish_inputs, read_inputs
     from flows.plan import plan_experiment
 
-    plan = plan_experiment(experiment)
-    publish_inputs(experiment)
+    inputs = read_inputs(experiment)
+    plan = plan_experiment(inputs)
+    publish_inputs(inputs)
     return plan
 
 

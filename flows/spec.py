@@ -1,6 +1,7 @@
 """The experiment file: YAML, checked as a whole, with all errors at once and their paths."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -308,6 +309,13 @@ class Experiment(_Strict):
     def file(self) -> str:
         """Where it was read from."""
         return self._file
+
+
+def errors_of(experiment: "Experiment", problems: Iterable[str]) -> SpecError:
+    """Return the error that lists everything that is wrong with an experiment, each once."""
+    unique = list(dict.fromkeys(problems))
+    lines = "".join(f"\n  {line}" for line in unique)
+    return SpecError(f"experiment {experiment.name} ({experiment.file}): {len(unique)} errors{lines}")
 
 
 def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:

@@ -7,13 +7,16 @@ from tasks.data.facts import (
     n_world_training_facts,
     world_training_digest,
 )
-from tasks.specs.editor_card import EditorCard
+from tasks.specs.editor_card import EditorCard, training_of
 from tasks.specs.run import Recipe, RunSpec
 from tasks.units.training import TrainingJob
 
 
-def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> Recipe:
-    wanted = inputs.experiment.training
+def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> Recipe | None:
+    """Return what a trained network is a function of; None if the editor has none."""
+    training, wanted = training_of(card.name, card.hparams, batch_size), inputs.experiment.training
+    if training is None:
+        return None
     source: dict[str, Any]
     if inputs.experiment.facts.name == "factworld":
         found = world_training_digest(inputs.model.name, unknown=wanted.unknown)
@@ -27,7 +30,7 @@ def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], ba
         "version": card.version,
         "hparams": dict(card.hparams),
         "layers": list(layers),
-        "edits": card.hparams["edits"] or batch_size,
+        "edits": training.edits,
         "facts": source,
         "validation": wanted.validation,
     }
@@ -37,7 +40,8 @@ def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> t
     """Return the trainings of all runs, each once; they must not see a fact that a run edits."""
     found = {}
     for run in runs:
-        if run.network_recipe is None:
+        training = training_of(run.editor, run.hparams, run.batch_size)
+        if run.network_recipe is None or training is None:
             continue
         edited = inputs.orders[run.facts.sample].positions
         shared = set(edited[: run.facts.size]) & set(run.network_recipe["facts"].get("positions", ()))
@@ -51,7 +55,7 @@ def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> t
         job = TrainingJob(
             model=run.model,
             recipe=run.network_recipe,
-            steps=run.hparams["steps"],
+            steps=training.steps,
             steps_per_segment=inputs.experiment.training.steps_per_segment,
             compute=run.compute,
         )

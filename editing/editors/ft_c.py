@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -28,6 +28,9 @@ class FtC(FineTuning):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, bound=self.bound > 0, bound_from=self.bound_from in ("batch", "pristine"))
+
+    def carried(self) -> Mapping[str, Any]:
+        return {"bound_from": self.bound_from} if self.bound_from == "pristine" else {}
 
     def origins(self, values: Mapping[str, Tensor], state: State) -> State:
         if self.bound_from == "batch":

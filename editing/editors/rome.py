@@ -1,8 +1,8 @@
 """ROME (arXiv:2202.05262) and its correction r-ROME (arXiv:2403.07175): one fact, one layer, one rank."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from editing.errors import HparamsError
 from editing.methods.editor import (
@@ -68,6 +68,13 @@ class Rome(LocatingEditor):
 
     def needed(self) -> frozenset[Need]:
         return self.needs - (frozenset() if self.use_second_moment else {"second_moment"})
+
+    def carried(self) -> Mapping[str, Any]:
+        return {"remember": True} if self.remember else {}
+
+    @property
+    def variant(self) -> str:
+        return "ROME" if self.protocol == "code" else "r-ROME"
 
     def ridge_for(self, n_edits: int) -> float:
         return 0.0

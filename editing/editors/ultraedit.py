@@ -18,6 +18,7 @@ from editing.methods.editor import (
     check_parts,
     editor,
     require,
+    unsettled_microbatch,
 )
 from editing.methods.hypernetwork import RunningMoments, normal_equation
 from editing.methods.meta import Batches, cache_gradients, edit_batches, edited_modules, shapes_of
@@ -57,6 +58,9 @@ class UltraEdit(BaseEditor):
             chunk=self.chunk > 0,
         )
         check_parts(self, self.parts, PARTS[:2])
+
+    def unsettled(self) -> str | None:
+        return unsettled_microbatch(self.protocol, self.microbatch)
 
     def ridge_for(self, n_edits: int) -> float:
         return self.ridge

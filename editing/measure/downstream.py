@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from editing.model.lm import AnswerScore, LanguageModel
+if TYPE_CHECKING:
+    from editing.model.lm import AnswerScore, LanguageModel
 
 ChoiceMeasure = Literal["sum", "token", "byte"]
 """What makes a choice likeliest: the least NLL in all, per token, or per byte of its text."""
@@ -32,12 +33,12 @@ class Answer(NamedTuple):
     n_prompt_tokens: int
     fits: bool
     """Whether prompt and longest answer are within the model's context; if not, nothing was asked."""
-    choices: tuple[AnswerScore, ...] = ()
+    choices: "tuple[AnswerScore, ...]" = ()
     text: str | None = None
     """What the model wrote; None if it was not to write, had no room, or gave NaN."""
 
 
-def score_choices(lm: LanguageModel, questions: Sequence[Question]) -> list[Answer]:
+def score_choices(lm: "LanguageModel", questions: Sequence[Question]) -> list[Answer]:
     """Return how the model scores each choice after its question, in order."""
     pairs = [(number, choice) for number, question in enumerate(questions) for choice in question.choices]
     heads, tails = lm.pair_ids([questions[i].prompt for i, _ in pairs], [choice for _, choice in pairs])
@@ -54,7 +55,7 @@ def score_choices(lm: LanguageModel, questions: Sequence[Question]) -> list[Answ
 
 
 def write_answers(
-    lm: LanguageModel, questions: Sequence[Question], n_tokens: int, until: Sequence[str]
+    lm: "LanguageModel", questions: Sequence[Question], n_tokens: int, until: Sequence[str]
 ) -> list[Answer]:
     """Return what the model writes after each question: at most ``n_tokens`` likeliest tokens, up to one of ``until``."""
     lengths = [len(head) for head in lm.prompt_ids([question.prompt for question in questions])]
@@ -83,5 +84,5 @@ def said_choice(question: Question, answer: Answer) -> str | None:
     return next(said, None)
 
 
-def _fits(lm: LanguageModel, n_tokens: int) -> bool:
+def _fits(lm: "LanguageModel", n_tokens: int) -> bool:
     return lm.context_tokens is None or n_tokens <= lm.context_tokens

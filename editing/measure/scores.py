@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from editing.model.lm import AnswerScore, LanguageModel
 from editing.requests import EditRequest
+
+if TYPE_CHECKING:
+    from editing.model.lm import AnswerScore, LanguageModel
 
 ProbeKind = Literal["rewrite", "paraphrase", "neighborhood", "question", "completion"]
 PROBE_KINDS: tuple[ProbeKind, ...] = ("rewrite", "paraphrase", "neighborhood", "question", "completion")
@@ -32,8 +34,8 @@ class ProbeScore:
     """How the model scores both targets of a probe."""
 
     probe: Probe
-    new: AnswerScore
-    true: AnswerScore
+    new: "AnswerScore"
+    true: "AnswerScore"
     text: str | None = None
     """The model's likeliest continuation of the prompt, empty if it gives NaN; None if none was asked for."""
 
@@ -70,7 +72,7 @@ def probes_of(request: EditRequest, kinds: Sequence[ProbeKind] = PROBE_KINDS) ->
     ]
 
 
-def score_probes(lm: LanguageModel, probes: Sequence[Probe], *, text_tokens: int = 0) -> list[ProbeScore]:
+def score_probes(lm: "LanguageModel", probes: Sequence[Probe], *, text_tokens: int = 0) -> list[ProbeScore]:
     """Return the scores of each probe on the model as it is now, in order.
 
     Args:

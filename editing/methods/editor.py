@@ -149,6 +149,14 @@ class Artifacts:
         return self.geometry[layer]
 
 
+class Training(NamedTuple):
+    """The training of a hyper-network."""
+
+    steps: int
+    edits: int
+    """Facts that one step edits jointly."""
+
+
 class Editor(Protocol):
     """A method of knowledge editing.  One file in ``editing/editors`` and one YAML in ``editing/hparams``."""
 
@@ -161,6 +169,30 @@ class Editor(Protocol):
 
     def needed(self) -> frozenset[Need]:
         """Return what it needs with these hyper-parameters: ``needs``, or less."""
+        ...
+
+    def carried(self) -> Mapping[str, Any]:
+        """Return the hyper-parameters by which something passes from batch to batch, where it does.
+
+        They mean nothing where each batch begins on the unedited model.
+        """
+        ...
+
+    def unsettled(self) -> str | None:
+        """Return which choice of these hyper-parameters leaves to the machine what results depend on; None if none does."""
+        ...
+
+    def sampling(self) -> Mapping[str, Any] | None:
+        """Return how context prefixes are sampled for it; None if it reads none."""
+        ...
+
+    def training(self, batch_size: int) -> Training | None:
+        """Return how long its network is trained, and for how many joint edits; None if it has none."""
+        ...
+
+    @property
+    def variant(self) -> str | None:
+        """What the literature calls it with these hyper-parameters, where one name stands for several methods."""
         ...
 
     @classmethod
@@ -204,6 +236,22 @@ class BaseEditor:
     def needed(self) -> frozenset[Need]:
         return self.needs
 
+    def carried(self) -> Mapping[str, Any]:
+        return {}
+
+    def unsettled(self) -> str | None:
+        return None
+
+    def sampling(self) -> Mapping[str, Any] | None:
+        return None
+
+    def training(self, batch_size: int) -> Training | None:
+        return None
+
+    @property
+    def variant(self) -> str | None:
+        return None
+
     @classmethod
     def refusal(cls, family: Family, n_layers: int) -> str | None:
         return None
@@ -238,6 +286,16 @@ def check_parts(owner: Any, parts: Sequence[str], allowed: Sequence[str]) -> Non
     known = all(isinstance(part, str) and part in allowed for part in parts)
     if not parts or not known or len(set(parts)) != len(parts):
         raise HparamsError(f"{type(owner).__name__}: parts {list(parts)}; expected some of {list(allowed)}, each once")
+
+
+def unsettled_microbatch(protocol: str, microbatch: int) -> str | None:
+    """Return what is left to the machine where gradients are of each micro-batch's mean loss, as the authors' code has it."""
+    if protocol != "code" or microbatch:
+        return None
+    return (
+        "under protocol code it depends on how facts fall into micro-batches; say so with microbatch: 4 (rows of one), which "
+        "becomes part of the run's identity"
+    )
 
 
 def causal_only(family: Family, why: str) -> str | None:

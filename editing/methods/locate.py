@@ -167,6 +167,13 @@ class LocatingEditor(BaseEditor):
             context_tokens=bool(self.context_tokens) and min(self.context_tokens) > 0,
         )
 
+    def sampling(self) -> Mapping[str, Any] | None:
+        return {
+            "contexts": self.contexts,
+            "context_tokens": self.context_tokens,
+            "context_starts": self.context_starts,
+        }
+
     @property
     def target_hparams(self) -> TargetHparams:
         return TargetHparams(
@@ -224,6 +231,9 @@ class SpreadEditor(LocatingEditor):
                 "layers; give one layer"
             )
         return super().refusal(family, n_layers)
+
+    def carried(self) -> Mapping[str, Any]:
+        return {"remember": True} if self.remember else {}
 
     def ridge_for(self, n_edits: int) -> float:
         """Return the ridge for a batch of this size."""

@@ -15,8 +15,10 @@ from editing.methods.editor import (
     ParameterReport,
     ParameterUpdate,
     State,
+    Training,
     check_parts,
     require,
+    unsettled_microbatch,
 )
 from editing.methods.hypernetwork import Aggregate, HyperNetworks, NetworkShape, Shift
 from editing.methods.meta import cache_gradients, edit_batches, edited_modules, shapes_of
@@ -85,7 +87,13 @@ class TrainedEditor(BaseEditor):
         )
         check_parts(self, self.parts, PARTS[:2])
 
+    def unsettled(self) -> str | None:
+        return unsettled_microbatch(self.protocol, self.microbatch)
+
     # --- training
+
+    def training(self, batch_size: int) -> Training | None:
+        return Training(steps=self.steps, edits=self.edits or batch_size)
 
     def network_shape(self) -> NetworkShape:
         return NetworkShape(

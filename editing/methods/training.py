@@ -26,7 +26,7 @@ from editing.model.heads import TokenChoice
 from editing.model.lm import LanguageModel
 from editing.model.memory import until_it_fits
 from editing.model.weights import Part
-from editing.requests import EditRequest
+from editing.requests import EditRequest, facts_with_variants
 
 MetaSchedule = Literal["constant", "linear"]
 
@@ -176,15 +176,6 @@ def load_networks(networks: HyperNetworks, state: Mapping[str, Tensor]) -> Hyper
     """Put the saved weights and statistics into ``networks``."""
     networks.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
     return networks
-
-
-def facts_with_variants(facts: Sequence[EditRequest]) -> list[list[EditRequest]]:
-    """Group requests that speak of one fact: the same subject and relation (or template)."""
-    groups: dict[tuple[str, str], list[EditRequest]] = {}
-    for fact in facts:
-        key = fact.relation or fact.template if fact.subject else fact.template
-        groups.setdefault((fact.subject, key), []).append(fact)
-    return list(groups.values())
 
 
 def check_training_facts(facts: Sequence[EditRequest], edits: int) -> None:

@@ -7,17 +7,10 @@ from editing.measure.downstream import Answer, Question, likeliest_choice, said_
 from editing.model.lm import LanguageModel
 from tasks.benchmarks.definition import AnswerRule
 from tasks.benchmarks.grading import EXTRACT, NORMAL, label_in, token_f1
+from tasks.benchmarks.sandbox import Verdict
 
 Check = Callable[[str, Sequence[str]], "Verdict"]
 """Of a program and its tests, whether it passes."""
-
-
-class Verdict(NamedTuple):
-    """What became of a program that a model wrote."""
-
-    passed: bool
-    detail: str
-    """Why it failed or was stopped; empty if it passed."""
 
 
 class Grade(NamedTuple):

@@ -8,14 +8,16 @@ import numbers
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editing.errors import TokenizationError
-from editing.model.heads import Ids
-from editing.model.lm import LanguageModel
 from storage.digests import digest_of, digest_of_file
 from tasks.benchmarks.definition import definition_names
 from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from editing.model.heads import Ids
+    from editing.model.lm import LanguageModel
 
 _log = logging.getLogger(__name__)
 BORDER_VERSION = 2
@@ -100,7 +102,7 @@ def _manager(include: str | None) -> Any:
     return TaskManager(include_path=include)
 
 
-def harness_rows(lm: LanguageModel, recipe: Mapping[str, Any], asked: range) -> list[dict[str, Any]]:
+def harness_rows(lm: "LanguageModel", recipe: Mapping[str, Any], asked: range) -> list[dict[str, Any]]:
     """Ask some of a task's questions; its first metric under its first filter is the answer's value."""
     from lm_eval import simple_evaluate
 
@@ -145,7 +147,7 @@ def _row(sample: Mapping[str, Any], lost: str | None) -> dict[str, Any]:
     }
 
 
-def _adapter(lm: LanguageModel) -> Any:
+def _adapter(lm: "LanguageModel") -> Any:
     """Return the model as the harness asks models."""
     from lm_eval.api.model import LM
 
@@ -183,7 +185,7 @@ def _adapter(lm: LanguageModel) -> Any:
     return Adapter()
 
 
-def _pair(lm: LanguageModel, request: Any, outcomes: dict[int, str]) -> tuple[Ids, Ids] | None:
+def _pair(lm: "LanguageModel", request: Any, outcomes: dict[int, str]) -> "tuple[Ids, Ids] | None":
     """Return the ids of a question and of a choice; None, with the outcome, if the choice cannot be scored."""
     try:
         head, tail = lm.format.continuation(*request.args)
@@ -194,14 +196,14 @@ def _pair(lm: LanguageModel, request: Any, outcomes: dict[int, str]) -> tuple[Id
     return (head, tail) if _fits(lm, request, len(head) + len(tail), outcomes) else None
 
 
-def _fits(lm: LanguageModel, request: Any, n_tokens: int, outcomes: dict[int, str]) -> bool:
+def _fits(lm: "LanguageModel", request: Any, n_tokens: int, outcomes: dict[int, str]) -> bool:
     if lm.context_tokens is None or n_tokens <= lm.context_tokens:
         return True
     outcomes[request.doc_id] = "too_long"
     return False
 
 
-def _rolling(lm: LanguageModel, text: str) -> float:
+def _rolling(lm: "LanguageModel", text: str) -> float:
     """Return a text's log-likelihood, in windows of the context that do not overlap, each after the start token."""
     start, ids = lm.format.plain("")[:1], lm.format.plain(text)
     body = ids[1:] if ids[:1] == start else ids
@@ -210,7 +212,7 @@ def _rolling(lm: LanguageModel, text: str) -> float:
     return -sum(score.nll_sum for score in lm.score_ids([start] * len(parts), parts))
 
 
-def _written(lm: LanguageModel, prompt: str, settings: Mapping[str, Any], n_tokens: int) -> str | None:
+def _written(lm: "LanguageModel", prompt: str, settings: Mapping[str, Any], n_tokens: int) -> str | None:
     if settings.get("do_sample") and settings.get("temperature", 1.0) != 0:
         raise InputError(f"the task draws its answers ({dict(settings)}); expected one that takes the likeliest tokens")
     until = settings.get("until") or []

@@ -7,8 +7,7 @@ another process, and limits of time, memory and processes.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from tasks.benchmarks.answering import Verdict
+from typing import NamedTuple
 
 TIME_S, MEMORY, PROCESSES = 20.0, "512M", 4
 """The slowest reference solution of MBPP takes 6 s."""
@@ -44,6 +43,14 @@ _PROMISES = {
     "the network was used": "import socket; socket.create_connection(('127.0.0.1', 9), timeout=1)",
     "another process was signalled": "import os; os.kill(1, 0)",
 }
+
+
+class Verdict(NamedTuple):
+    """What became of a program that a model wrote."""
+
+    passed: bool
+    detail: str
+    """Why it failed or was stopped; empty if it passed."""
 
 
 def sandbox_problem() -> str | None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from editing.factworld.world import World
 from editing.measure.scores import PROBE_KINDS, probes_of
-from editing.methods.training import facts_with_variants
-from editing.requests import EditRequest
+from editing.requests import EditRequest, facts_with_variants
 from storage.commits import CommitInfo
 from storage.digests import digest_of
 from storage.store import Store

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from editing.errors import TokenizationError
 from editing.measure.scores import probes_of
-from editing.model.tokens import PromptFormat
 from editing.requests import EditRequest
+
+if TYPE_CHECKING:
+    from editing.model.tokens import PromptFormat
 
 
 class Finding(NamedTuple):
@@ -59,7 +61,7 @@ def _prompts(request: EditRequest) -> Iterator[Finding]:
             yield Finding(ident, "paraphrase lacks the subject", False, probe.prompt, probe.probe_id)
 
 
-def lint_tokens(form: PromptFormat, requests: Sequence[EditRequest]) -> list[Finding]:
+def lint_tokens(form: "PromptFormat", requests: Sequence[EditRequest]) -> list[Finding]:
     """Return what a tokenizer does to facts: a subject whose last token is lost or the first of all, targets that it cannot
     carry or join, tokens for which the model has no embedding."""
     found: list[Finding] = []
@@ -76,7 +78,7 @@ def lint_tokens(form: PromptFormat, requests: Sequence[EditRequest]) -> list[Fin
     return found
 
 
-def _tokens(form: PromptFormat, requests: Sequence[EditRequest]) -> Iterator[Finding]:
+def _tokens(form: "PromptFormat", requests: Sequence[EditRequest]) -> Iterator[Finding]:
     named = [request for request in requests if request.subject]
     places = form.lookups([request.prompt for request in named], [request.subject_end for request in named])
     for request, prompt in zip(named, places, strict=True):

@@ -8,7 +8,8 @@ from typing import Any
 
 from editing.model.bundled import bundled_folder, bundled_names
 from editing.model.families import FAMILIES
-from storage.digests import digest_of, digest_of_file
+from storage.digests import digest_of
+from tasks.cache import digest_of_settled_file
 from tasks.errors import InputError
 from tasks.specs.run import ModelRef
 
@@ -187,7 +188,7 @@ def _digests(folder: Path, files: Iterable[Path]) -> dict[str, Any]:
         raise InputError(
             f"model folder {folder}: {folders[0]} is no file; expected a file, as save_pretrained writes it"
         )
-    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}
+    return {path.relative_to(folder).as_posix(): digest_of_settled_file(path) for path in files}
 
 
 def _further_ends(folder: Path, config: Mapping[str, Any]) -> list[int]:

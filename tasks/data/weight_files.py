@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from editing.model.blame import blamed
 from editing.model.checkpoint import refuse_incomplete
 from editing.model.families import family_of
 from editing.model.heads import HEADS
-from editing.model.loading import load_format, read_config
+from editing.model.loading import load_context_tokens, load_format, read_config
 from tasks.data.adapters import merge_adapter
 from tasks.errors import InputError
 from tasks.specs.run import ModelRef
@@ -34,8 +33,21 @@ class Header(NamedTuple):
     file: str
 
 
-def checked(model: ModelRef) -> ModelRef:
-    """Return a model whose weights and tokenizer have been looked at, with what is particular about its prompts.
+class LookedAt(NamedTuple):
+    """What is found of a model's folder that its files say only to transformers."""
+
+    particulars: dict[str, Any]
+    """Of its prompts (:class:`editing.model.tokens.PromptFormat`)."""
+    begins: bool
+    """Whether something stands in front of every text."""
+    oversized: bool
+    """Whether its tokenizer gives tokens for which it has no embedding."""
+    context: int | None
+    """How many tokens it reads at once; None if its positions are relative."""
+
+
+def look_at(model: ModelRef) -> LookedAt:
+    """Look at a model's weights and tokenizer.
 
     Raises:
         InputError: Weights are missing, without a place, of another shape or no plain floating point; the adapter does not
@@ -44,9 +56,10 @@ def checked(model: ModelRef) -> ModelRef:
     try:
         check_checkpoint(Path(model.folder), model.name, adapter=model.adapter)
         form = load_format(model.folder, chat=model.chat, text_start=model.text_start)
+        context = load_context_tokens(model.folder)
     except EditingError as error:
         raise InputError(str(error)) from error
-    return replace(model, particulars=form.particulars)
+    return LookedAt(form.particulars, form.begins, bool(form.oversized), context)
 
 
 def check_checkpoint(folder: Path, name: str, *, adapter: str | None = None) -> None:
@@ -55,7 +68,7 @@ def check_checkpoint(folder: Path, name: str, *, adapter: str | None = None) -> 
     Ties, renamed tensors and buffers that a model does not use are its own affair.
 
     Raises:
-        ModelError: As :func:`checked` says.
+        ModelError: As :func:`look_at` says.
     """
     config = read_config(folder)
     headers = read_headers(folder)

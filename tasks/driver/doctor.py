@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from tasks.specs.placement import Placement
 from tasks.specs.run import ModelRef
 from tasks.workers.node_files import describe
-from tasks.workers.placer import Placement, Placer, cluster, living_nodes, on_each_node
+from tasks.workers.placer import Placer, cluster, living_nodes, on_each_node
 
 _FETCH_S = 60.0
 """For how long to wait for nodes that fetch the models."""

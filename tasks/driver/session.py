@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial, wraps
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -17,49 +16,18 @@ from storage.compaction import withdraw
 from storage.locations import answers
 from storage.store import Store, failure_id
 from tasks.driver.heartbeat import Heartbeat
+from tasks.driver.plan import Plan
 from tasks.driver.progress_bar import progress_bar
 from tasks.driver.stopping import stops
 from tasks.driver.totals import remember_totals
 from tasks.errors import Stopped
-from tasks.specs.run import ModelRef, RunSpec
-from tasks.units.contexts import Contexts
-from tasks.units.moments import MomentsJob
 from tasks.units.ready import units_left
-from tasks.units.search import SearchPlan
-from tasks.units.trace import TraceJob
-from tasks.units.training import TrainingJob
 from tasks.units.unit import Unit
-from tasks.workers.placer import Placement, Placer, cluster
+from tasks.workers.placer import Placer, cluster
 from tasks.workers.pool import Failure, Pool
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """An experiment, expanded: what to prepare, where to look, which runs to make."""
-
-    name: str
-    store: str
-    runs: tuple[RunSpec, ...]
-    """Runs whose ``layers`` are empty take them from their ``layers_recipe`` once the locate stage is done."""
-    contexts: tuple[Contexts, ...]
-    moments: tuple[MomentsJob, ...]
-    trainings: tuple[TrainingJob, ...]
-    searches: tuple[SearchPlan, ...]
-    traces: tuple[TraceJob, ...]
-    placement: Placement
-    start_timeout_s: float
-    chains_in_step: int
-    max_attempts: int
-    store_timeout_s: float
-    notes: tuple[str, ...] = ()
-    """What a reader of the plan should know of its inputs."""
-
-    @property
-    def models(self) -> list[ModelRef]:
-        return list({run.model.digest: run.model for run in self.runs}.values())
 
 
 class Session:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from storage.compaction import compact
-from storage.sql import query
 from storage.store import Store
+from tasks.driver.plan import with_known_layers
 from tasks.driver.prefect_page import show_report
-from tasks.driver.session import Plan, Session, stage
+from tasks.driver.session import Session, stage
 from tasks.errors import InputError
 from tasks.reports.report import write_report
 from tasks.runs.chain import beginning_of, end_of, segments
@@ -144,53 +144,7 @@ def analyse(session: Session, runs: tuple[RunSpec, ...]) -> str:
     return report.location
 
 
-def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
-    """Return the runs with the layers that finished searches and traces have found."""
-    jobs: dict[str, Sequence[Unit]] = {search.run_id: search.units() for search in plan.searches}
-    jobs |= {trace.run_id: trace.units(store) for trace in plan.traces}
-    finished = {run_id for run_id, units in jobs.items() if all(store.is_committed(*unit.key) for unit in units)}
-    sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
-    among = {search.run_id: search.layers for search in plan.searches}
-    chosen = {
-        run_id: _chosen_layers(store, run_id, by, among.get(run_id))
-        for run_id, by in sources.items()
-        if run_id in finished
-    }
-    runs = [
-        replace(run, layers=chosen[run.layers_recipe["run_id"]])
-        if run.layers_recipe and run.layers_recipe["run_id"] in chosen
-        else run
-        for run in plan.runs
-    ]
-    # A layer that was found may be one that was also given.
-    unique = {(run.run_id, run.layers or (run.layers_recipe or {}).get("run_id")): run for run in reversed(runs)}
-    return tuple(reversed(unique.values()))
-
-
 def as_begun(store: Store, run: RunSpec) -> RunSpec:
     """Return the run with the threads, micro-batches and shared targets with which it began: they change bits."""
     begun = beginning_of(store, run.run_id)
     return run if begun is None else replace(run, compute=begun.compute, shared_targets=begun.shared_targets)
-
-
-def _chosen_layers(store: Store, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the layer with the best search score, or the largest effect of its MLP; the lower one of equals.
-
-    Facts without paraphrases or neighbors have no score; then efficacy decides.
-
-    Args:
-        among: The candidates of this search; the store may hold others of an earlier one.
-    """
-    if by == "search":
-        candidates = ", ".join(str(layer) for layer in among or ())
-        sql = (
-            f"SELECT layer FROM layer_summary WHERE run_id = '{run_id}' AND layer IN ({candidates}) "
-            "ORDER BY coalesce(score, efficacy) DESC, layer LIMIT 1"
-        )
-    else:
-        sql = (
-            f"SELECT layer FROM trace_summary WHERE run_id = '{run_id}' AND kind = 'mlp' AND role = 'last subject token' "
-            "ORDER BY effect DESC, layer LIMIT 1"
-        )
-    (row,) = query(store, sql).to_pylist()
-    return (int(row["layer"]),)

@@ -24,7 +24,6 @@ from tasks.specs.run import RunSpec
 
 def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, Any]:
     """Return a run's row of the table ``runs``, written with its first commit."""
-    variant = {"rome": "r-ROME" if run.protocol != "code" else "ROME"}.get(run.editor)
     method = None if run.is_unedited else make_editor(run.editor, run.hparams)
     return {
         "baseline_run_id": None if run.is_unedited else run.baseline_run_id,
@@ -36,7 +35,7 @@ def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, 
         "facts": run.facts.name,
         "facts_run_id": run.facts.run_id,
         "editor": run.editor,
-        "variant": variant,
+        "variant": method.variant if method else None,
         "hparams": json.dumps(dict(run.hparams), sort_keys=True),
         "hparams_digest": hparams_digest(run.hparams),
         "preset": run.preset,

@@ -1,11 +1,24 @@
-"""What there is: editors, models, data sets, benchmarks."""
+"""An editor with its hyper-parameters, as a plan sees it: what it needs, what it can edit, and what it leaves open.
+
+The editor itself says all of this; what it has said is remembered, so that a plan need not load it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from editing.hparams import resolve_hparams
+from editing.errors import HparamsError
+from editing.hparams import editor_names, resolve_hparams
 from editing.model.families import FAMILIES
+from tasks.cache import remembered
+
+
+class Training(NamedTuple):
+    """The training of a hyper-network."""
+
+    steps: int
+    edits: int
+    """Facts that one step edits jointly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,32 +31,39 @@ class EditorCard:
     max_batch: int | None
     max_layers: int | None
     hparams: Mapping[str, Any]
+    carried: Mapping[str, Any]
+    """Hyper-parameters by which something passes from batch to batch."""
+    unsettled: str | None
+    """What it leaves to the machine that results depend on; such an editor cannot be run."""
+    sampling: Mapping[str, Any] | None
+    """How its context prefixes are sampled."""
     preset: str | None = None
     context_texts: tuple[str, ...] | None = None
     """Context prefixes that are given, in place of sampled ones."""
 
     def refusal(self, family: str, n_layers: int) -> str | None:
         """Return why the editor cannot edit ``n_layers`` layers of a model of this family; None if it can."""
-        from editing.methods.editor import editor_class
 
-        found: str | None = editor_class(self.name).refusal(FAMILIES[family], n_layers)
+        def ask() -> str | None:
+            from editing.methods.editor import editor_class
+
+            found: str | None = editor_class(self.name).refusal(FAMILIES[family], n_layers)
+            return found
+
+        found: str | None = remembered("editors", ["refusal", self.name, family, n_layers], ask)
         return found
 
 
-def editor_needs(name: str) -> frozenset[str]:
-    """Return what an editor needs besides a model and facts."""
-    from editing.methods.editor import editor_class
+def training_of(name: str, hparams: Mapping[str, Any], batch_size: int) -> Training | None:
+    """Return how long an editor's network is trained, and for how many joint edits; None if it has none."""
 
-    return frozenset(editor_class(name).needs)
+    def ask() -> Any:
+        from editing.methods.editor import make_editor
 
+        return make_editor(name, hparams).training(batch_size)
 
-def ledger_floats(name: str, n_edits: int, d_out: int, d_in: int) -> int:
-    """Return about how many numbers one round of an editor adds to the ledger per layer."""
-    from editing.methods.editor import editor_class
-
-    dense = d_out * d_in
-    per_round: dict[str, int] = {"dense": dense, "low_rank": min(dense, n_edits * (d_out + d_in)), "nothing": 0}
-    return per_round[editor_class(name).writes]
+    found = remembered("editors", ["training", name, dict(hparams), batch_size], ask)
+    return None if found is None else Training(*found)
 
 
 def editor_card(
@@ -54,16 +74,59 @@ def editor_card(
     Raises:
         HparamsError: An unknown editor, preset or hyper-parameter, or an impossible value.
     """
-    from editing.methods.editor import make_editor
-
     hparams = resolve_hparams(name, model=model, protocol=protocol, overrides=overrides, preset=preset)
-    made = make_editor(name, hparams)
-    return EditorCard(
-        name=name,
-        version=made.version,
-        needs=made.needed(),
-        max_batch=made.max_batch,
-        max_layers=made.max_layers,
-        hparams=hparams,
-        preset=preset,
-    )
+
+    def ask() -> dict[str, Any]:
+        from editing.methods.editor import make_editor
+
+        made = make_editor(name, hparams)
+        return {
+            "version": made.version,
+            "needs": sorted(made.needed()),
+            "max_batch": made.max_batch,
+            "max_layers": made.max_layers,
+            "carried": dict(made.carried()),
+            "unsettled": made.unsettled(),
+            "sampling": made.sampling(),
+        }
+
+    found = remembered("editors", ["card", name, hparams], ask)
+    return EditorCard(name=name, hparams=hparams, preset=preset, **found | {"needs": frozenset(found["needs"])})
+
+
+def editor_needs(name: str) -> frozenset[str]:
+    """Return what an editor needs besides a model and facts, whatever its hyper-parameters."""
+    return frozenset(_of_class(name)["needs"])
+
+
+def ledger_floats(name: str, n_edits: int, d_out: int, d_in: int) -> int:
+    """Return about how many numbers one round of an editor adds to the ledger per layer."""
+    dense = d_out * d_in
+    per_round: dict[str, int] = {"dense": dense, "low_rank": min(dense, n_edits * (d_out + d_in)), "nothing": 0}
+    return per_round[_of_class(name)["writes"]]
+
+
+def target_definition(name: str, hparams: Mapping[str, Any], family: str) -> dict[str, Any] | None:
+    """Return what determines an editor's targets beside model, facts, contexts and layers; None if it searches for none."""
+
+    def ask() -> dict[str, Any] | None:
+        from editing.methods.editor import make_editor
+
+        return make_editor(name, hparams).target_definition(FAMILIES[family])
+
+    found: dict[str, Any] | None = remembered("editors", ["targets", name, dict(hparams), family], ask)
+    return found
+
+
+def _of_class(name: str) -> dict[str, Any]:
+    if name not in editor_names():
+        raise HparamsError(f"no editor {name!r}; expected one of {editor_names()}")
+
+    def ask() -> dict[str, Any]:
+        from editing.methods.editor import editor_class
+
+        cls = editor_class(name)
+        return {"needs": sorted(cls.needs), "writes": cls.writes}
+
+    found: dict[str, Any] = remembered("editors", ["class", name], ask)
+    return found

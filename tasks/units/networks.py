@@ -10,9 +10,9 @@ from editing.methods.editor import make_editor
 from editing.methods.hypernetwork import HyperNetworks
 from editing.methods.meta import MetaLoss
 from editing.methods.trained import TrainedEditor
-from editing.methods.training import Trainer, facts_with_variants, load_networks
+from editing.methods.training import Trainer, load_networks
 from editing.model.lm import LanguageModel
-from editing.requests import EditRequest
+from editing.requests import EditRequest, facts_with_variants
 from storage.artifacts import Artifact, put_artifact
 from storage.store import Store
 from tasks.data.facts import read_facts, world_for

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from editing.model.families import FAMILIES
 from editing.versions import TARGETS_VERSION
 from storage.artifacts import find_artifact, has_artifact, put_artifact
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
+from tasks.specs.editor_card import target_definition
 from tasks.specs.run import TOKENS_PER_FORWARD, Recipe, RunSpec, SharedTargets
 from tasks.units.unit import Bench, Done, RunUnit
 
@@ -181,11 +181,7 @@ def _recipe(run: RunSpec) -> Recipe | None:
 
 def definition_of(run: RunSpec) -> dict[str, Any] | None:
     """Return what determines a run's targets beside its facts, contexts and layers; None if it searches for none."""
-    from editing.methods.editor import make_editor
-
-    if run.is_unedited:
-        return None
-    return make_editor(run.editor, run.hparams).target_definition(FAMILIES[run.model.family])
+    return None if run.is_unedited else target_definition(run.editor, run.hparams, run.model.family)
 
 
 def locating_editor(run: RunSpec) -> "LocatingEditor":

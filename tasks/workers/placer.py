@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import psutil
@@ -16,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tasks.data.model_files import weight_bytes
 from tasks.errors import ClusterError, InputError
+from tasks.specs.placement import Placement
 from tasks.specs.run import ModelRef
 from tasks.workers.node_files import fetch_models
 from tasks.workers.processes import descendants_of
@@ -35,20 +35,6 @@ _PROMPT_HEALTH_CHECKS = {
 }
 """An embedded node that is killed is noticed after 2 to 3 s, by Ray's defaults after 13; one that only hangs after 33 s, by
 Ray's defaults after 60."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """How workers are placed."""
-
-    ray: str = "local"
-    """``local`` for an embedded cluster, or the address of one."""
-    actors: int | None = None
-    """Workers; as many as fit if None."""
-    gpus_per_model: float | None = None
-    """GPUs of one worker; one if the cluster has any, else none, if None."""
-    threads: int = 1
-    """CPU threads of one worker."""
 
 
 @contextmanager

@@ -15,9 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from editing.factworld.tokenizer import build_tokenizer
 from editing.factworld.world import World
 from editing.methods.fact_rows import KL_PROMPT
-from editing.methods.training import facts_with_variants
 from editing.model.lm import LanguageModel
-from editing.requests import EditRequest
+from editing.requests import EditRequest, facts_with_variants
 
 N_LAYERS, D, D_IN, VOCABULARY = 12, 768, 3072, 50257
 _DECODER = {

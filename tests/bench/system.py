@@ -19,7 +19,8 @@ from storage.compaction import compact
 from storage.compaction import gc as clear
 from storage.sql import query
 from storage.store import Store
-from tasks.workers.placer import Placement, cluster
+from tasks.specs.placement import Placement
+from tasks.workers.placer import cluster
 from tasks.workers.pool import Pool
 from tests.tasks.fakes import FakeUnit
 

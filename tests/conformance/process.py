@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from storage.store import Store
-from tasks.driver.session import Plan
+from tasks.driver.plan import Plan
 from tasks.units.ready import ready_units
 from tasks.units.unit import Unit
 

@@ -12,7 +12,7 @@ import pytest
 from editing.hparams import editor_names
 from editing.methods.editor import editor_class
 from storage.store import Store
-from tasks.driver.session import Plan
+from tasks.driver.plan import Plan
 from tasks.errors import InputError
 from tasks.specs.run import RunSpec
 from tasks.workers.checkout import checkout

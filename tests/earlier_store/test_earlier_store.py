@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.inputs import publish_inputs
+from flows.inputs import publish_inputs, read_inputs
 from flows.plan import plan_experiment
 from flows.spec import load_experiment
 from tasks.workers.checkout import checkout
@@ -62,8 +62,9 @@ def test_every_table_and_view_reads_as_it_did(store: Path) -> None:
 
 def test_it_is_continued_as_the_code_that_made_it_did(store: Path) -> None:
     experiment = load_experiment(store.parent / "experiment.yaml", {"store": str(store), "facts.size": 8})
-    planned = plan_experiment(experiment)
-    publish_inputs(experiment)
+    inputs = read_inputs(experiment)
+    planned = plan_experiment(inputs)
+    publish_inputs(inputs)
     assert not all_stages(planned).failed
     for name, expected in read(HERE / "continued.json.gz").items():
         assert differences(rows_of(store, name), expected, 1e-5) == [], name

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.inputs import read_inputs
 from flows.plan import plan_experiment
-from flows.spec import SpecError, load_experiment
+from flows.spec import Experiment, SpecError, load_experiment
+from tasks.driver.plan import Plan
 
 GOOD: dict[str, Any] = {
     "name": "t",
@@ -25,8 +27,12 @@ def write(tmp_path: Path, **changes: Any) -> Path:
     return path
 
 
+def plan_of(experiment: Experiment) -> Plan:
+    return plan_experiment(read_inputs(experiment))
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(SpecError) as caught:
-        plan_experiment(load_experiment(path))
+        plan_of(load_experiment(path))
     assert not (path.parent / "store").exists(), "refused before any work"
     return str(caught.value)

@@ -14,9 +14,8 @@ from editing.hparams import editor_names
 from editing.measure.moments import SecondMoment
 from editing.requests import EditRequest
 from flows.benchmarks import read_benchmarks
-from flows.plan import plan_experiment
 from flows.spec import SpecError, load_experiment
-from tests.flows.support import refusal, write
+from tests.flows.support import plan_of, refusal, write
 from tests.scores.published import WRITERS
 
 
@@ -38,7 +37,7 @@ def counterfact(tmp_path: Path, *changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_good_experiment_is_planned(tmp_path: Path) -> None:
-    plan = plan_experiment(load_experiment(write(tmp_path)))
+    plan = plan_of(load_experiment(write(tmp_path)))
     assert [run.editor for run in plan.runs] == ["none", "memit"]
 
 
@@ -87,7 +86,7 @@ def test_prompts_that_leave_no_room_in_the_context(tmp_path: Path) -> None:
         "give smaller score.text_tokens and score.generation.tokens or a shorter prefix, or leave these facts out"
         in text
     )
-    plan_experiment(load_experiment(write(tmp_path, facts=facts, score={"text_tokens": 4})))
+    plan_of(load_experiment(write(tmp_path, facts=facts, score={"text_tokens": 4})))
     text = refusal(write(tmp_path, facts=facts, score={"text_tokens": 4, "generation": {"tokens": 61}}))
     assert "3 prompts of 3 facts" in text
 
@@ -122,7 +121,7 @@ def test_the_same_subject_twice_in_a_sequential_run(tmp_path: Path) -> None:
     facts = counterfact(tmp_path, {"subject": "Anna Lee"}, {"subject": "anna lee"})
     text = refusal(write(tmp_path, facts=facts))
     assert "has 2 facts, 1 of them in the order of sample 0, no subject twice" in text
-    assert plan_experiment(load_experiment(write(tmp_path, facts=facts, mode="independent")))
+    assert plan_of(load_experiment(write(tmp_path, facts=facts, mode="independent")))
 
 
 def test_more_facts_than_there_are(tmp_path: Path) -> None:
@@ -239,10 +238,8 @@ def test_published_moments_are_read_before_any_work(tmp_path: Path) -> None:
     }
     for name, message in expected.items():
         with pytest.raises(SpecError, match=message):
-            plan_experiment(
-                load_experiment(write(tmp_path, second_moment={"files": {0: f"{name}.npz"}, "provenance": "x"}))
-            )
-    plan_experiment(load_experiment(write(tmp_path, second_moment={"files": {0: "good.npz"}, "provenance": "x"})))
+            plan_of(load_experiment(write(tmp_path, second_moment={"files": {0: f"{name}.npz"}, "provenance": "x"})))
+    plan_of(load_experiment(write(tmp_path, second_moment={"files": {0: "good.npz"}, "provenance": "x"})))
 
 
 def test_yaml_numbers_that_are_text(tmp_path: Path) -> None:
@@ -297,8 +294,8 @@ def test_a_corpus_with_fewer_texts_than_asked_for(tmp_path: Path) -> None:
     corpus.write_text("\n".join(f"This is the text number {number} of a few." for number in range(40)))
     given = {"path": str(corpus), "n_texts": 64}
     with pytest.raises(SpecError, match=r"second_moment.path: .*holds 40 lines.*expected 64;.*n_texts to 40"):
-        plan_experiment(load_experiment(write(tmp_path, second_moment=given)))
-    plan_experiment(load_experiment(write(tmp_path, second_moment=given | {"n_texts": 40})))
+        plan_of(load_experiment(write(tmp_path, second_moment=given)))
+    plan_of(load_experiment(write(tmp_path, second_moment=given | {"n_texts": 40})))
 
 
 def test_fences_are_taken_off_for_chat_models_alone_and_as_an_option(tmp_path: Path) -> None:

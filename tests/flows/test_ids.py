@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.plan import plan_experiment
 from flows.spec import load_experiment
+from tests.flows.support import plan_of
 
 BASE: dict[str, Any] = {
     "name": "t",
@@ -119,7 +119,7 @@ FOUND: dict[str, list[str]] = {
 def test_ids_stay(tmp_path: Path, name: str) -> None:
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(BASE | {"store": str(tmp_path / "store")} | CASES[name]))
-    plan = plan_experiment(load_experiment(path))
+    plan = plan_of(load_experiment(path))
     first = plan.runs[-1]
     found = [run.run_id for run in plan.runs] + [each.run_id for each in first.benchmarks]
     found += [each.run_id for each in (*plan.searches, *plan.trainings)] + [first.facts.run_id]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from editing.errors import EditingError
 from flows.forecast import forecast
-from flows.inputs import publish_inputs, read_facts, read_model
+from flows.inputs import publish_inputs, read_facts, read_inputs, read_model
 from flows.plan import plan_experiment
 from flows.spec import Experiment, SpecError, load_experiment
 from storage.errors import StorageError
@@ -17,8 +17,7 @@ from storage.marts import public_marts
 from storage.sql import query_many
 from storage.store import Store
 from tasks.data.lint import summary
-from tasks.driver.session import Plan
-from tasks.driver.stages import with_known_layers
+from tasks.driver.plan import Plan, with_known_layers
 from tasks.errors import TaskError
 from tasks.reports.report import write_report
 from tasks.units.contexts import export_contexts
@@ -91,12 +90,13 @@ def make_good(root: Path) -> None:
 def go_through(file: Path, folder: Path, reached: Callable[[str], None]) -> None:
     """Go through all stages of an experiment, with a store below ``folder``; tell of each that begins."""
     experiment = load_experiment(file, {"store": str(folder / "store")})
-    planned = plan_experiment(experiment)
+    inputs = read_inputs(experiment)
+    planned = plan_experiment(inputs)
     forecast(planned)
     reached("lint")
     _lint(experiment)
     reached("inputs")
-    publish_inputs(experiment)
+    publish_inputs(inputs)
     store = Store(planned.store)
     reached("check")
     store.check(store.run_ids())
@@ -125,7 +125,7 @@ def _lint(experiment: Experiment) -> None:
 def _locate(planned: Plan, store: Store, worker: Worker) -> None:
     for job in planned.traces:
         for _ in range(2):
-            for unit in job.next_units(store):
+            for unit in job.units(store):
                 if not store.is_committed(*unit.key):
                     worker.do(unit)
 

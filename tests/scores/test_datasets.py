@@ -9,7 +9,7 @@ import huggingface_hub.constants
 import pytest
 
 from editing.requests import EditRequest
-from flows.inputs import publish_inputs
+from flows.inputs import publish_inputs, read_inputs
 from flows.plan import plan_experiment
 from flows.spec import SpecError, load_experiment
 from storage.digests import digest_of
@@ -361,9 +361,10 @@ def test_ten_thousand_requests_in_a_minute(request: pytest.FixtureRequest, tmp_p
     )
     started = time.perf_counter()
     experiment = load_experiment(tmp_path / "e.yaml")
-    planned = plan_experiment(experiment)
+    inputs = read_inputs(experiment)
+    planned = plan_experiment(inputs)
     assert time.perf_counter() - started < 60
-    publish_inputs(experiment)
+    publish_inputs(inputs)
     assert planned.runs[-1].n_rounds == 100
     (row,) = query(planned.store, "SELECT count(*) AS n, count(DISTINCT fact_id) AS facts FROM fact_orders").to_pylist()
     assert row["n"] == row["facts"] >= 10_000

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.plan import plan_experiment
 from flows.spec import load_experiment
 from storage.sql import query
 from tasks.benchmarks.definition import read_definition
+from tests.flows.support import plan_of
 from tests.scores.models import grown_lm
 from tests.scores.published import GROUPS, WRITERS
 from tests.storage.test_views import check_columns
@@ -78,7 +78,7 @@ def test_benchmarks_of_a_run(server: dict[str, str], tmp_path: Path) -> None:
         "store": "results",
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(experiment))
-    notes = plan_experiment(load_experiment(tmp_path / "run.yaml")).notes
+    notes = plan_of(load_experiment(tmp_path / "run.yaml")).notes
     assert any(note.startswith("benchmark mmlu: 4 questions (questions-") for note in notes)
     palimpsest("run", "run.yaml", cwd=tmp_path, **server)
     store = tmp_path / "results"

@@ -7,14 +7,15 @@ from typing import Any
 import yaml
 
 from editing.errors import EditingError
-from flows.inputs import publish_inputs
+from flows.inputs import publish_inputs, read_inputs
 from flows.plan import plan_experiment
 from flows.spec import load_experiment
 from storage.errors import StorageError
 from storage.store import Store
 from tasks.driver import stages
-from tasks.driver.session import Plan, Session, record_failure
-from tasks.driver.stages import edit_and_score, with_known_layers
+from tasks.driver.plan import Plan, with_known_layers
+from tasks.driver.session import Session, record_failure
+from tasks.driver.stages import edit_and_score
 from tasks.errors import TaskError
 from tasks.specs.run import RunSpec
 from tasks.units.ready import choose_recipes, ready_units
@@ -39,8 +40,9 @@ def plan(tmp_path: Path, **changes: Any) -> Plan:
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(BASE | {"store": str(tmp_path / "store")} | changes))
     experiment = load_experiment(path)
-    planned = plan_experiment(experiment)
-    publish_inputs(experiment)
+    inputs = read_inputs(experiment)
+    planned = plan_experiment(inputs)
+    publish_inputs(inputs)
     return planned
 
 

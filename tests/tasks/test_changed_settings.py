@@ -15,8 +15,8 @@ from storage.compaction import withdraw
 from storage.sql import query
 from storage.store import Store
 from tasks.data.model_files import resolve_model
+from tasks.driver.plan import with_known_layers
 from tasks.driver.session import Session
-from tasks.driver.stages import with_known_layers
 from tasks.errors import LedgerMismatch
 from tasks.specs.run import RunSpec
 from tasks.units.moments import MOMENTS, SUMS, layer_recipe

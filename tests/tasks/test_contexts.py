@@ -8,12 +8,12 @@ import pytest
 
 from editing.model.bundled import bundled_folder
 from editing.model.loading import load, load_format
-from flows.plan import plan_experiment
 from flows.spec import SpecError, load_experiment
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError
 from tasks.units.contexts import export_contexts, look_at, read_contexts
+from tests.flows.support import plan_of
 from tests.tasks.support import plan, run_all
 
 SMALL: dict[str, Any] = {
@@ -155,4 +155,4 @@ def test_what_is_no_path_is_refused_by_the_schema(tmp_path: Path) -> None:
         "name: e\nmodel: factworld-tiny\nfacts: factworld\neditors: [{name: rome, contexts_file: 3}]\nlayers: [0]\n"
     )
     with pytest.raises(SpecError, match=r"contexts_file"):
-        plan_experiment(load_experiment(file))
+        plan_of(load_experiment(file))

@@ -15,7 +15,8 @@ import ray
 from editing.model.bundled import bundled_folder
 from tasks.data.model_files import local_folder, resolve_model, weight_bytes
 from tasks.errors import ClusterError, InputError
-from tasks.workers.placer import Node, Placement, Placer, Shape, cluster, living_nodes
+from tasks.specs.placement import Placement
+from tasks.workers.placer import Node, Placer, Shape, cluster, living_nodes
 from tests.end_to_end.support import wait_until
 
 GIB = 2**30

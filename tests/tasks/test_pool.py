@@ -11,7 +11,8 @@ from ray.exceptions import RayError
 
 from storage.errors import StoreUnavailableError
 from tasks.errors import ClusterError
-from tasks.workers.placer import Placement, cluster
+from tasks.specs.placement import Placement
+from tasks.workers.placer import cluster
 from tasks.workers.pool import Pool
 from tests.end_to_end.support import wait_until
 from tests.tasks.fakes import Cut, Fake, FakeSegment, FakeUnit, Mortal, Reluctant, Second, Sick

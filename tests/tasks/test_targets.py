@@ -12,7 +12,8 @@ from editing.model.families import FAMILIES
 from storage.artifacts import artifact_recipes, drop_artifact
 from storage.sql import query
 from storage.store import Store
-from tasks.driver.session import Plan, Session
+from tasks.driver.plan import Plan
+from tasks.driver.session import Session
 from tasks.driver.stages import as_begun
 from tasks.runs.chain import segments
 from tasks.runs.ledger import changes_of

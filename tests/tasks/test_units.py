@@ -10,7 +10,7 @@ import pytest
 
 from storage.errors import DamagedFileError
 from storage.store import Store
-from tasks.driver.stages import with_known_layers
+from tasks.driver.plan import with_known_layers
 from tasks.units.fact_scores import RetentionRecord
 from tasks.units.ready import ready_units, units_left
 from tasks.units.unit import Bench, Done, Record, Unit, kinds

@@ -17,8 +17,9 @@ from editing.model.bundled import bundled_folder
 from editing.model.families import FAMILIES
 from editing.model.loading import load
 from tasks.data.adapters import merge_adapter
+from tasks.data.checked_model import checked_model
 from tasks.data.model_files import resolve_model
-from tasks.data.weight_files import check_checkpoint, checked
+from tasks.data.weight_files import check_checkpoint, look_at
 from tasks.errors import InputError
 from tests.editing.tiny import random_lm
 
@@ -40,7 +41,7 @@ def respell(folder: Path, change: Callable[[Weights], Weights]) -> None:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
-        checked(resolve_model(str(folder)))
+        look_at(resolve_model(str(folder)))
     return str(caught.value)
 
 
@@ -73,7 +74,7 @@ SPOILT: dict[str, tuple[Callable[[Weights], Weights], list[str]]] = {
 @pytest.mark.parametrize("kind", SPOILT)
 def test_weights_that_are_not_the_models(tmp_path: Path, kind: str) -> None:
     folder = copy(tmp_path)
-    checked(resolve_model(str(folder)))
+    look_at(resolve_model(str(folder)))
     change, said = SPOILT[kind]
     respell(folder, change)
     text = refusal(folder)
@@ -96,7 +97,7 @@ def test_a_shard_that_is_not_there(tmp_path: Path) -> None:
     folder = copy(tmp_path)
     names = shard(folder)
     assert len(names) > 2
-    checked(resolve_model(str(folder)))
+    look_at(resolve_model(str(folder)))
     (folder / names[1]).unlink()
     said = refusal(folder)
     assert re.search(rf"model\.safetensors\.index\.json: \S+ is to stand in '{names[1]}', which is no file", said), said
@@ -146,7 +147,7 @@ def test_an_adapter_without_its_model(adapter: Path) -> None:
 
 
 def test_an_adapter_that_is_asked_for_is_merged_and_named(tmp_path: Path, adapter: Path) -> None:
-    plain, merged = (checked(resolve_model("factworld-tiny", adapter=a)) for a in (None, str(adapter)))
+    plain, merged = (checked_model(resolve_model("factworld-tiny", adapter=a)).ref for a in (None, str(adapter)))
     assert plain.digest == merged.digest
     assert plain.identity != merged.identity
     before, after = load("factworld-tiny"), load("factworld-tiny", adapt=partial(merge_adapter, folder=adapter))
@@ -165,7 +166,7 @@ def test_an_adapter_that_is_asked_for_is_merged_and_named(tmp_path: Path, adapte
 
 def test_an_adapter_of_another_model(adapter: Path) -> None:
     with pytest.raises(InputError, match="adapter"):
-        checked(resolve_model("factworld-gpt2", adapter=str(adapter)))
+        look_at(resolve_model("factworld-gpt2", adapter=str(adapter)))
 
 
 def test_half_an_adapter(tmp_path: Path, adapter: Path) -> None:
@@ -173,7 +174,7 @@ def test_half_an_adapter(tmp_path: Path, adapter: Path) -> None:
     state = load_file(half / "adapter_model.safetensors")
     save_file(dict(list(state.items())[1:]), half / "adapter_model.safetensors")
     with pytest.raises(InputError, match=r"missing .*lora_A.*belongs to this model"):
-        checked(resolve_model("factworld-tiny", adapter=str(half)))
+        look_at(resolve_model("factworld-tiny", adapter=str(half)))
 
 
 # --- what is in the digest
@@ -209,7 +210,7 @@ def test_every_family(tmp_path: Path, family: str) -> None:
         folder = save(tmp_path / str(number), family, dtype, size)
         if size == "20KB":
             assert len(list(folder.glob("model-*.safetensors"))) > 1
-        checked(resolve_model(str(folder)))
+        look_at(resolve_model(str(folder)))
         load(str(folder))
 
 
@@ -217,7 +218,7 @@ def test_every_family(tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_tied_embeddings_and_untied_ones(tmp_path: Path, family: str, tied: bool) -> None:
     folder = save(tmp_path, family, tie_word_embeddings=tied)
-    checked(resolve_model(str(folder)))
+    look_at(resolve_model(str(folder)))
     load(str(folder))
 
 
@@ -274,7 +275,7 @@ def test_older_checkpoints(tmp_path: Path, kind: str) -> None:
     folder = save(tmp_path, family)
     before = load(str(folder)).snapshot(load(str(folder)).parameter_names(1).values())
     respell(folder, change)
-    checked(resolve_model(str(folder)))
+    look_at(resolve_model(str(folder)))
     after = load(str(folder))
     assert all(torch.equal(after.parameter(name), value) for name, value in before.items())
 

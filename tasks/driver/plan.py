@@ -1,0 +1,87 @@
+"""An experiment, expanded; and the layers that its searches and traces have found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from storage.sql import query
+from storage.store import Store
+from tasks.specs.placement import Placement
+from tasks.specs.run import ModelRef, RunSpec
+from tasks.units.contexts import Contexts
+from tasks.units.moments import MomentsJob
+from tasks.units.search import SearchPlan
+from tasks.units.trace import TraceJob
+from tasks.units.training import TrainingJob
+from tasks.units.unit import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An experiment, expanded: what to prepare, where to look, which runs to make."""
+
+    name: str
+    store: str
+    runs: tuple[RunSpec, ...]
+    """Runs whose ``layers`` are empty take them from their ``layers_recipe`` once the locate stage is done."""
+    contexts: tuple[Contexts, ...]
+    moments: tuple[MomentsJob, ...]
+    trainings: tuple[TrainingJob, ...]
+    searches: tuple[SearchPlan, ...]
+    traces: tuple[TraceJob, ...]
+    placement: Placement
+    start_timeout_s: float
+    chains_in_step: int
+    max_attempts: int
+    store_timeout_s: float
+    notes: tuple[str, ...] = ()
+    """What a reader of the plan should know of its inputs."""
+
+    @property
+    def models(self) -> list[ModelRef]:
+        return list({run.model.digest: run.model for run in self.runs}.values())
+
+
+def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
+    """Return the runs with the layers that finished searches and traces have found."""
+    jobs: dict[str, Sequence[Unit]] = {search.run_id: search.units() for search in plan.searches}
+    jobs |= {trace.run_id: trace.units(store) for trace in plan.traces}
+    finished = {run_id for run_id, units in jobs.items() if all(store.is_committed(*unit.key) for unit in units)}
+    sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
+    among = {search.run_id: search.layers for search in plan.searches}
+    chosen = {
+        run_id: _chosen_layers(store, run_id, by, among.get(run_id))
+        for run_id, by in sources.items()
+        if run_id in finished
+    }
+    runs = [
+        replace(run, layers=chosen[run.layers_recipe["run_id"]])
+        if run.layers_recipe and run.layers_recipe["run_id"] in chosen
+        else run
+        for run in plan.runs
+    ]
+    # A layer that was found may be one that was also given.
+    unique = {(run.run_id, run.layers or (run.layers_recipe or {}).get("run_id")): run for run in reversed(runs)}
+    return tuple(reversed(unique.values()))
+
+
+def _chosen_layers(store: Store, run_id: str, by: str, among: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the layer with the best search score, or the largest effect of its MLP; the lower one of equals.
+
+    Facts without paraphrases or neighbors have no score; then efficacy decides.
+
+    Args:
+        among: The candidates of this search; the store may hold others of an earlier one.
+    """
+    if by == "search":
+        candidates = ", ".join(str(layer) for layer in among or ())
+        sql = (
+            f"SELECT layer FROM layer_summary WHERE run_id = '{run_id}' AND layer IN ({candidates}) "
+            "ORDER BY coalesce(score, efficacy) DESC, layer LIMIT 1"
+        )
+    else:
+        sql = (
+            f"SELECT layer FROM trace_summary WHERE run_id = '{run_id}' AND kind = 'mlp' AND role = 'last subject token' "
+            "ORDER BY effect DESC, layer LIMIT 1"
+        )
+    (row,) = query(store, sql).to_pylist()
+    return (int(row["layer"]),)
