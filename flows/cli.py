@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.schedules import app as schedules
 from flows.commands.store import app as upkeep
 from flows.options import DEFAULT_STORE, SetOption, StoreOption, overrides
+
+if TYPE_CHECKING:
+    from tasks.driver.plan import Plan
 
 app = typer.Typer(
     help="Edit language models thousands of times and see in SQL what was learnt, what was forgotten and when they broke.",
@@ -63,13 +66,25 @@ def plan(file: Path, set_: SetOption = None) -> None:
 @app.command()
 def run(file: Path, set_: SetOption = None) -> None:
     """Run an experiment, or what the store lacks of it; running it again resumes it."""
-    import signal
     import time
 
-    from flows.running import planned, run_flow, take_over
+    from flows.running import finished, planned
 
     started = time.perf_counter()
     plan = planned(file, overrides(set_))
+    report_path = finished(plan)
+    if report_path is None:
+        report_path = _run(plan)
+    _print_summary(plan.store)
+    typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
+    typer.echo(f"report: {report_path}")
+
+
+def _run(plan: "Plan") -> str:
+    """Run a plan's flow; return where its report is."""
+    import signal
+
+    from flows.running import run_flow, take_over
     from tasks.driver.stopping import unheard
 
     with unheard(signal.SIGINT):  # by Prefect's own server, which starts here and would end at a terminal's Ctrl-C
@@ -78,10 +93,8 @@ def run(file: Path, set_: SetOption = None) -> None:
     if state.is_cancelled():
         typer.secho(state.message, err=True, fg="yellow")
         raise typer.Exit(INTERRUPTED)
-    report_path = state.result()
-    _print_summary(plan.store)
-    typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
-    typer.echo(f"report: {report_path}")
+    report_path: str = state.result()
+    return report_path
 
 
 @app.command()
@@ -196,7 +209,7 @@ def export_moments(
     """Write the store's second moments as .npz files that ROME, MEMIT and EasyEdit read, each with its recipe."""
     from storage.store import Store
     from tasks.reports.tables import print_table
-    from tasks.units.moment_artifacts import export_moments as export
+    from tasks.units.work.moment_artifacts import export_moments as export
 
     print_table(export(Store(store), out))
 

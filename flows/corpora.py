@@ -126,7 +126,7 @@ def check_files(experiment: Experiment, model: ModelRef, layers: Iterable[int], 
     beyond = [layer for layer in files if not 0 <= layer < model.n_layers]
     if beyond:
         problems.append(f"second_moment.files: no layers {beyond} in {model.name}; expected 0 to {model.n_layers - 1}")
-    from tasks.units.moment_artifacts import published_problem
+    from tasks.units.work.moment_artifacts import published_problem
 
     _, d_in = edited_shape(model)
     for layer in sorted(needed & set(files)):

@@ -34,6 +34,34 @@ def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
     return plan
 
 
+def finished(plan: "Plan") -> str | None:
+    """Return where the report of a plan is of which nothing is left to do; None if there is something, or a server to tell.
+
+    Neither a cluster nor a server of Prefect's own is started for it.
+
+    Raises:
+        StorageError: The store is of another version, or a committed file is damaged.
+    """
+    from storage.store import Store
+    from tasks.driver import stages
+    from tasks.driver.session import Idle, Session, anything_left, remember_left
+    from tasks.reports.made_of import current_report
+
+    if os.environ.get("PREFECT_API_URL"):
+        return None
+    store = Store(plan.store)
+    if anything_left(plan, store):
+        return None
+    store.check(store.run_ids())
+    remember_left(plan, store)
+    session = Session(plan, store, Idle())
+    stages.prepare(session)
+    runs = stages.locate(session)
+    stages.edit_and_score(session, runs)
+    current = current_report(store, [run.run_id for run in runs], plan.name)
+    return current or stages.analyse(session, runs).location
+
+
 def take_over(store: str) -> None:
     """See to it that this process leaves nothing behind, and mark runs on the store as Crashed whose driver is gone.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,8 @@ def _make_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> 
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {definition(name)}")
 
 
-def named_in(sql: str) -> list[str]:
+@lru_cache(maxsize=256)
+def named_in(sql: str) -> Sequence[str]:
     """Return the tables and marts that a statement reads; where DuckDB does not take it apart, those that it mentions."""
     with closing(duckdb.connect(config=_SETTINGS)) as parser:
         answer = parser.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()

@@ -14,11 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
 
-import httpx
 import psutil
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
-from prefect.exceptions import PrefectException
 
 from storage.errors import StorageError
 from storage.files import Files
@@ -85,6 +81,8 @@ class Heartbeat:
     @contextmanager
     def stage(self, name: str, cost: float, n_units: int) -> Iterator[Callable[[float], None]]:
         """Inside, a stage is under way; yields a function that is told the cost of each finished unit."""
+        from prefect.context import TaskRunContext
+
         context = copy_context() if TaskRunContext.get() is not None else None
         stage = _Stage(name, max(cost, 1e-9), n_units, context)
         self._untold.append(stage)
@@ -121,6 +119,9 @@ class Heartbeat:
             self._files.write(f"{_FOLDER}/{name}", json.dumps(row).encode())
 
     def _tell_prefect(self) -> None:
+        import httpx
+        from prefect.exceptions import PrefectException
+
         for stage in list(self._untold):
             if stage.over:  # once more, with what it came to
                 self._untold.remove(stage)
@@ -133,6 +134,8 @@ class Heartbeat:
                 stage.context = None
 
     def _show(self, stage: _Stage) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
         progress = min(100.0, 100 * stage.done_cost / stage.cost)
         if stage.artifact is not None:
             update_progress_artifact(stage.artifact, progress=progress)

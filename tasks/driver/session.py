@@ -1,39 +1,71 @@
-"""What stages share: the plan, the store, a pool of workers, and where a run stands; and what makes a function a stage."""
+"""What stages share: the plan, the store, a pool of workers, and where a run stands."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial, wraps
+from functools import partial
 from itertools import takewhile
-from typing import Any, TypeVar
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.states import Cancelled
+from typing import TYPE_CHECKING, Protocol
 
 from storage.commits import CommitInfo
 from storage.compaction import withdraw
 from storage.locations import answers
 from storage.store import Store, failure_id
 from tasks.driver.heartbeat import Heartbeat
-from tasks.driver.plan import Plan
+from tasks.driver.plan import Plan, with_known_layers
 from tasks.driver.progress_bar import progress_bar
 from tasks.driver.stopping import stops
 from tasks.driver.totals import remember_totals
-from tasks.errors import Stopped
+from tasks.errors import InputError, Stopped
 from tasks.units.ready import units_left
 from tasks.units.unit import Unit
-from tasks.workers.placer import Placer, cluster
-from tasks.workers.pool import Failure, Pool
+
+if TYPE_CHECKING:
+    from tasks.workers.pool import Failure
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
+
+
+class Runner(Protocol):
+    """What does units: a :class:`tasks.workers.pool.Pool`."""
+
+    def run(
+        self,
+        units: Iterable[Unit],
+        *,
+        follow: Callable[[Unit], Iterable[Unit]],
+        on_done: Callable[[Unit], None],
+    ) -> dict[tuple[str, str], str]:
+        """Do all units and those that ``follow`` names when one is done; return those that were given up, with reasons."""
+        ...
+
+    def end_if_asked(self, n_left: int) -> None:
+        """Raise Stopped where the run is asked to end before so many units are done."""
+        ...
+
+
+class Idle:
+    """A runner for a plan of which nothing is left to do: there is neither a cluster nor a worker."""
+
+    def run(
+        self,
+        units: Iterable[Unit],
+        *,
+        follow: Callable[[Unit], Iterable[Unit]],
+        on_done: Callable[[Unit], None],
+    ) -> dict[tuple[str, str], str]:
+        raise InputError(
+            f"{len(list(units))} units have been lost or withdrawn since the command looked; run it again, which does them"
+        )
+
+    def end_if_asked(self, n_left: int) -> None:
+        return None
 
 
 class Session:
     """A store and a pool of workers that stages share; a plain class, so that Prefect passes it on untouched."""
 
-    def __init__(self, plan: Plan, store: Store, pool: Pool, heartbeat: Heartbeat | None = None) -> None:
+    def __init__(self, plan: Plan, store: Store, pool: Runner, heartbeat: Heartbeat | None = None) -> None:
         self.plan, self.store, self.pool, self._heartbeat = plan, store, pool, heartbeat
         self.failed: dict[tuple[str, str], str] = {}
         self.stopped: str | None = None
@@ -84,35 +116,6 @@ class Session:
             self.reopen(takewhile(lambda unit: unit.is_lost(self.store), reversed(job.done(self.store))))
 
 
-def stage(name: str) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
-    """Return a decorator that makes a stage a Prefect task, which is Cancelled where the run is asked to end.
-
-    Its call raises Stopped then.
-    """
-
-    def decorate(body: Callable[..., _T]) -> Callable[..., _T]:
-        @wraps(body)
-        def run(session: Session, *args: Any) -> Any:
-            try:
-                return body(session, *args)
-            except Stopped as stopped:
-                session.stopped = str(stopped)
-                return Cancelled(message=session.stopped)
-
-        as_task: Callable[..., Any] = task(name=name, cache_policy=NO_CACHE)(run)
-
-        @wraps(body)
-        def call(session: Session, *args: Any) -> _T:
-            found: _T = as_task(session, *args)
-            if session.stopped is not None:
-                raise Stopped(session.stopped)
-            return found
-
-        return call
-
-    return decorate
-
-
 @contextmanager
 def session(plan: Plan) -> Iterator[Session]:
     """Inside, the store is open and workers can be had.
@@ -123,6 +126,12 @@ def session(plan: Plan) -> Iterator[Session]:
     """
     store = Store(plan.store, create=True, patience_s=plan.store_timeout_s)
     store.check(store.run_ids())
+    if not anything_left(plan, store):
+        yield Session(plan, store, Idle())
+        return
+    from tasks.workers.placer import Placer, cluster
+    from tasks.workers.pool import Pool
+
     with cluster(plan.placement):
         placer = Placer(plan.store, plan.placement, plan.models, patience_s=plan.store_timeout_s)
         pool = Pool(
@@ -141,9 +150,7 @@ def session(plan: Plan) -> Iterator[Session]:
         try:
             with stops(store, plan.name) as stop:
                 pool.stop = stop.reason
-                known = [run for run in plan.runs if run.layers or not run.layers_recipe]
-                left = [unit for run in known for unit in units_left(store, run)]
-                remember_totals(store, plan.name, left, whole=True, runs=[run.run_id for run in known])
+                remember_left(plan, store)
                 yield Session(plan, store, pool, heartbeat)
             ended = "completed"
         except Stopped:
@@ -154,7 +161,29 @@ def session(plan: Plan) -> Iterator[Session]:
             heartbeat.close(ended)
 
 
-def record_failure(store: Store, unit: Unit, failure: Failure) -> None:
+def remember_left(plan: Plan, store: Store) -> None:
+    """Write how many units the plan's runs are to have, for ``palimpsest status``."""
+    known = [run for run in plan.runs if run.layers or not run.layers_recipe]
+    left = [unit for run in known for unit in units_left(store, run)]
+    remember_totals(store, plan.name, left, whole=True, runs=[run.run_id for run in known])
+
+
+def anything_left(plan: Plan, store: Store) -> bool:
+    """Return whether a plan has a unit that the store does not hold, or one whose artifact is gone."""
+    if any(job.next_units(store) for job in plan.moments) or any(job.next_units(store) for job in plan.trainings):
+        return True
+    made: list[Unit] = [*plan.contexts, *(unit for job in plan.moments for unit in job.units())]
+    made += [unit for job in plan.trainings for unit in job.done(store)[-1:]]
+    if any(unit.is_lost(store) for unit in made if store.is_committed(*unit.key)):
+        return True
+    found: list[Unit] = [*plan.contexts, *(unit for search in plan.searches for unit in search.units())]
+    found += [unit for trace in plan.traces for unit in trace.units(store)]
+    if any(not store.is_committed(*unit.key) for unit in found):
+        return True
+    return any(units_left(store, run) for run in with_known_layers(plan, store))
+
+
+def record_failure(store: Store, unit: Unit, failure: "Failure") -> None:
     """Write why a unit was given up; the unit itself stays undone, so the next run tries it again."""
     spec = {"unit": unit.unit_id, "traceback": failure.traceback}
     info = CommitInfo(kind="failure", status="quarantined", message=failure.message, spec=spec)

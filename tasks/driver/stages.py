@@ -1,4 +1,4 @@
-"""The stages of an experiment as Prefect tasks; each lists its units, subtracts what the store holds, and runs the rest."""
+"""The stages of an experiment; each lists its units, subtracts what the store holds, and runs the rest."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -7,10 +7,9 @@ from dataclasses import replace
 from storage.compaction import compact
 from storage.store import Store
 from tasks.driver.plan import with_known_layers
-from tasks.driver.prefect_page import show_report
-from tasks.driver.session import Session, stage
+from tasks.driver.session import Session
 from tasks.errors import InputError
-from tasks.reports.report import write_report
+from tasks.reports.report import Report, write_report
 from tasks.runs.chain import beginning_of, end_of, segments
 from tasks.specs.run import RunSpec
 from tasks.units.groups import companions, with_companions
@@ -26,7 +25,6 @@ COMPACT_FROM = 100
 """Commit files of a run from which on it is compacted at its end; a query opens each."""
 
 
-@stage("prepare")
 def prepare(session: Session) -> None:
     """Sample context prefixes, collect second moments, train hyper-networks: only what the chosen editors need."""
     plan, store = session.plan, session.store
@@ -43,7 +41,6 @@ def prepare(session: Session) -> None:
     session.run("prepare", units, follow=follow, expected=expected)
 
 
-@stage("locate")
 def locate(session: Session) -> tuple[RunSpec, ...]:
     """Trace and search; return the runs whose layers are known."""
     plan = session.plan
@@ -59,7 +56,6 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
     return tuple(run for run in with_known_layers(plan, session.store) if run.layers or not run.layers_recipe)
 
 
-@stage("edit and score")
 def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
     """Drive all chains: the next segment of each as soon as one ends, and every score as soon as its rounds are there."""
     store = session.store
@@ -126,22 +122,23 @@ def _starts_pristine(store: Store, run: RunSpec) -> bool:
     return least < run.n_rounds and (least == 0 or run.mode == "independent")
 
 
-@stage("analyse")
-def analyse(session: Session, runs: tuple[RunSpec, ...]) -> str:
-    """Write the report with all figures; return where it is.
+def analyse(session: Session, runs: tuple[RunSpec, ...]) -> Report:
+    """Write the report with all figures, and return it."""
+    return write_report(session.store, [run.run_id for run in runs], title=session.plan.name)
+
+
+def refuse_failed(session: Session, report: Report) -> None:
+    """Raise if units were given up, once all that was done can be looked at.
 
     Raises:
-        InputError: Units were given up; says which, once all that was done can be looked at.
+        InputError: Says which, and why.
     """
-    report = write_report(session.store, [run.run_id for run in runs], title=session.plan.name)
-    show_report(session.plan.name, report)
     if session.failed:
         lines = [f"  {run_id} {unit_id}: {reason}" for (run_id, unit_id), reason in session.failed.items()]
         raise InputError(
             f"{len(lines)} units were given up; everything else is in the store and in {report.location}, and running the "
             "same command again tries them once more:\n" + "\n".join(lines)
         )
-    return report.location
 
 
 def as_begun(store: Store, run: RunSpec) -> RunSpec:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from storage.sql import query_many
 from storage.store import Store
 from tasks.reports.figures import FIGURES
+from tasks.reports.made_of import made_of, report_name
 from tasks.reports.tables import format_cell
 
 SUMMARY_COLUMNS = (
@@ -51,6 +52,7 @@ def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: s
         run_ids: Runs to show, with their searches and traces; all of the store if None.
     """
     runs_sql = "SELECT run_id, model, model_digest, dtype, facts_run_id, hparams, versions, device_kind FROM runs"
+    mark = made_of(store, run_ids)  # before it is read: what is committed meanwhile may be missing
     views = ["run_summary", *(view for view, _ in FIGURES.values())]
     statements = [_select(view, run_ids) for view in views] + [runs_sql + _only(run_ids) + " ORDER BY run_id", MOMENTS]
     summary, *shown, runs, moments = (table.to_pylist() for table in query_many(store, statements))
@@ -64,9 +66,15 @@ def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: s
     )
     environment.filters["cell"] = format_cell
     page = environment.get_template("report.html.jinja").render(
-        title=title, columns=SUMMARY_COLUMNS, summary=summary, sections=sections, runs=runs, moments=moments
+        title=title,
+        columns=SUMMARY_COLUMNS,
+        summary=summary,
+        sections=sections,
+        runs=runs,
+        moments=moments,
+        made_of=mark,
     )
-    name = "report.html" if title == "report" else f"report-{title}.html"
+    name = report_name(title)
     store.files.write(name, page.encode())
     figures = {section["name"]: section["image"] for section in sections}
     return Report(f"{store.location}/{name}", summary, figures)

@@ -108,7 +108,7 @@ class MomentShard(Preparation):
         return self.shard[1] - self.shard[0]
 
     def do(self, bench: Bench) -> Done:
-        from tasks.units.moment_artifacts import collect_shard
+        from tasks.units.work.moment_artifacts import collect_shard
 
         job = self.job
         lm = bench.pristine(self.model)
@@ -145,7 +145,7 @@ class MomentMerge(Preparation):
         return len(self.job.layers)
 
     def do(self, bench: Bench) -> Done:
-        from tasks.units.moment_artifacts import merge_shards, read_published
+        from tasks.units.work.moment_artifacts import merge_shards, read_published
 
         job, lm = self.job, bench.pristine(self.model)
         files: dict[str, str] | None = None

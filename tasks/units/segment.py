@@ -11,7 +11,7 @@ from tasks.specs.run import RunSpec
 from tasks.units.unit import Bench, Done, Record, RunUnit
 
 if TYPE_CHECKING:
-    from tasks.units.edited_rounds import RunInWork
+    from tasks.units.work.edited_rounds import RunInWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Segment(RunUnit):
     def do(self, bench: Bench) -> Done:
         import torch
 
-        from tasks.units.edited_rounds import do_rounds
+        from tasks.units.work.edited_rounds import do_rounds
 
         members = (self.run, *self.others)
         begun = [run for run in members if has_begun(bench.store, run.run_id)]
@@ -91,7 +91,7 @@ class Segment(RunUnit):
     def _work(self, bench: Bench, run: RunSpec) -> "RunInWork":
         """Return a run that stands at this segment's first round; unless it is alone, with a copy of its parameters."""
         from tasks.runs.rows import run_row
-        from tasks.units.edited_rounds import RunInWork
+        from tasks.units.work.edited_rounds import RunInWork
 
         editor, artifacts, digests = bench.inputs(run)
         if self.first:

@@ -92,7 +92,7 @@ class TrainingSteps(Unit):
         import torch
 
         from editing.model.memory import tokens_that_fit
-        from tasks.units.networks import network_state, put_network, train_rows, trainer_of
+        from tasks.units.work.networks import network_state, put_network, train_rows, trainer_of
 
         store, lm = bench.store, bench.pristine(self.model)
         compute = self._as_begun(store)

@@ -240,5 +240,6 @@ def kinds() -> dict[str, type[Unit]]:
     """Return every kind of unit: the classes of this folder's files, by kind."""
     package = __name__.rpartition(".")[0]
     for module in iter_modules(import_module(package).__path__):
-        import_module(f"{package}.{module.name}")
+        if not module.ispkg:
+            import_module(f"{package}.{module.name}")
     return dict(_KINDS)

@@ -12,9 +12,9 @@ from storage.store import Store
 from tasks.data.facts import read_facts
 from tasks.data.orders import read_order
 from tasks.specs.run import ModelRef, RunSpec
-from tasks.units.editing_inputs import Factored, inputs_of
 from tasks.units.targets import found_targets
 from tasks.units.unit import Inputs
+from tasks.units.work.editing_inputs import Factored, inputs_of
 from tasks.workers.loaded_models import Models
 
 

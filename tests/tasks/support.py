@@ -133,7 +133,7 @@ def command(planned: Plan, runs: Sequence[RunSpec] | None = None, worker: Worker
     store = Store(planned.store)
     pool = InProcess(store, worker or Worker(planned.store))
     session = Session(planned, store, pool)
-    edit_and_score.__wrapped__(session, tuple(runs or with_known_layers(planned, store)))
+    edit_and_score(session, tuple(runs or with_known_layers(planned, store)))
     return session
 
 
@@ -141,6 +141,6 @@ def all_stages(planned: Plan, session: Session | None = None) -> Session:
     """Prepare, locate, edit and score as one command does, in this process."""
     store = Store(planned.store)
     session = session or Session(planned, store, InProcess(store, Worker(planned.store)))
-    stages.prepare.__wrapped__(session)
-    edit_and_score.__wrapped__(session, stages.locate.__wrapped__(session))
+    stages.prepare(session)
+    edit_and_score(session, stages.locate(session))
     return session

@@ -232,7 +232,7 @@ def test_shards_of_a_killed_merge_are_dropped(tmp_path: Path, monkeypatch: pytes
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr("tasks.units.moment_artifacts.drop_artifact", killed)
+        patched.setattr("tasks.units.work.moment_artifacts.drop_artifact", killed)
         worker.do(job.next_units(store)[0])
     assert artifact_recipes(store, SUMS)
     worker.do(job.next_units(store)[0])

@@ -11,7 +11,7 @@ from storage.commits import CommitInfo
 from storage.sql import query
 from storage.store import Store
 from tasks.driver.session import Session
-from tasks.driver.stages import _settle, analyse, edit_and_score, locate, prepare
+from tasks.driver.stages import _settle, analyse, edit_and_score, locate, prepare, refuse_failed
 from tasks.errors import InputError, Stopped
 from tasks.units.fact_scores import Retention
 from tasks.units.moments import MomentMerge
@@ -43,15 +43,14 @@ def test_what_does_not_need_a_failed_unit_is_done_and_reported(
     planned = plan(tmp_path, editors=[MEMIT, FT_C], layers=layers, locate={"search": {"edits": 4}})
     store = Store(planned.store)
     session = Session(planned, store, InProcess(store, Worker(planned.store)))
-    monkeypatch.setattr("tasks.driver.stages.show_report", lambda *_: None)  # on Prefect's pages
     monkeypatch.setattr(broken, "do", fails)
-    prepare.__wrapped__(session)
-    runs = locate.__wrapped__(session)
-    edit_and_score.__wrapped__(session, runs)
+    prepare(session)
+    runs = locate(session)
+    edit_and_score(session, runs)
     with pytest.raises(
         InputError, match=r"units were given up; everything else is in the store and in .*report-t\.html"
     ):
-        analyse.__wrapped__(session, runs)
+        refuse_failed(session, analyse(session, runs))
     assert (Path(planned.store) / "report-t.html").exists()
     assert all(any(reason in said for said in session.failed.values()) for reason in reasons)
     edits = {

@@ -15,8 +15,8 @@ from tasks.runs.artifacts import required_artifact
 from tasks.specs.run import Recipe, RunSpec
 from tasks.units.contexts import CONTEXTS, texts_of
 from tasks.units.moments import MOMENTS, MomentMerge, MomentsRecord, layer_recipe
-from tasks.units.networks import networks_of
 from tasks.units.unit import Inputs
+from tasks.units.work.networks import networks_of
 
 Factored = WeakValueDictionary[tuple[str, float, str], KeyGeometry]
 """Factored second moments by content, jitter and device: of all runs that use one at the same time there is one."""
