@@ -82,13 +82,8 @@ def run(file: Path, set_: SetOption = None) -> None:
 
 def _run(plan: "Plan") -> str:
     """Run a plan's flow; return where its report is."""
-    import signal
+    from flows.running import run_flow
 
-    from flows.running import run_flow, take_over
-    from tasks.driver.stopping import unheard
-
-    with unheard(signal.SIGINT):  # by Prefect's own server, which starts here and would end at a terminal's Ctrl-C
-        take_over(plan.store)
     state = run_flow(plan)
     if state.is_cancelled():
         typer.secho(state.message, err=True, fg="yellow")

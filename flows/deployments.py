@@ -41,14 +41,17 @@ def scheduled(file: str, store: str | None = None, overrides: dict[str, Any] | N
     given = dict(overrides or {})
     plan = planned(Path(file), given | ({"store": store} if store else {}))
     from tasks.driver.heartbeat import is_under_way
+    from tasks.driver.reaper import watch_descendants
 
     # Not by Prefect's own limit: its lease ends a run that is under way when the server is started again.
     if driver := is_under_way(plan.store, plan.name):
         return Cancelled(message=f"{driver} is at it; what is missing then is done by the next run")
+    watch_descendants()
     take_over(plan.store)
     from flows.experiment import run_experiment
+    from tasks.driver.session import session
 
-    return run_experiment.fn(plan)
+    return run_experiment.fn(plan, session(plan))
 
 
 def deployment_of(

@@ -1,6 +1,7 @@
 """The main flow: prepare, locate, edit and score, analyse; each stage a Prefect task."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from flows.flow_runs import claim, crashing_silent_runs
 from tasks.driver import stages
 from tasks.driver.plan import Plan
 from tasks.driver.prefect_page import show_report
-from tasks.driver.session import Session, session
+from tasks.driver.session import Session
 from tasks.errors import Stopped
 from tasks.specs.run import RunSpec
 
@@ -21,15 +22,17 @@ _T = TypeVar("_T")
 
 
 @flow(name="palimpsest", validate_parameters=False)
-def run_experiment(plan: Plan) -> str | State[str]:
+def run_experiment(plan: Plan, session: AbstractContextManager[Session]) -> str | State[str]:
     """Run what the store does not hold yet, and return where the report is; a run that is asked to end is Cancelled."""
     claim(plan.store)
     try:
-        with crashing_silent_runs(plan.store), session(plan) as shared:
+        with crashing_silent_runs(plan.store), session as shared:
             prepare(shared)
             runs = locate(shared)
             edit_and_score(shared, runs)
-            return analyse(shared, runs)
+            report = analyse(shared, runs)
+            shared.ended = "completed"
+            return report
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
 

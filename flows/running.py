@@ -2,10 +2,15 @@
 
 import atexit
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.prefect_database import copy_database, keep_database
 from flows.settings import configure
 from flows.spec import load_experiment
 
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from tasks.driver.plan import Plan
+    from tasks.driver.session import Session
 
 
 def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
@@ -62,8 +68,33 @@ def finished(plan: "Plan") -> str | None:
     return current or stages.analyse(session, runs).location
 
 
+def run_flow(plan: "Plan") -> "State[Any]":
+    """Run the main flow and return its last state; this process leaves nothing behind, however it ends.
+
+    Where no server is named, Prefect's own starts while Ray's cluster and the workers do: each of them waits for others most
+    of the time.
+
+    Raises:
+        SpecError: The Prefect server that PREFECT_API_URL names does not answer.
+        ClusterError: Prefect's server went away meanwhile, so that it cannot be told of the end.  The stages do without it.
+    """
+    from tasks.driver.reaper import watch_descendants
+
+    watch_descendants()
+    if os.environ.get("PREFECT_API_URL"):
+        take_over(plan.store)
+        from tasks.driver.session import session
+
+        return _ended(plan, session(plan))
+    with _server_starting() as server, _opened(plan) as shared:
+        server.result()
+        keep_database()
+        take_over(plan.store)
+        return _ended(plan, nullcontext(shared))
+
+
 def take_over(store: str) -> None:
-    """See to it that this process leaves nothing behind, and mark runs on the store as Crashed whose driver is gone.
+    """Mark runs on the store as Crashed whose driver is gone.
 
     Raises:
         SpecError: The Prefect server that PREFECT_API_URL names does not answer.
@@ -71,20 +102,42 @@ def take_over(store: str) -> None:
     from prefect.settings import get_current_settings
 
     from flows.flow_runs import check_server, crash_stale_runs
-    from tasks.driver.reaper import watch_descendants
 
     if address := get_current_settings().api.url:
         check_server(address, "start it, or unset PREFECT_API_URL: a run needs none, and the store keeps what is done")
-    watch_descendants()
     crash_stale_runs(store)
 
 
-def run_flow(plan: "Plan") -> "State[Any]":
-    """Run the main flow and return its last state.
+@contextmanager
+def _opened(plan: "Plan") -> "Iterator[Session]":
+    """Inside, there is a cluster, and its workers are on their way."""
+    from tasks.driver.session import session
 
-    Raises:
-        ClusterError: Prefect's server went away meanwhile, so that it cannot be told of the end.  The stages do without it.
-    """
+    with session(plan) as shared:
+        shared.warm()
+        yield shared
+
+
+@contextmanager
+def _server_starting() -> "Iterator[Future[None]]":
+    """Inside, Prefect's own server is starting, deaf to a terminal's Ctrl-C, at which it would end before the run does."""
+
+    def start() -> None:
+        from prefect.client.orchestration import get_client
+
+        copy_database()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, and of what it starts
+        with get_client(sync_client=True):
+            return
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield pool.submit(start)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _ended(plan: "Plan", session: "AbstractContextManager[Session]") -> "State[Any]":
     import httpx
     from prefect.settings import get_current_settings
 
@@ -92,7 +145,7 @@ def run_flow(plan: "Plan") -> "State[Any]":
     from tasks.errors import ClusterError
 
     try:
-        return run_experiment(plan, return_state=True)
+        return run_experiment(plan, session, return_state=True)
     except httpx.HTTPError as error:  # what is raised inside the flow is in its state
         raise ClusterError(
             f"Prefect's server at {get_current_settings().api.url or 'an address of its own'} went away ({error}) and does not "

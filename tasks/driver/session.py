@@ -43,6 +43,10 @@ class Runner(Protocol):
         """Raise Stopped where the run is asked to end before so many units are done."""
         ...
 
+    def warm(self) -> None:
+        """Have workers start before there is anything for them to do."""
+        ...
+
 
 class Idle:
     """A runner for a plan of which nothing is left to do: there is neither a cluster nor a worker."""
@@ -61,6 +65,9 @@ class Idle:
     def end_if_asked(self, n_left: int) -> None:
         return None
 
+    def warm(self) -> None:
+        return None
+
 
 class Session:
     """A store and a pool of workers that stages share; a plain class, so that Prefect passes it on untouched."""
@@ -70,6 +77,12 @@ class Session:
         self.failed: dict[tuple[str, str], str] = {}
         self.stopped: str | None = None
         """Why the run was asked to end, if it was."""
+        self.ended = "failed"
+        """How the run has ended, if nothing else is said: ``completed``, ``cancelled`` or ``failed``."""
+
+    def warm(self) -> None:
+        """Have the workers start that there will be, before there is anything for them to do."""
+        self.pool.warm()
 
     def run(
         self,
@@ -151,8 +164,9 @@ def session(plan: Plan) -> Iterator[Session]:
             with stops(store, plan.name) as stop:
                 pool.stop = stop.reason
                 remember_left(plan, store)
-                yield Session(plan, store, pool, heartbeat)
-            ended = "completed"
+                shared = Session(plan, store, pool, heartbeat)
+                yield shared
+            ended = "cancelled" if shared.stopped is not None else shared.ended
         except Stopped:
             ended = "cancelled"
             raise

@@ -152,6 +152,10 @@ class Pool:
                     self.quarantine(unit, failure)
         return failed
 
+    def warm(self) -> None:
+        """Have as many workers start as there may be now, before there is anything for them to do."""
+        self._staff(self._capacity())
+
     def end_if_asked(self, n_left: int) -> None:
         """Raise Stopped where the run is asked to end before so many units are done."""
         if (reason := self.stop()) is not None:
