@@ -3,27 +3,30 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.end_to_end.servers import prefect_server
+from tests.end_to_end.servers import end_shared_server, shared_server
 
 # Test processes run side by side; matrices here are too small for threads to pay.
 torch.set_num_threads(1)
+SHARED, OWNER = "PALIMPSEST_TESTS", "PALIMPSEST_TESTS_OWNER"
+"""Variables that name the folder which the test processes of a session share, and the process that removes it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what commands remember of files apart from the user's own; the test processes of a session share it."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="palimpsest-cache-")
+    """Give the test processes of a session a folder that they share, and a cache apart from the user's own."""
+    if SHARED not in os.environ:
+        folder = tempfile.mkdtemp(prefix="palimpsest-tests-")
+        os.environ |= {SHARED: folder, "XDG_CACHE_HOME": f"{folder}/cache", OWNER: str(os.getpid())}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+    if os.environ.get(OWNER) == str(os.getpid()):
+        end_shared_server(Path(os.environ[SHARED]))
+        shutil.rmtree(os.environ[SHARED], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def shared_folder() -> Path:
+    """A folder that all test processes of this session share."""
+    return Path(os.environ[SHARED])
+
+
+@pytest.fixture(scope="session")
+def server(shared_folder: Path) -> dict[str, str]:
     """A Prefect server that stays: the variables that lead to it.  Without it each command starts one of its own."""
-    with prefect_server(tmp_path_factory.mktemp("prefect") / "home") as variables:
-        yield variables
+    return shared_server(shared_folder)

@@ -17,9 +17,9 @@ from tasks.data.model_files import weight_bytes
 from tasks.errors import ClusterError, InputError
 from tasks.specs.placement import Placement
 from tasks.specs.run import ModelRef
-from tasks.workers.actor import Actor
 from tasks.workers.node_files import fetch_models
 from tasks.workers.processes import descendants_of
+from tasks.workers.worker_process import WorkerProcess
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -210,7 +210,7 @@ class Placer:
         soft = all(self._fit.get(node.node_id) for node in living_nodes())
         cpus, gpus, memory = self._shape
         worker = (
-            ray.remote(Actor)
+            ray.remote(WorkerProcess)
             .options(
                 num_cpus=cpus,
                 num_gpus=gpus,

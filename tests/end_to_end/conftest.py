@@ -3,26 +3,23 @@
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.end_to_end.support import EXPERIMENT, palimpsest
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep these tests in one process: they share a finished run, and each uses the whole machine; but for those that
-    mostly wait, which name a group of their own.  They have time enough on a slow machine, too.
-
-    Here, because xdist reads the marks before any conftest can modify the collected items.
-    """
-    if Path(__file__).parent not in item.path.parents:
-        return
-    item.add_marker(pytest.mark.timeout(900 * item.config.getoption("--kills")))
-    if not item.get_closest_marker("xdist_group"):
-        item.add_marker(pytest.mark.xdist_group("end_to_end"))
+    """Give these tests time enough on a slow machine, too, and beside each other."""
+    if Path(__file__).parent in item.path.parents:
+        item.add_marker(pytest.mark.timeout(900 * item.config.getoption("--kills")))
 
 
 @pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("tiny") / "store"
-    done = palimpsest("run", str(EXPERIMENT), "--set", f"store={store}")
-    (store / "stdout.txt").write_text(done.stdout)
+def tiny_store(shared_folder: Path, server: dict[str, str]) -> Path:
+    """The store of a run that nobody disturbed; the first test process to ask makes it, for all."""
+    store = shared_folder / "tiny" / "store"
+    with FileLock(shared_folder / "tiny.lock"):
+        if not (store / "stdout.txt").exists():
+            done = palimpsest("run", str(EXPERIMENT), "--set", f"store={store}", **server)
+            (store / "stdout.txt").write_text(done.stdout)
     return store

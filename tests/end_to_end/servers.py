@@ -6,8 +6,11 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
+from filelock import FileLock
 
 from storage.digests import digest_of
 from tests.end_to_end.nodes import LOOPBACK, free_port
@@ -33,6 +36,38 @@ def running(process: subprocess.Popen[bytes]) -> Iterator[None]:
 @contextmanager
 def prefect_server(home: Path) -> Iterator[dict[str, str]]:
     """Yield the variables that lead commands to a running server; on leaving it is gone."""
+    process, variables = _started(home)
+    with running(process):
+        _wait_for(process, variables, home)
+        yield variables
+
+
+def shared_server(folder: Path) -> dict[str, str]:
+    """Return the variables that lead to the server of all test processes; the first to ask starts it."""
+    home, known = folder / "server", folder / "server.json"
+    with FileLock(folder / "server.lock"):
+        if not known.exists():
+            process, variables = _started(home)
+            _wait_for(process, variables, home)
+            known.write_text(json.dumps({"pid": process.pid, "variables": variables}))
+    found: dict[str, str] = json.loads(known.read_text())["variables"]
+    return found
+
+
+def end_shared_server(folder: Path) -> None:
+    """End that server, if there is one."""
+    known = folder / "server.json"
+    if known.exists():
+        with suppress(psutil.Error):
+            process = psutil.Process(json.loads(known.read_text())["pid"])
+            family = [process, *process.children(recursive=True)]
+            for each in family:
+                each.terminate()
+            for each in psutil.wait_procs(family, timeout=10)[1]:
+                each.kill()
+
+
+def _started(home: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
     home.mkdir(exist_ok=True)
     port = free_port()
     variables = {
@@ -43,17 +78,19 @@ def prefect_server(home: Path) -> Iterator[dict[str, str]]:
         "DO_NOT_TRACK": "1",
     }
     with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(
+        process = subprocess.Popen(
             [str(PREFECT), "server", "start", "--host", LOOPBACK, "--port", str(port)],
             stdout=log,
             stderr=log,
             env=environment() | variables,
             start_new_session=True,
         )
-    with running(server):
-        ready = wait_until(lambda: server.poll() is not None or answers(variables["PREFECT_API_URL"]), seconds=300)
-        assert ready and server.poll() is None, (home / "server.log").read_text()[-3000:]
-        yield variables
+    return process, variables
+
+
+def _wait_for(process: subprocess.Popen[bytes], variables: dict[str, str], home: Path) -> None:
+    ready = wait_until(lambda: process.poll() is not None or answers(variables["PREFECT_API_URL"]), seconds=300)
+    assert ready and process.poll() is None, (home / "server.log").read_text()[-3000:]
 
 
 def answers(address: str) -> bool:

@@ -17,6 +17,7 @@ from tests.end_to_end.servers import flow_runs
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import ended, segments_done
 
+pytestmark = pytest.mark.xdist_group("cluster")  # three nodes, once
 ROLES = ("worker", "node", "driver")
 LONG = ("facts.size=200", "commit_every=1", "score.every_edits=8", "compute.chains_in_step=1")
 """Of the tiny experiment: far more than two hundred units, for some minutes."""

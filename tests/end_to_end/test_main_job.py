@@ -91,6 +91,9 @@ def test_running_again_does_nothing_and_plan_says_what_a_longer_run_adds(
     before = contents(tiny_store)
     again = palimpsest("run", str(EXPERIMENT), "--set", f"store={tiny_store}", **server)
     assert contents(tiny_store) == before and "edit and score" not in again.stderr
+    alone = palimpsest("run", str(EXPERIMENT), "--set", f"store={tiny_store}", PREFECT_API_URL="")
+    assert contents(tiny_store) == before and "report: " in alone.stdout
+    assert not (tiny_store / "_prefect").exists(), "no server was started for it"
     assert (tiny_store / "report-tiny.html").stat().st_size > 100_000
     plan = palimpsest("plan", str(EXPERIMENT), "--set", f"store={tiny_store}", "--set", "facts.size=28")
     assert "expected editing time" in plan.stdout and run_id(tiny_store, "ft_c") in plan.stdout

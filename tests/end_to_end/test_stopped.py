@@ -6,11 +6,12 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.end_to_end.servers import flow_runs, prefect_server
-from tests.end_to_end.support import EXPERIMENT, ROOT, contents, palimpsest, start, wait_until
-from tests.end_to_end.test_killed import ended, segments_done
+from tests.end_to_end.support import EXPERIMENT, ROOT, contents, descendants, palimpsest, start, wait_until
+from tests.end_to_end.test_killed import alive, ended, segments_done
 
 
 @pytest.mark.slow
@@ -46,6 +47,37 @@ def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, server: dict[str,
     ended_as = [(run["state_type"], run["state"]["message"]) for run in flow_runs(server["PREFECT_API_URL"], store)]
     assert [state for state, _ in ended_as] == ["CANCELLED", "CANCELLED", "COMPLETED"]
     assert str(ended_as[1][1]).startswith("cancelled: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seen", ["uvicorn", "raylet"])
+def test_a_run_that_is_stopped_while_it_starts_leaves_no_process(
+    seen: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """Prefect's server and Ray's cluster start side by side; the signal comes as soon as one of them is there."""
+    store, log = tmp_path / "store", tmp_path / "log"
+    run = start("run", str(EXPERIMENT), "--set", f"store={store}", log=log, PREFECT_API_URL="")
+    with ended(run) as family:
+
+        def is_there() -> bool:
+            family.update(descendants(run))
+            return run.poll() is not None or any(seen in named(process) for process in family)
+
+        assert wait_until(is_there, seconds=120) and run.poll() is None, log.read_text()[-3000:]
+        os.killpg(run.pid, number)  # as a terminal does: to the driver and all that it has started
+        wait_until(lambda: family.update(descendants(run)) or run.poll() is not None, seconds=120)
+        assert run.poll() not in (0, None), log.read_text()[-3000:]
+        wait_until(lambda: not any(alive(process) for process in family), seconds=60)
+        assert [named(process) for process in family if alive(process)] == []
+    assert segments_done(store) == 0
+
+
+def named(process: psutil.Process) -> str:
+    try:
+        return " ".join([process.name(), *process.cmdline()])
+    except psutil.Error:
+        return ""
 
 
 @pytest.mark.slow

@@ -30,7 +30,6 @@ def follow(page: str, folder: Path, server: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end_to_end")
 def test_add_a_benchmark(server: dict[str, str], tmp_path: Path) -> None:
     _, shown = follow("add-a-benchmark", tmp_path, server)
     rows = [line.split() for line in shown.splitlines()[1:]]
@@ -39,7 +38,6 @@ def test_add_a_benchmark(server: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end_to_end")
 def test_add_a_data_set(server: dict[str, str], tmp_path: Path) -> None:
     lint, _, probes, refused = follow("add-a-data-set", tmp_path, server)
     assert re.search(r"subject not in prompt +yes +1", lint) and "facts that can be edited: 2" in lint

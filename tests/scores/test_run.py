@@ -44,7 +44,6 @@ def palimpsest(*arguments: str, cwd: Path, **variables: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end_to_end")
 def test_benchmarks_of_a_run(server: dict[str, str], tmp_path: Path) -> None:
     benchmarks: list[dict[str, Any]] = []
     for name in ASKED:

@@ -3,7 +3,7 @@
 from tasks.units.unit import Unit
 
 
-class Actor:
+class WorkerProcess:
     """A :class:`tasks.workers.worker.Worker`, whose libraries are imported where it runs."""
 
     def __init__(self, root: str, *, n_gpus: float, patience_s: float) -> None:
