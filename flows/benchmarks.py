@@ -1,15 +1,20 @@
 """The benchmarks of an experiment: read, checked and published before any work."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from editing.errors import TokenizationError
-from editing.measure.downstream import Question
 from flows.spec import BenchmarkSpec, Experiment
 from storage.store import Store
 from tasks.benchmarks.definition import read_definition
 from tasks.benchmarks.harness import PREFIX, harness_id, harness_recipe
-from tasks.benchmarks.questions import Questions, Wanted, make_questions, publish_harness, publish_questions
+from tasks.benchmarks.questions import (
+    Questions,
+    Wanted,
+    check_tokens,
+    make_questions,
+    publish_harness,
+    publish_questions,
+)
 from tasks.benchmarks.sandbox import sandbox_problem
 from tasks.cache import remembered
 from tasks.data.checked_model import CheckedModel
@@ -87,28 +92,8 @@ def _own(experiment: Experiment, spec: BenchmarkSpec, model: CheckedModel | None
     count = _count(experiment, spec, len(questions.asked), definition.examples)
     if model is not None:
         made_of = {"form": model.form_key, "questions": questions.run_id, "count": count}
-        remembered("questions", made_of, lambda: _check_tokens(model, spec.name, questions.asked[:count]))
+        remembered("questions", made_of, lambda: check_tokens(model.form, spec.name, questions.asked[:count]))
     return AskedBenchmark(BenchmarkRef(name=definition.name, run_id=questions.run_id, n_examples=count), questions)
-
-
-def _check_tokens(model: CheckedModel, name: str, questions: Sequence[Question]) -> None:
-    """Refuse questions that the model cannot be asked: a choice without tokens that tokenizer and model know.
-
-    Raises:
-        InputError: Names the question and what is wrong with it.
-    """
-    form = model.form
-    choices = {choice: question.example_id for question in reversed(questions) for choice in question.choices}
-    prompts = {question.prompt: question.example_id for question in questions} if form.oversized else {}
-    texts: list[tuple[str, str, Callable[[str], object]]] = [
-        *((ident, choice, form.check_answer) for choice, ident in choices.items()),
-        *((ident, prompt, lambda prompt: form.prompts([prompt])) for prompt, ident in prompts.items()),
-    ]
-    for ident, text, check in texts:
-        try:
-            check(text)
-        except TokenizationError as error:
-            raise InputError(f"{name}, question {ident}: {error}") from error
 
 
 def _questions(experiment: Experiment, spec: BenchmarkSpec) -> Questions:

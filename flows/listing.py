@@ -16,22 +16,13 @@ def listing(what: str) -> list[dict[str, Any]]:
         SpecError: Another kind.
     """
     if what == "editors":
-        from editing.hparams import editor_names, preset_names, resolve_hparams
+        from tasks.specs.editor_card import editor_rows
 
-        return [
-            {
-                "editor": name,
-                "hyper-parameters (defaults)": str(_shown(resolve_hparams(name, model=""))),
-                "presets": ", ".join(preset_names(name)) or "–",
-            }
-            for name in editor_names()
-        ]
+        return editor_rows()
     if what == "models":
-        from editing.model.bundled import bundled_folder, bundled_names
-        from editing.model.families import FAMILIES
+        from tasks.data.model_files import model_rows
 
-        rows = [{"model": name, "where": str(bundled_folder(name))} for name in bundled_names()]
-        return [*rows, *({"model": f"any {name} model", "where": "local folder or hub id"} for name in FAMILIES)]
+        return model_rows()
     if what == "datasets":
         from tasks.data.facts import dataset_titles
 
@@ -48,7 +39,3 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "experiments":
         return [{"experiment": path.stem, "file": str(path)} for path in sorted(EXPERIMENTS.glob("*.yaml"))]
     raise SpecError(f"list {what!r}: expected one of {list(KINDS)}")
-
-
-def _shown(hparams: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in hparams.items() if key != "protocol"}

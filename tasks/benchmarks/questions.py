@@ -1,11 +1,12 @@
 """Questions from definitions: examples in a seeded order, with their shots, as the model will read them; kept in the store."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from editing.errors import TokenizationError
 from editing.measure.downstream import Question
 from storage.commits import Commit, CommitInfo
 from storage.digests import digest_of
@@ -17,6 +18,9 @@ from tasks.data.expressions import ERRORS as EXPRESSION_ERRORS
 from tasks.data.expressions import evaluate, render
 from tasks.data.text_files import open_text
 from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from editing.model.tokens import PromptFormat
 
 ANSWERING_VERSION = 2
 """Raised when an answer changes meaning or value; part of the questions' digest, so that answers never mix."""
@@ -328,3 +332,22 @@ def read_questions(store: Store, run_id: str, asked: range) -> tuple[list[Questi
         for row in rows[asked.start : asked.stop]
     ]
     return questions, AnswerRule.model_validate(commit.spec["rule"]), commit.spec
+
+
+def check_tokens(form: "PromptFormat", name: str, questions: Sequence[Question]) -> None:
+    """Refuse questions that the model cannot be asked: a choice without tokens that tokenizer and model know.
+
+    Raises:
+        InputError: Names the question and what is wrong with it.
+    """
+    choices = {choice: question.example_id for question in reversed(questions) for choice in question.choices}
+    prompts = {question.prompt: question.example_id for question in questions} if form.oversized else {}
+    texts: list[tuple[str, str, Callable[[str], object]]] = [
+        *((ident, choice, form.check_answer) for choice, ident in choices.items()),
+        *((ident, prompt, lambda prompt: form.prompts([prompt])) for prompt, ident in prompts.items()),
+    ]
+    for ident, text, check in texts:
+        try:
+            check(text)
+        except TokenizationError as error:
+            raise InputError(f"{name}, question {ident}: {error}") from error

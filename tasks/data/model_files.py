@@ -276,3 +276,9 @@ def _download(name: str, revision: str | None) -> Path:
             f"model {name!r} is neither bundled ({', '.join(bundled_names())}) nor a local folder, and the hub did not "
             f"give it: {str(error).splitlines()[0]}; check the id and the network, or give a local folder"
         ) from error
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """Return a row per bundled model, and per family of models that can be given."""
+    rows = [{"model": name, "where": str(bundled_folder(name))} for name in bundled_names()]
+    return [*rows, *({"model": f"any {name} model", "where": "local folder or hub id"} for name in FAMILIES)]

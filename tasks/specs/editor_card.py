@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from editing.errors import HparamsError
-from editing.hparams import editor_names, resolve_hparams
+from editing.hparams import editor_names, preset_names, resolve_hparams
 from editing.model.families import FAMILIES
 from tasks.cache import remembered
 
@@ -92,6 +92,19 @@ def editor_card(
 
     found = remembered("editors", ["card", name, hparams], ask)
     return EditorCard(name=name, hparams=hparams, preset=preset, **found | {"needs": frozenset(found["needs"])})
+
+
+def editor_rows() -> list[dict[str, Any]]:
+    """Return a row per editor: its defaults, and the names of its presets."""
+    found = {name: resolve_hparams(name, model="") for name in editor_names()}
+    return [
+        {
+            "editor": name,
+            "hyper-parameters (defaults)": str({key: value for key, value in hparams.items() if key != "protocol"}),
+            "presets": ", ".join(preset_names(name)) or "–",
+        }
+        for name, hparams in found.items()
+    ]
 
 
 def editor_needs(name: str) -> frozenset[str]:
