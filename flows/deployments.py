@@ -8,6 +8,7 @@ before the units in work are finished.
 import asyncio
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -51,7 +52,7 @@ def scheduled(file: str, store: str | None = None, overrides: dict[str, Any] | N
     from flows.experiment import run_experiment
     from tasks.driver.session import session
 
-    return run_experiment.fn(plan, session(plan))
+    return run_experiment.fn(plan, partial(session, plan))
 
 
 def deployment_of(

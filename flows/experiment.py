@@ -22,11 +22,15 @@ _T = TypeVar("_T")
 
 
 @flow(name="palimpsest", validate_parameters=False)
-def run_experiment(plan: Plan, session: AbstractContextManager[Session]) -> str | State[str]:
-    """Run what the store does not hold yet, and return where the report is; a run that is asked to end is Cancelled."""
+def run_experiment(plan: Plan, opened: Callable[[], AbstractContextManager[Session]]) -> str | State[str]:
+    """Run what the store does not hold yet, and return where the report is; a run that is asked to end is Cancelled.
+
+    Args:
+        opened: Opens the session; a function, because Prefect looks into what else it is given.
+    """
     claim(plan.store)
     try:
-        with crashing_silent_runs(plan.store), session as shared:
+        with crashing_silent_runs(plan.store), opened() as shared:
             prepare(shared)
             runs = locate(shared)
             edit_and_score(shared, runs)

@@ -4,9 +4,10 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +86,12 @@ def run_flow(plan: "Plan") -> "State[Any]":
         take_over(plan.store)
         from tasks.driver.session import session
 
-        return _ended(plan, session(plan))
+        return _ended(plan, partial(session, plan))
     with _server_starting() as server, _opened(plan) as shared:
         server.result()
         keep_database()
         take_over(plan.store)
-        return _ended(plan, nullcontext(shared))
+        return _ended(plan, lambda: nullcontext(shared))
 
 
 def take_over(store: str) -> None:
@@ -137,7 +138,7 @@ def _server_starting() -> "Iterator[Future[None]]":
         pool.shutdown(wait=False)
 
 
-def _ended(plan: "Plan", session: "AbstractContextManager[Session]") -> "State[Any]":
+def _ended(plan: "Plan", opened: "Callable[[], AbstractContextManager[Session]]") -> "State[Any]":
     import httpx
     from prefect.settings import get_current_settings
 
@@ -145,7 +146,7 @@ def _ended(plan: "Plan", session: "AbstractContextManager[Session]") -> "State[A
     from tasks.errors import ClusterError
 
     try:
-        return run_experiment(plan, session, return_state=True)
+        return run_experiment(plan, opened, return_state=True)
     except httpx.HTTPError as error:  # what is raised inside the flow is in its state
         raise ClusterError(
             f"Prefect's server at {get_current_settings().api.url or 'an address of its own'} went away ({error}) and does not "
