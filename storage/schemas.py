@@ -192,6 +192,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_tokens=_int,
         max_tokens=_int,
     ),
+    "measurements": _schema(
+        score=_text,
+        scored_at=_int,
+        edits_so_far=_int,
+        item=_text,
+        name=_text,
+        value=_float,
+        text=_text,
+    ),
     "fact_orders": _schema(sample_order=_text, place=_int, position=_int, fact_id=_text),
     "lint": _schema(fact_id=_text, probe_id=_text, reason=_text, refused=_bool, detail=_text),
     "traces": _schema(

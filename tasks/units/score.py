@@ -61,6 +61,8 @@ class CheckpointRecord(Record):
 class CheckpointScore(Score):
     """A score of the whole model at every checkpoint, in one unit; its settings are the experiment's ``score.<kind>``."""
 
+    version: ClassVar[int] = SCORING_VERSION
+    """Raised when the same settings give other numbers."""
     Settings: ClassVar[type | None] = None
     """A dataclass of what an experiment can set, for kinds that ``flows`` does not know by name."""
     rounds: int
@@ -86,7 +88,7 @@ class CheckpointScore(Score):
     def recipe_with(cls, settings: Mapping[str, Any]) -> str:
         """Return how it scores with these settings; where files stand is no part of that."""
         kept = {name: value for name, value in settings.items() if name != "files"}
-        return f"v{SCORING_VERSION}-{digest_of(kept, length=8)}"
+        return f"v{cls.version}-{digest_of(kept, length=8)}"
 
     @classmethod
     def missing(cls, run: RunSpec, segments: Sequence[range], seen: Sequence[Commit]) -> list[Self]:
@@ -111,6 +113,10 @@ class CheckpointScore(Score):
     def columns(self) -> dict[str, Any]:
         """The columns that say of a row after which edits it was scored."""
         return {"scored_at": self.rounds - 1, "edits_so_far": self.rounds * self.run.batch_size}
+
+    def measured(self, item: str, name: str, value: float | None, text: str | None = None) -> dict[str, Any]:
+        """Return a row of ``measurements``: one quantity of one item, NULL where the model gave none."""
+        return {"score": self.kind, **self.columns, "item": item, "name": name, "value": value, "text": text}
 
 
 def score_kinds() -> list[type[Score]]:

@@ -1,4 +1,4 @@
-"""The pages on adding an editor and a family, followed to the letter in a copy of the project."""
+"""The pages on adding an editor, a family and a score, followed to the letter in a copy of the project."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def run(command: str, project: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "at_least"), [("add-an-editor", 40), ("add-a-family", 40)])
+@pytest.mark.parametrize(("page", "at_least"), [("add-an-editor", 40), ("add-a-family", 40), ("add-a-score", 30)])
 def test_a_recipe_works_as_it_stands(page: str, at_least: int, tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     command = follow(ROOT / "docs" / f"{page}.md", project)

@@ -13,6 +13,7 @@ from storage.store import Store
 from tasks.driver.plan import with_known_layers
 from tasks.units.fact_scores import RetentionRecord
 from tasks.units.ready import ready_units, units_left
+from tasks.units.score import settings_types
 from tasks.units.unit import Bench, Done, Record, Unit, kinds
 from tasks.workers.worker import Worker
 from tests.tasks.support import InProcess, Session, all_stages, plan
@@ -56,6 +57,7 @@ def test_every_kind_of_unit_in_one_experiment(tmp_path: Path) -> None:
         "examples": 4,
         "generation": {"prompts": 2, "tokens": 8},
         "perplexity": {"n_texts": 4, "max_tokens": 16},
+        **{kind: {} for kind in settings_types()},
     }
     planned = plan(tmp_path, **EVERY_KIND, score=score)
     store, worker = Store(planned.store), Listening(planned.store)
