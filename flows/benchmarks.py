@@ -19,7 +19,7 @@ from tasks.benchmarks.sandbox import sandbox_problem
 from tasks.cache import remembered
 from tasks.data.checked_model import CheckedModel
 from tasks.errors import InputError
-from tasks.specs.run import BenchmarkRef
+from tasks.specs.scoring import BenchmarkRef
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,12 @@ def moment_problems(experiment: Experiment) -> list[str]:
 
 def moment_layers(model: ModelRef, runs: list[RunSpec], search: SearchPlan | None) -> tuple[int, ...]:
     """Return the layers whose second moments somebody needs."""
-    need = [run for run in runs if run.moments_recipe]
+    need = [run for run in runs if run.trajectory.moments]
     # A layer that tracing will choose is not known yet; then all of them are collected, in the same one pass.
-    if any(run.layers_recipe and run.layers_recipe["by"] == "trace" for run in need):
+    if any(run.layers_from and run.layers_from.by == "trace" for run in need):
         return tuple(range(model.n_layers))
-    searched = any(run.layers_recipe and run.layers_recipe["by"] == "search" for run in need)
-    candidates = search.layers if search and (searched or search.template.moments_recipe) else ()
+    searched = any(run.layers_from and run.layers_from.by == "search" for run in need)
+    candidates = search.layers if search and (searched or search.template.trajectory.moments) else ()
     return tuple(sorted({layer for run in need for layer in run.layers} | set(candidates)))
 
 

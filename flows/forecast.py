@@ -29,7 +29,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
             {
                 "run": run.run_id if run.layers or run.is_unedited else "(named after the search)",
                 "editor": run.editor,
-                "layers": ", ".join(map(str, run.layers)) or (run.layers_recipe or {}).get("by", "–"),
+                "layers": ", ".join(map(str, run.layers)) or (run.layers_from.by if run.layers_from else "–"),
                 "batch": run.batch_size,
                 "sample": run.facts.sample,
                 "edits": run.n_rounds * run.batch_size,
@@ -49,7 +49,9 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
     traced = sum(trace.wanted for trace in plan.traces)
     notes.append(f"before editing: {searched} independent edits for the layer search, {traced} known facts traced")
-    groups = sorted({run.in_step for run in with_companions(store, runs, plan.chains_in_step) if run.in_step})
+    groups = sorted(
+        {run.execution.in_step for run in with_companions(store, runs, plan.chains_in_step) if run.execution.in_step}
+    )
     notes += [f"in step, their targets searched for together: {', '.join(group)}" for group in groups]
     wanted = [job for job in plan.moments if len(job.units()) > 1 and (store is None or job.next_units(store))]
     notes += [_moments_note(job) for job in wanted]

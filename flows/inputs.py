@@ -18,7 +18,8 @@ from tasks.data.model_files import resolve_model
 from tasks.data.orders import Order, listed_order, publish_order, seeded_order
 from tasks.errors import InputError
 from tasks.specs.editor_card import editor_needs
-from tasks.specs.run import BenchmarkRef, ModelRef, Recipe, RunSpec
+from tasks.specs.run import ModelRef, Recipe, RunSpec
+from tasks.specs.scoring import BenchmarkRef
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from flows.trainings import network_recipe, training_jobs
 from tasks.driver.plan import Plan
 from tasks.errors import InputError
 from tasks.specs.editor_card import EditorCard, editor_card, editor_needs
+from tasks.specs.execution import Compute, Execution
 from tasks.specs.placement import Placement
-from tasks.specs.run import Compute, FactsRef, ModelRef, Recipe, RunSpec, baseline_of
+from tasks.specs.run import FactsRef, LayersFrom, ModelRef, Recipe, RunSpec, Trajectory, baseline_of
+from tasks.specs.scoring import Scoring
 from tasks.units.contexts import SAMPLING, Contexts, read_contexts
 from tasks.units.moments import MomentsJob
 from tasks.units.search import SearchPlan
@@ -33,7 +35,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
     if not problems:
         check_facts(inputs, problems)
         with_contexts = [*runs, *([search.template] if search else [])]
-        given = {text for run in with_contexts for text in (run.contexts_recipe or {}).get("texts", ())}
+        given = {text for run in with_contexts for text in (run.trajectory.contexts or {}).get("texts", ())}
         check_context_length(inputs, given, problems)
         check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
     if problems:
@@ -52,7 +54,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
         runs=tuple([*_unique(baseline_of(run) for run in runs), *_unique(runs)]),
         contexts=tuple(
             Contexts(model=inputs.model, threads=compute.threads, prefixes=recipe)
-            for recipe in _recipes(run.contexts_recipe for run in wanted)
+            for recipe in _recipes(run.trajectory.contexts for run in wanted)
         ),
         moments=tuple(
             MomentsJob(
@@ -63,7 +65,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
                 shard_texts=experiment.second_moment.shard_texts,
                 threads=compute.threads,
             )
-            for recipe in _recipes(run.moments_recipe for run in wanted)
+            for recipe in _recipes(run.trajectory.moments for run in wanted)
         ),
         trainings=trainings,
         searches=(search,) if search else (),
@@ -169,7 +171,7 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
                         )
 
 
-def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], recipe: Recipe | None) -> str | None:
+def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], chosen: LayersFrom | None) -> str | None:
     """Return why an editor cannot edit these layers, None if it can."""
     if card.max_layers is not None and len(layers) > card.max_layers:
         return (
@@ -180,7 +182,7 @@ def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], r
         return f"{card.name} cannot edit layers {list(layers)} of {inputs.model.name}: {why}"
     if card.unsettled is not None:
         return f"{card.name}: {card.unsettled}"
-    if "network" in card.needs and recipe is not None:
+    if "network" in card.needs and chosen is not None:
         return f"{card.name} is trained before layers are searched; give its layers as numbers, as layers: [[3, 4, 5]]"
     return None
 
@@ -205,13 +207,13 @@ def _layer_sets(
     trace: TraceJob | None,
     where: str,
     problems: list[str],
-) -> list[tuple[tuple[int, ...], Recipe | None]]:
+) -> list[tuple[tuple[int, ...], LayersFrom | None]]:
     if isinstance(chosen, str):
         source = search if chosen == "search" else trace
         if source is None:
             problems.append(f"{where}: {chosen!r} needs locate.{chosen}; add it, or give layers as numbers")
             return []
-        return [((), {"by": chosen, "run_id": source.run_id, "recipe": source.recipe})]
+        return [((), LayersFrom(by=chosen, run_id=source.run_id, recipe=source.recipe))]
     sets = [tuple(entry) if isinstance(entry, list) else (entry,) for entry in chosen]
     for layers in sets:
         _check_layers(inputs.model, layers, where, problems)
@@ -222,14 +224,14 @@ def _run(
     inputs: Inputs,
     card: EditorCard,
     layers: tuple[int, ...],
-    recipe: Recipe | None,
+    chosen: LayersFrom | None,
     *,
     batch_size: int,
     mode: Any,
     sample: int,
     seed: int,
 ) -> RunSpec:
-    experiment, score = inputs.experiment, inputs.experiment.score
+    experiment = inputs.experiment
     sampled = {**(card.sampling or {}), "seed": seed}
     given = {"texts": list(card.context_texts or ())}
     contexts = {**inputs.model.identity, **(sampled if card.context_texts is None else given)}
@@ -244,24 +246,39 @@ def _run(
         order=order.name,
         order_digest=order.digest,
     )
-    return RunSpec(
-        experiment=experiment.name,
+    trajectory = Trajectory(
         model=inputs.model,
         facts=facts,
         editor=card.name,
         version=card.version,
         hparams=card.hparams,
         layers=layers,
-        layers_recipe=recipe,
         batch_size=batch_size,
         mode=mode,
         seed=seed,
+        contexts=contexts if "contexts" in card.needs else None,
+        moments=inputs.moments if "second_moment" in card.needs else None,
+        network=network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
+    )
+    return RunSpec(
+        trajectory=trajectory,
+        scoring=_scoring(inputs),
+        execution=Execution(
+            commit_every=experiment.commit_every,
+            compute=Compute(
+                threads=experiment.compute.threads, tokens_per_forward=experiment.compute.tokens_per_forward
+            ),
+        ),
+        experiment=experiment.name,
         protocol=experiment.protocol,
-        contexts_recipe=contexts if "contexts" in card.needs else None,
-        moments_recipe=inputs.moments if "second_moment" in card.needs else None,
-        network_recipe=network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
         preset=card.preset,
-        commit_every=experiment.commit_every,
+        layers_from=chosen,
+    )
+
+
+def _scoring(inputs: Inputs) -> Scoring:
+    score = inputs.experiment.score
+    return Scoring(
         every_edits=score.every_edits if isinstance(score.every_edits, int) else tuple(score.every_edits),
         retention=score.retention,
         text_tokens=score.text_tokens,
@@ -272,7 +289,6 @@ def _run(
             **({"perplexity": inputs.perplexity} if inputs.perplexity else {}),
             **score.further,
         },
-        compute=Compute(threads=experiment.compute.threads, tokens_per_forward=experiment.compute.tokens_per_forward),
     )
 
 
@@ -321,13 +337,13 @@ def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
     """Return the runs, each once; those whose layers are not known yet differ by what will choose them."""
     found: dict[Any, RunSpec] = {}
     for run in runs:
-        found.setdefault((run.run_id, (run.layers_recipe or {}).get("run_id")), replace(run))
+        found.setdefault((run.run_id, run.searched_by), run)
     return list(found.values())
 
 
 def _notes_on_contexts(inputs: Inputs, runs: Iterable[RunSpec]) -> Iterator[str]:
     """Say where prefixes are sampled from a lone first token, from which a model may not go on as from a text's beginning."""
-    sampled = [run for run in runs if run.contexts_recipe is not None and "texts" not in run.contexts_recipe]
+    sampled = [run for run in runs if run.trajectory.contexts is not None and "texts" not in run.trajectory.contexts]
     if sampled and not inputs.checked.begins:
         yield (
             "context prefixes: nothing stands in front of their first token; read what was sampled (palimpsest "

@@ -41,23 +41,23 @@ def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> t
     found = {}
     for run in runs:
         training = training_of(run.editor, run.hparams, run.batch_size)
-        if run.network_recipe is None or training is None:
+        if run.trajectory.network is None or training is None:
             continue
         edited = inputs.orders[run.facts.sample].positions
-        shared = set(edited[: run.facts.size]) & set(run.network_recipe["facts"].get("positions", ()))
+        shared = set(edited[: run.facts.size]) & set(run.trajectory.network["facts"].get("positions", ()))
         if shared:
             problems.append(
                 f"training.facts: {len(shared)} of the {inputs.experiment.training.facts} training facts are edited in sample "
                 f"{run.facts.sample}; lower training.facts or facts.size (the data set has {len(inputs.requests)} facts), or "
                 "use one sample"
             )
-        problems += _problems(inputs, run.network_recipe)
+        problems += _problems(inputs, run.trajectory.network)
         job = TrainingJob(
             model=run.model,
-            recipe=run.network_recipe,
+            recipe=run.trajectory.network,
             steps=training.steps,
             steps_per_segment=inputs.experiment.training.steps_per_segment,
-            compute=run.compute,
+            compute=run.execution.compute,
         )
         found[job.run_id] = job
     return tuple(found.values())

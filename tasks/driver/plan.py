@@ -1,7 +1,7 @@
 """An experiment, expanded; and the layers that its searches and traces have found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from storage.sql import query
 from storage.store import Store
@@ -46,7 +46,7 @@ def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
     jobs: dict[str, Sequence[Unit]] = {search.run_id: search.units() for search in plan.searches}
     jobs |= {trace.run_id: trace.units(store) for trace in plan.traces}
     finished = {run_id for run_id, units in jobs.items() if all(store.is_committed(*unit.key) for unit in units)}
-    sources = {run.layers_recipe["run_id"]: run.layers_recipe["by"] for run in plan.runs if run.layers_recipe}
+    sources = {run.layers_from.run_id: run.layers_from.by for run in plan.runs if run.layers_from}
     among = {search.run_id: search.layers for search in plan.searches}
     chosen = {
         run_id: _chosen_layers(store, run_id, by, among.get(run_id))
@@ -54,13 +54,13 @@ def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
         if run_id in finished
     }
     runs = [
-        replace(run, layers=chosen[run.layers_recipe["run_id"]])
-        if run.layers_recipe and run.layers_recipe["run_id"] in chosen
+        run.changed(layers=chosen[run.layers_from.run_id])
+        if run.layers_from and run.layers_from.run_id in chosen
         else run
         for run in plan.runs
     ]
     # A layer that was found may be one that was also given.
-    unique = {(run.run_id, run.layers or (run.layers_recipe or {}).get("run_id")): run for run in reversed(runs)}
+    unique = {(run.run_id, run.layers or run.searched_by): run for run in reversed(runs)}
     return tuple(reversed(unique.values()))
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from storage.compaction import compact
 from storage.store import Store
@@ -53,7 +52,7 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
     session.run("find known facts", [job.known_unit() for job in plan.traces])
     traces = [unit for job in plan.traces for unit in job.traces(session.store)]
     session.run("locate", [*units, *traces])
-    return tuple(run for run in with_known_layers(plan, session.store) if run.layers or not run.layers_recipe)
+    return tuple(run for run in with_known_layers(plan, session.store) if run.knows_its_layers)
 
 
 def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
@@ -118,7 +117,7 @@ def _compact_finished(store: Store, runs: Iterable[RunSpec]) -> None:
 
 def _starts_pristine(store: Store, run: RunSpec) -> bool:
     """Return whether a round that is still to be done starts from pristine weights: the first of a chain, or of its group."""
-    least = min(end_of(segments(store, each)) for each in run.in_step or (run.run_id,))
+    least = min(end_of(segments(store, each)) for each in run.execution.in_step or (run.run_id,))
     return least < run.n_rounds and (least == 0 or run.mode == "independent")
 
 
@@ -143,5 +142,7 @@ def refuse_failed(session: Session, report: Report) -> None:
 
 def as_begun(store: Store, run: RunSpec) -> RunSpec:
     """Return the run with the threads, micro-batches and shared targets with which it began: they change bits."""
-    begun = beginning_of(store, run.run_id)
-    return run if begun is None else replace(run, compute=begun.compute, shared_targets=begun.shared_targets)
+    if (begun := beginning_of(store, run.run_id)) is None:
+        return run
+    execution = begun.run.execution
+    return run.changed(compute=execution.compute, shared_targets=execution.shared_targets)

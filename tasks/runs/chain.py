@@ -1,23 +1,20 @@
 """A run's chain of segments: how it began, and where it ends."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from storage.commits import Commit
 from storage.store import Store
-from tasks.specs.run import Compute, SharedTargets
+from tasks.specs.execution import Compute
+from tasks.specs.run import RunSpec
+from tasks.specs.stored_run import of_json
 
 
 class Beginning(NamedTuple):
     """What a run's first commit says of how it began; what changes bits stays so to its end."""
 
-    spec: Mapping[str, Any]
-    """The run, as it was planned then."""
-    compute: Compute
-    shared_targets: SharedTargets | None
-    in_step: tuple[str, ...]
-    """The runs that began together with it, itself among them; empty if it began alone."""
+    run: RunSpec
+    """As it was planned then, with the threads and micro-batches that it took; ``in_step`` names those that began with it."""
     digests: Mapping[str, Any]
     """Of the content of its second moments and its hyper-network, and its context prefixes."""
     device_kind: str
@@ -39,13 +36,10 @@ def beginning_of(store: Store, run_id: str) -> Beginning | None:
     rows = store.rows(commit, "runs") if commit else []
     if not rows:
         return None
-    spec, row = json.loads(rows[0]["spec"]), rows[0]
-    shared = spec.get("shared_targets")
+    row = rows[0]
+    compute = Compute(threads=row["threads"], tokens_per_forward=row["tokens_per_forward"])
     return Beginning(
-        spec=spec,
-        compute=Compute(threads=row["threads"], tokens_per_forward=row["tokens_per_forward"]),
-        shared_targets=SharedTargets(**shared) if shared else None,
-        in_step=tuple(spec.get("in_step") or ()),
+        run=of_json(row["spec"]).changed(compute=compute),
         digests={
             "moments": row["moments_digest"],
             "network": row["network_digest"],

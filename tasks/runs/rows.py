@@ -20,6 +20,7 @@ from editing.requests import EditRequest
 from storage.schemas import Tables
 from tasks.runs.ledger import result_rows
 from tasks.specs.run import RunSpec
+from tasks.specs.stored_run import to_json
 
 
 def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -41,22 +42,22 @@ def run_row(run: RunSpec, digests: Mapping[str, Any], device: str) -> dict[str, 
         "preset": run.preset,
         "effective_ridge": method.ridge_for(run.batch_size) if method else None,
         "network_digest": digests.get("network"),
-        "algorithm_version": run.version,
+        "algorithm_version": run.trajectory.version,
         "layers": list(run.layers),
         "batch_size": run.batch_size,
         "mode": run.mode,
         "sample": run.facts.sample,
-        "seed": run.seed,
+        "seed": run.trajectory.seed,
         "protocol": run.protocol,
         "contexts": digests.get("context_texts"),
         "moments_digest": digests.get("moments"),
-        "threads": run.compute.threads,
-        "tokens_per_forward": run.compute.tokens_per_forward,
+        "threads": run.execution.compute.threads,
+        "tokens_per_forward": run.execution.compute.tokens_per_forward,
         "device_kind": torch.device(device).type,
         "versions": json.dumps(
             {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
         ),
-        "spec": json.dumps(asdict(run), sort_keys=True),
+        "spec": to_json(run),
     }
 
 

@@ -1,106 +1,82 @@
-"""Plain descriptions of models and runs; what determines them is what names them."""
+"""Plain descriptions of models and runs: what determines a run's weights, what is scored of it, how it is executed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from storage.digests import digest_of
+from tasks.specs.execution import Execution
+from tasks.specs.identity import called, identity_of, outside
+from tasks.specs.scoring import Scoring
 
 Recipe = Mapping[str, Any]
+"""What determines an artifact of the store, and so names it."""
 UNEDITED = "none"
 """The editor of a run without edits: the baseline of others."""
 TOKENS_PER_FORWARD = 2048
 """Of units that belong to no run of edits: their rows must not depend on what a worker did before."""
 
 
+def _prompt_format(chat: bool | Mapping[str, Any]) -> str:
+    asked = chat is not False
+    return "chat template; answer begins the reply" if asked else "tokenizer's own; answer after one space"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
-    """A model on disk: what to load and the digest of its files."""
+    """A model on disk: what to load, and the digest of its files."""
 
-    name: str
-    folder: str
-    revision: str | None
+    name: str = outside()
+    folder: str = outside()
+    revision: str | None = outside()
     dtype: str
-    digest: str
+    digest: str = called("model")
     """Of config, weights and tokenizer files."""
-    n_layers: int
-    family: str
+    n_layers: int = outside()
+    family: str = outside()
     """Its row in the family table."""
-    chat: bool | Mapping[str, Any] = False
+    chat: bool | Mapping[str, Any] = called("prompt_format", _prompt_format, default=False)
     """Whether prompts go through the tokenizer's chat template; or the template's variables."""
-    text_start: str = "none"
-    """What stands in front of every text."""
-    adapter: str | None = None
+    text_start: str = outside(default="none")
+    """What stands in front of every text; ``particulars`` has its token."""
+    adapter: str | None = outside(default=None)
     """A folder with an adapter that is merged into the weights."""
-    adapter_digest: str | None = None
-    particulars: Mapping[str, Any] = field(default_factory=dict)
+    adapter_digest: str | None = called("adapter", default=None)
+    particulars: Mapping[str, Any] = called("prompts", default_factory=dict)
     """What prompts have beside what the files and the usual format determine (:class:`editing.model.tokens.PromptFormat`)."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        chat = self.chat is not False
-        prompts = "chat template; answer begins the reply" if chat else "tokenizer's own; answer after one space"
-        return {
-            "model": self.digest,
-            "dtype": self.dtype,
-            "prompt_format": prompts,
-            **({"adapter": self.adapter_digest} if self.adapter_digest else {}),
-            **({"prompts": dict(self.particulars)} if self.particulars else {}),
-        }
+        return identity_of(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FactsRef:
     """A data set of facts, with the order in which one sample takes them."""
 
-    name: str
-    run_id: str
+    name: str = outside()
+    run_id: str = outside()
     """Where ``facts`` and ``probes`` hold it: ``facts-<digest>``."""
-    digest: str
+    digest: str = called("facts")
     sample: int
     sample_seed: int
-    size: int
-    """Facts of this sample that the experiment uses; not part of a run's identity."""
-    order: str
+    size: int = outside()
+    """Facts of this sample that the experiment uses: a longer run goes on from a shorter one."""
+    order: str = outside()
     """The unit that holds the sample's order in the store."""
-    order_digest: str | None
+    order_digest: str | None = called("order", default=None)
     """Of an order that sample and seed alone do not determine: a list of one's own, or facts left out."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkRef:
-    """A benchmark's questions, as they stand in the store, and how many of them are asked."""
-
-    name: str
-    run_id: str
-    """Where ``benchmark_questions`` holds them: ``questions-<digest>``, of their texts and the rule for answers."""
-    n_examples: int
+    @property
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compute:
-    """What can change bits, fixed by the plan and written to a run's first commit."""
+class Trajectory:
+    """What determines a run's weights, round by round: all of it is the run's identity."""
 
-    threads: int
-    tokens_per_forward: int | None
-    """None until the first worker has looked how much memory is free; its choice goes to the first commit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SharedTargets:
-    """Targets that a run takes from the store for the first facts of its sample, where it edits pristine weights."""
-
-    recipe: Recipe
-    """Facts, layers and definition."""
-    n_facts: int
-    per_unit: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSpec:
-    """One run: from pristine weights to the last round."""
-
-    experiment: str
     model: ModelRef
     facts: FactsRef
     editor: str
@@ -108,68 +84,104 @@ class RunSpec:
     version: int
     hparams: Mapping[str, Any]
     layers: tuple[int, ...]
-    layers_recipe: Recipe | None
-    """How the layers were chosen, if they were not given."""
+    """Empty while a search or a trace is still to find them; however they are found, they are the same run."""
     batch_size: int
     mode: Literal["sequential", "independent"]
     seed: int
-    protocol: str
-    contexts_recipe: Recipe | None
-    moments_recipe: Recipe | None
-    network_recipe: Recipe | None
-    preset: str | None
-    """Where the hyper-parameters came from; the numbers themselves are the identity."""
-    commit_every: int
-    every_edits: int | tuple[int, ...]
-    """Scores of the whole at every so many edits, or at these numbers of edits."""
-    retention: str | int
-    text_tokens: int
-    """Tokens of the free-running texts of fact scores; 0: none."""
-    texts: str
-    """``own``: of each edit right after its round, and of the baseline; ``all``: of retention too."""
-    benchmarks: tuple[BenchmarkRef, ...]
-    scores: Mapping[str, Recipe]
-    """Settings of the scores of whole checkpoints, by kind; those that are not named are not wanted."""
-    compute: Compute
-    shared_targets: SharedTargets | None = None
-    """Changes rounding only; fixed when the run begins and written to its first commit."""
-    in_step: tuple[str, ...] = ()
-    """Ids of the runs, this one among them, that go in step and search for their targets together.  As above."""
+    contexts: Recipe | None
+    """Of its context prefixes."""
+    moments: Recipe | None
+    """Of its second moments."""
+    network: Recipe | None
+    """Of its hyper-network."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines the weight trajectory.  Number of edits, scoring cadence and benchmarks are not in it."""
-        return {
-            **self.model.identity,
-            "facts": self.facts.digest,
-            "sample": self.facts.sample,
-            "sample_seed": self.facts.sample_seed,
-            **({"order": self.facts.order_digest} if self.facts.order_digest else {}),
-            "editor": self.editor,
-            "version": self.version,
-            "hparams": dict(self.hparams),
-            "layers": list(self.layers),
-            "batch_size": self.batch_size,
-            "mode": self.mode,
-            "seed": self.seed,
-            "contexts": self.contexts_recipe,
-            "moments": self.moments_recipe,
-            "network": self.network_recipe,
-        }
+        return identity_of(self)
 
-    @property
+
+@dataclass(frozen=True, kw_only=True)
+class LayersFrom:
+    """What chooses a run's layers, where they are not given."""
+
+    by: Literal["search", "trace"]
+    run_id: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run: from pristine weights to the last round."""
+
+    trajectory: Trajectory
+    scoring: Scoring
+    execution: Execution
+    experiment: str
+    protocol: str
+    preset: str | None
+    """Where the hyper-parameters came from; the numbers themselves are the identity."""
+    layers_from: LayersFrom | None = None
+
+    def changed(self, **changes: Any) -> "RunSpec":
+        """Return the run with other values of its own or of its parts' fields, by their names."""
+        parts = {}
+        for name in ("trajectory", "scoring", "execution"):
+            part = getattr(self, name)
+            mine = {each.name: changes.pop(each.name) for each in fields(part) if each.name in changes}
+            parts[name] = replace(part, **mine)
+        return replace(self, **parts, **changes)
+
+    @cached_property
     def run_id(self) -> str:
-        return f"{self.editor}-b{self.batch_size}-{digest_of(self.identity, length=10)}"
+        return f"{self.editor}-b{self.batch_size}-{digest_of(self.trajectory.identity, length=10)}"
 
     @property
-    def baseline_run_id(self) -> str:
-        """The no-op run of the same model, facts and sample."""
-        return baseline_of(self).run_id
+    def model(self) -> ModelRef:
+        return self.trajectory.model
+
+    @property
+    def facts(self) -> FactsRef:
+        return self.trajectory.facts
+
+    @property
+    def editor(self) -> str:
+        return self.trajectory.editor
+
+    @property
+    def hparams(self) -> Mapping[str, Any]:
+        return self.trajectory.hparams
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.trajectory.layers
+
+    @property
+    def batch_size(self) -> int:
+        return self.trajectory.batch_size
+
+    @property
+    def mode(self) -> Literal["sequential", "independent"]:
+        return self.trajectory.mode
 
     @property
     def is_unedited(self) -> bool:
         """Whether it is a baseline, which no edit changes."""
         return self.editor == UNEDITED
+
+    @property
+    def knows_its_layers(self) -> bool:
+        """Whether its layers are given, or have been found."""
+        return bool(self.layers) or self.layers_from is None
+
+    @property
+    def searched_by(self) -> str | None:
+        """What chooses its layers, by its run id; None if they are given."""
+        return None if self.layers_from is None else self.layers_from.run_id
+
+    @property
+    def baseline_run_id(self) -> str:
+        """The run of the unedited model on the same facts and sample."""
+        return baseline_of(self).run_id
 
     @property
     def n_rounds(self) -> int:
@@ -178,7 +190,7 @@ class RunSpec:
 
     @property
     def rounds_per_segment(self) -> int:
-        return max(1, self.commit_every // self.batch_size)
+        return max(1, self.execution.commit_every // self.batch_size)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -188,29 +200,28 @@ class RunSpec:
         """
         if self.is_unedited:
             return (0,)
-        if not self.every_edits:
+        step, n_edits = self.scoring.every_edits, self.n_rounds * self.batch_size
+        if not step:
             return ()
-        step, n_edits = self.every_edits, self.n_rounds * self.batch_size
         wanted = range(step, n_edits + 1, step) if isinstance(step, int) else step
         found = {-(-edits // self.batch_size) for edits in wanted} | {self.n_rounds}
         return tuple(sorted(rounds for rounds in found if rounds <= self.n_rounds))
 
 
 def baseline_of(run: RunSpec) -> RunSpec:
-    """Return the no-op run that a run is compared with."""
-    return replace(
-        run,
+    """Return the run of the unedited model that a run is compared with."""
+    return run.changed(
         editor=UNEDITED,
         version=1,
         hparams={},
         layers=(),
-        layers_recipe=None,
         batch_size=1,
         mode="sequential",
         seed=0,
+        contexts=None,
+        moments=None,
+        network=None,
         protocol="corrected",
-        contexts_recipe=None,
-        moments_recipe=None,
-        network_recipe=None,
         preset=None,
+        layers_from=None,
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from storage.commits import Commit
-from tasks.specs.run import BenchmarkRef, RunSpec
+from tasks.specs.run import RunSpec
+from tasks.specs.scoring import BenchmarkRef
 from tasks.units.score import Score, checkpoints
 from tasks.units.unit import Bench, Done, Record
 
@@ -45,7 +46,7 @@ class Benchmark(Score):
         return [
             cls(run=run, rounds=at, benchmark=benchmark, first=first, last=benchmark.n_examples)
             for at in checkpoints(run, segments)
-            for benchmark in run.benchmarks
+            for benchmark in run.scoring.benchmarks
             if (first := asked.get((benchmark.run_id, at), 0)) < benchmark.n_examples
         ]
 

@@ -85,7 +85,7 @@ class Retention(Score):
 
     @classmethod
     def recipe_of(cls, run: RunSpec) -> str:
-        return _recipe(run, with_texts=run.texts == "all")
+        return _recipe(run, with_texts=run.scoring.texts == "all")
 
     @classmethod
     def missing(cls, run: RunSpec, segments: Sequence[range], seen: Sequence[Commit]) -> list["Retention"]:
@@ -147,9 +147,9 @@ class Baseline(Score):
         records = [BaselineRecord.of_json(commit.spec) for commit in seen]
         scored = {i for record in records for i in range(record.first, record.last)}
         return [
-            cls(run=run, first=first, last=min(first + run.commit_every, end))
+            cls(run=run, first=first, last=min(first + run.execution.commit_every, end))
             for begin, end in stretches(set(range(run.facts.size)) - scored)
-            for first in range(begin, end, run.commit_every)
+            for first in range(begin, end, run.execution.commit_every)
         ]
 
     @property
@@ -171,8 +171,8 @@ class Baseline(Score):
         if self.first == 0:
             from tasks.runs.rows import run_row
 
-            compute = replace(self.run.compute, tokens_per_forward=TOKENS_PER_FORWARD)
-            tables["runs"] = [run_row(replace(self.run, compute=compute), {}, bench.device)]
+            compute = replace(self.run.execution.compute, tokens_per_forward=TOKENS_PER_FORWARD)
+            tables["runs"] = [run_row(self.run.changed(compute=compute), {}, bench.device)]
         return Done(tables, BaselineRecord(first=self.first, last=self.last))
 
 
@@ -182,12 +182,12 @@ def retained_positions(run: RunSpec, rounds: int) -> list[int]:
     A smaller sample is a part of a larger one.
     """
     n_edits = rounds * run.batch_size
-    if run.retention == "none":
+    if run.scoring.retention == "none":
         return []
-    if run.retention == "all" or int(run.retention) >= n_edits:
+    if run.scoring.retention == "all" or int(run.scoring.retention) >= n_edits:
         return list(range(n_edits))
-    order = random.Random(f"retention-{run.seed}-{rounds}").sample(range(n_edits), n_edits)
-    return sorted(order[: int(run.retention)])
+    order = random.Random(f"retention-{run.trajectory.seed}-{rounds}").sample(range(n_edits), n_edits)
+    return sorted(order[: int(run.scoring.retention)])
 
 
 def probe_rows(
@@ -208,8 +208,8 @@ def probe_rows(
 
     at = edited_at if isinstance(edited_at, Sequence) else [edited_at] * len(requests)
     probes = [(when, probe) for when, request in zip(at, requests, strict=True) for probe in probes_of(request)]
-    free = purpose != Retention.kind or run.texts == "all"
-    scores = score_probes(lm, [probe for _, probe in probes], text_tokens=run.text_tokens if free else 0)
+    free = purpose != Retention.kind or run.scoring.texts == "all"
+    scores = score_probes(lm, [probe for _, probe in probes], text_tokens=run.scoring.text_tokens if free else 0)
     return [
         {
             "purpose": purpose,
@@ -247,4 +247,4 @@ def finite(value: float) -> float | None:
 
 
 def _recipe(run: RunSpec, *, with_texts: bool) -> str:
-    return f"v{SCORING_VERSION}-t{run.text_tokens if with_texts else 0}"
+    return f"v{SCORING_VERSION}-t{run.scoring.text_tokens if with_texts else 0}"

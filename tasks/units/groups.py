@@ -6,7 +6,6 @@ their first commits, because it changes rounding.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from editing.model.families import FAMILIES
 from storage.commits import Commit
@@ -48,7 +47,7 @@ def with_companions(store: Store | None, runs: Sequence[RunSpec], size: int) -> 
     for ids in free.values():
         groups += [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]
     of_run = {run_id: group for group in groups for run_id in group if len(group) > 1}
-    return [replace(run, in_step=of_run.get(run.run_id, ())) for run in runs]
+    return [run.changed(in_step=of_run.get(run.run_id, ())) for run in runs]
 
 
 def _can_go_on(store: Store, group: Sequence[RunSpec], begun: Mapping[str, list[Commit]]) -> bool:
@@ -78,12 +77,12 @@ def _given_up(store: Store, run: RunSpec, begun: Mapping[str, list[Commit]]) -> 
 
 def companions(run: RunSpec, by_id: Mapping[str, RunSpec]) -> list[RunSpec]:
     """Return the other runs of a run's group."""
-    return [by_id[run_id] for run_id in run.in_step if run_id != run.run_id]
+    return [by_id[run_id] for run_id in run.execution.in_step if run_id != run.run_id]
 
 
 def _begun_with(store: Store, run: RunSpec) -> tuple[str, ...]:
     begun = beginning_of(store, run.run_id)
-    return begun.in_step if begun else ()
+    return begun.run.execution.in_step if begun else ()
 
 
 def _what_is_alike(run: RunSpec) -> str | None:
@@ -100,10 +99,10 @@ def _what_is_alike(run: RunSpec) -> str | None:
         {
             **run.model.identity,
             "definition": definition,
-            "contexts": run.contexts_recipe,
+            "contexts": run.trajectory.contexts,
             "layer": run.layers[-1],
             "batch_size": run.batch_size,
             "rounds": [run.n_rounds, run.rounds_per_segment],
-            "compute": [run.compute.threads, run.compute.tokens_per_forward],
+            "compute": [run.execution.compute.threads, run.execution.compute.tokens_per_forward],
         }
     )

@@ -21,7 +21,7 @@ def ready_units(store: Store, run: RunSpec, others: Sequence[RunSpec] = ()) -> l
     chain = chain_of(store, run.run_id, commits.values())
     done = end_of(chain)
     units: list[RunUnit] = []
-    if done < run.n_rounds and run.run_id == (run.in_step or (run.run_id,))[0]:
+    if done < run.n_rounds and run.run_id == (run.execution.in_step or (run.run_id,))[0]:
         later = [c.first_round for c in commits.values() if c.kind == Segment.kind and (c.first_round or 0) > done]
         before = min((at for at in later if at is not None), default=None)
         units.append(Segment.at(run, done, others, before=before))

@@ -70,7 +70,7 @@ class CheckpointScore(Score):
     @classmethod
     def settings_of(cls, run: RunSpec) -> Mapping[str, Any] | None:
         """Return the settings with which a run's checkpoints are scored; None if they are not."""
-        return run.scores.get(cls.kind)
+        return run.scoring.scores.get(cls.kind)
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from editing.versions import TARGETS_VERSION
 from storage.digests import digest_of
-from tasks.specs.run import RunSpec, SharedTargets
+from tasks.specs.execution import SharedTargets
+from tasks.specs.run import RunSpec
 from tasks.units.fact_scores import score_columns
 from tasks.units.targets import TargetSearch, chunks_of, definition_of
 from tasks.units.unit import Bench, Done, Record, RunUnit
@@ -27,20 +28,20 @@ class SearchPlan:
     @property
     def recipe(self) -> dict[str, Any]:
         return {
-            "search": self.template.identity | {"layers": []},
+            "search": self.template.trajectory.identity | {"layers": []},
             "facts": list(self.positions),
             "from": list(self.layers),
         }
 
     @property
     def run_id(self) -> str:
-        identity = self.template.identity | {"layers": []}
+        identity = self.template.trajectory.identity | {"layers": []}
         return f"search-{digest_of({'edit': identity, 'facts': list(self.positions)}, length=10)}"
 
     def units(self) -> list["LayerSearch"]:
         return [
             LayerSearch(
-                run=replace(self.template, layers=(layer,)),
+                run=self.template.changed(layers=(layer,)),
                 search_id=self.run_id,
                 facts_run_id=self.facts_run_id,
                 positions=self.positions,
@@ -57,17 +58,17 @@ class SearchPlan:
             **self.template.model.identity,
             "facts": self.template.facts.digest,
             "chosen": list(self.positions),
-            "contexts": self.template.contexts_recipe,
+            "contexts": self.template.trajectory.contexts,
             "layers": list(self.layers),
             "definition": definition,
             "version": TARGETS_VERSION,
         }
         shared = SharedTargets(recipe=recipe, n_facts=len(self.positions), per_unit=PER_UNIT)
-        return replace(self, template=replace(self.template, shared_targets=shared))
+        return replace(self, template=self.template.changed(shared_targets=shared))
 
     def target_units(self) -> list[TargetSearch]:
         """Return the units that find the targets which all layers share."""
-        shared = self.template.shared_targets
+        shared = self.template.execution.shared_targets
         return [
             TargetSearch(run=self.template, first=first, last=last, positions=self.positions[first:last])
             for first, last in (chunks_of(shared) if shared else ())
@@ -133,7 +134,7 @@ class LayerSearch(RunUnit):
             for edit in search_layer(lm, [facts[i] for i in self.positions], self.layer, method, artifacts)
             for score in edit.scores
         ]
-        shared = self.run.shared_targets
+        shared = self.run.execution.shared_targets
         record = SearchRecord(
             facts_run_id=self.facts_run_id,
             n_items=self.n_items,

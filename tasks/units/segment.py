@@ -1,7 +1,7 @@
 """A segment of a run's chain: some rounds of edits, and of the runs that go in step with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from storage.store import Store
@@ -72,9 +72,9 @@ class Segment(RunUnit):
 
         members = (self.run, *self.others)
         begun = [run for run in members if has_begun(bench.store, run.run_id)]
-        compute = bench.sized((begun or members)[0]).compute
+        compute = bench.sized((begun or members)[0]).execution.compute
         torch.set_num_threads(compute.threads)
-        works = [self._work(bench, replace(run, compute=compute)) for run in members]
+        works = [self._work(bench, run.changed(compute=compute)) for run in members]
         loaded = bench.models.loaded(self.model)
         loaded.run_id = None
         digests = do_rounds(loaded.lm, works, self.first, self.last)

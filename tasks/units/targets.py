@@ -8,7 +8,7 @@ stands in front of the subjects runs once for all of them.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from editing.versions import TARGETS_VERSION
@@ -17,7 +17,8 @@ from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
 from tasks.specs.editor_card import target_definition
-from tasks.specs.run import TOKENS_PER_FORWARD, Recipe, RunSpec, SharedTargets
+from tasks.specs.execution import SharedTargets
+from tasks.specs.run import TOKENS_PER_FORWARD, Recipe, RunSpec
 from tasks.units.unit import Bench, Done, RunUnit
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def with_shared_targets(runs: Sequence[RunSpec]) -> list[RunSpec]:
                 recipe = recipes[run.run_id]
                 assert recipe is not None
                 shared[run.run_id] = SharedTargets(recipe=recipe, n_facts=most, per_unit=PER_UNIT)
-    return [replace(run, shared_targets=shared.get(run.run_id)) for run in runs]
+    return [run.changed(shared_targets=shared.get(run.run_id)) for run in runs]
 
 
 def target_units(runs: Sequence[RunSpec]) -> list["TargetSearch"]:
@@ -55,8 +56,8 @@ def target_units(runs: Sequence[RunSpec]) -> list["TargetSearch"]:
     units = [
         TargetSearch(run=run, first=first, last=last)
         for run in runs
-        if run.shared_targets is not None
-        for first, last in chunks_of(run.shared_targets)
+        if run.execution.shared_targets is not None
+        for first, last in chunks_of(run.execution.shared_targets)
     ]
     return list({unit.key: unit for unit in units}.values())
 
@@ -80,9 +81,9 @@ class TargetSearch(RunUnit):
     @property
     def shared(self) -> SharedTargets:
         """What is shared, and by how many facts."""
-        if self.run.shared_targets is None:
+        if self.run.execution.shared_targets is None:
             raise ValueError(f"run {self.run.run_id} shares no targets")
-        return self.run.shared_targets
+        return self.run.execution.shared_targets
 
     @property
     def targets_recipe(self) -> Recipe:
@@ -103,7 +104,7 @@ class TargetSearch(RunUnit):
 
     def do(self, bench: Bench) -> Done:
         run, lm = bench.sized(self.run), bench.pristine(self.model)
-        lm.tokens_per_forward = run.compute.tokens_per_forward or TOKENS_PER_FORWARD
+        lm.tokens_per_forward = run.execution.compute.tokens_per_forward or TOKENS_PER_FORWARD
         if self.positions is None:
             facts = bench.order(run)[self.first : self.last]
         else:
@@ -147,7 +148,7 @@ def found_targets(store: Store, run: RunSpec) -> "Mapping[str, Targets]":
 
     from editing.methods.targets import Targets
 
-    if (shared := run.shared_targets) is None:
+    if (shared := run.execution.shared_targets) is None:
         return {}
     out = {}
     for chunk in chunks_of(shared):
@@ -172,7 +173,7 @@ def _recipe(run: RunSpec) -> Recipe | None:
         "facts": run.facts.digest,
         "sample": run.facts.sample,
         "sample_seed": run.facts.sample_seed,
-        "contexts": run.contexts_recipe,
+        "contexts": run.trajectory.contexts,
         "layers": [run.layers[-1]],
         "definition": definition,
         "version": TARGETS_VERSION,

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from storage.artifacts import has_artifact
 from storage.digests import digest_of
 from storage.store import Store
-from tasks.specs.run import Compute, ModelRef, Recipe
+from tasks.specs.execution import Compute
+from tasks.specs.run import ModelRef, Recipe
 from tasks.units.unit import Bench, Done, Record, Unit
 
 NETWORK = "networks"

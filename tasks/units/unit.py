@@ -229,7 +229,7 @@ class RunUnit(Unit):
 
     @property
     def threads(self) -> int:
-        return self.run.compute.threads
+        return self.run.execution.compute.threads
 
     @property
     def stands_at(self) -> str | None:

@@ -65,9 +65,9 @@ class WorkerBench:
 
     def targets(self, run: RunSpec) -> Mapping[str, Targets]:
         """Return the targets that a run shares at its last layer, by request id; none if it shares none."""
-        if run.shared_targets is None:
+        if run.execution.shared_targets is None:
             return {}
-        key = digest_of({**asdict(run.shared_targets), "layer": run.layers[-1]})
+        key = digest_of({**asdict(run.execution.shared_targets), "layer": run.layers[-1]})
         if key not in self._targets:
             self._targets = {key: found_targets(self.store, run)}  # of one recipe at a time
         return self._targets[key]

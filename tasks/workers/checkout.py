@@ -1,8 +1,6 @@
 """A run's model as it was after some edits, as an ordinary Hugging Face folder."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -12,7 +10,8 @@ from editing.model.loading import load
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError, LedgerMismatch
-from tasks.runs.ledger import replay, segments
+from tasks.runs.chain import Beginning, beginning_of, end_of, has_begun, segments
+from tasks.runs.ledger import replay
 from tasks.runs.rows import last_logits
 from tasks.specs.run import ModelRef
 from tasks.workers.loaded_models import loaded
@@ -32,8 +31,9 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
         LedgerMismatch: The rebuilt weights are not those that were committed.
     """
     store = Store(store_root)
-    run, made_on = _run_spec(store, run_id)
-    batch_size, n_rounds = run["batch_size"], max((c.last_round or 0 for c in segments(store, run_id)), default=0)
+    begun = _beginning(store, run_id)
+    run, made_on = begun.run, begun.device_kind
+    batch_size, n_rounds = run.batch_size, end_of(segments(store, run_id))
     rounds = after // batch_size
     if after % batch_size or not 0 <= rounds <= n_rounds:
         nearest = min(max(round(after / batch_size), 0), n_rounds) * batch_size
@@ -44,17 +44,17 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; give a new directory")
     transformers_logging.disable_progress_bar()
-    torch.set_num_threads(run["compute"]["threads"])
+    torch.set_num_threads(run.execution.compute.threads)
     device = _device_like(made_on)
-    model = ModelRef(**run["model"])
+    model = run.model
     lm = loaded(model, device)
-    names = make_editor(run["editor"], run["hparams"]).parameter_names(lm, run["layers"])
+    names = make_editor(run.editor, run.hparams).parameter_names(lm, run.layers)
     if not names:
         raise InputError(
-            f"run {run_id}: {run['editor']} changes no weights, its edits live beside them; a Hugging Face folder cannot hold "
+            f"run {run_id}: {run.editor} changes no weights, its edits live beside them; a Hugging Face folder cannot hold "
             "them; score the run instead (benchmarks are scored through the same patches)"
         )
-    sequential = run["mode"] == "sequential"
+    sequential = run.mode == "sequential"
     exact = device == made_on
     replay(store, lm, run_id, 0 if sequential else max(0, rounds - 1), rounds, names, check=sequential and exact)
     lm.model.save_pretrained(out)
@@ -96,11 +96,9 @@ def _checked(
     return f"its logits agree with those recorded then ({error:.1e} relative)"
 
 
-def _run_spec(store: Store, run_id: str) -> tuple[dict[str, Any], str]:
-    """Return a run's specification and the kind of device on which it was made."""
-    commit = store.read_commit(run_id, "segment-000000")
-    if commit is None:
-        known = [name for name in store.run_ids() if store.is_committed(name, "segment-000000")]
+def _beginning(store: Store, run_id: str) -> Beginning:
+    found = beginning_of(store, run_id)
+    if found is None:
+        known = [name for name in store.run_ids() if has_begun(store, name)]
         raise InputError(f"no run {run_id!r} in {store.location}; expected one of {known}")
-    (row,) = store.rows(commit, "runs")
-    return json.loads(row["spec"]), str(row["device_kind"])
+    return found

@@ -116,7 +116,7 @@ class Models:
         """Return the model as it is after ``rounds`` rounds of ``run``, rebuilt from pristine weights and the ledger."""
         loaded = self.loaded(run.model)
         lm = loaded.lm
-        lm.tokens_per_forward = self.sized(run).compute.tokens_per_forward or TOKENS_PER_FORWARD
+        lm.tokens_per_forward = self.sized(run).execution.compute.tokens_per_forward or TOKENS_PER_FORWARD
         names = self._parameters(lm, run)
         for name in names:
             if name not in loaded.pristine:  # whatever has been edited before is in there already
@@ -140,16 +140,16 @@ class Models:
 
     def sized(self, run: RunSpec) -> RunSpec:
         """Return the run with the micro-batches with which it began, or that fit into memory now."""
-        if run.compute.tokens_per_forward is not None:
+        if run.execution.compute.tokens_per_forward is not None:
             return run
         if run.run_id not in self._sizes:
             begun = beginning_of(self._store, run.run_id)
-            if begun is None or begun.compute.tokens_per_forward is None:
+            if begun is None or (tokens := begun.run.execution.compute.tokens_per_forward) is None:
                 # Not kept: another worker may begin the run with another number.
                 tokens = tokens_that_fit(self.loaded(run.model).lm)
-                return replace(run, compute=replace(run.compute, tokens_per_forward=tokens))
-            self._sizes[run.run_id] = begun.compute.tokens_per_forward
-        return replace(run, compute=replace(run.compute, tokens_per_forward=self._sizes[run.run_id]))
+                return run.changed(compute=replace(run.execution.compute, tokens_per_forward=tokens))
+            self._sizes[run.run_id] = tokens
+        return run.changed(compute=replace(run.execution.compute, tokens_per_forward=self._sizes[run.run_id]))
 
     def state_before(self, run: RunSpec, first: int) -> dict[str, Tensor]:
         """Return the editor's state with which a segment that starts at round ``first`` begins.

@@ -315,7 +315,7 @@ def test_fences_are_taken_off_for_chat_models_alone_and_as_an_option(tmp_path: P
         problems: list[str] = []
         (reference,) = read_benchmarks(experiment, None, problems)
         assert problems == []
-        found[name] = reference.run_id
+        found[name] = reference.reference.run_id
     assert found["chat"] == found["asked"] != found["plain"] == found["whole"]
     problems = []
     unasked = write(tmp_path, score={"benchmarks": [{"name": "sentiment", "extract": "all"}]})

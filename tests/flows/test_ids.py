@@ -121,6 +121,6 @@ def test_ids_stay(tmp_path: Path, name: str) -> None:
     path.write_text(yaml.safe_dump(BASE | {"store": str(tmp_path / "store")} | CASES[name]))
     plan = plan_of(load_experiment(path))
     first = plan.runs[-1]
-    found = [run.run_id for run in plan.runs] + [each.run_id for each in first.benchmarks]
+    found = [run.run_id for run in plan.runs] + [each.run_id for each in first.scoring.benchmarks]
     found += [each.run_id for each in (*plan.searches, *plan.trainings)] + [first.facts.run_id]
     assert found == FOUND[name]

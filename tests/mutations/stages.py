@@ -107,7 +107,7 @@ def go_through(file: Path, folder: Path, reached: Callable[[str], None]) -> None
     _locate(planned, store, worker)
     reached("edit and score")
     for run in with_known_layers(planned, store):
-        if run.layers or not run.layers_recipe:
+        if run.knows_its_layers:
             finish(store, worker, replace(run))
     reached("report")
     query_many(store, [f"FROM {view}" for view in public_marts()])

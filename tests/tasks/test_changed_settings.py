@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +102,14 @@ class Slow(Store):
 @pytest.mark.parametrize("text_tokens", [16, 4])
 def test_two_commands_at_once_choose_a_recipe_once_each(text_tokens: int, tmp_path: Path) -> None:
     (run,) = edited_runs(plan(tmp_path, **FT))
-    other = replace(run, text_tokens=text_tokens)
+    other = run.changed(text_tokens=text_tokens)
     store = Store(tmp_path / "store")
     choose_recipes(Slow(store.location, other), run)
     kinds = [kind for kind in score_kinds() if kind.recipe_of(run) is not None]
     wanted = [tuple(kind.recipe_of(each) for each in (other, run)) for kind in kinds]
     chosen = [row for row in store.commit_rows(run.run_id).values() if row["kind"] == "recipe"]
     assert len(chosen) == sum(len({*recipes}) for recipes in wanted)
-    assert (len(chosen) == len(kinds)) == (text_tokens == run.text_tokens)
+    assert (len(chosen) == len(kinds)) == (text_tokens == run.scoring.text_tokens)
     newest = newest_recipes(store.commit_rows(run.run_id))
     assert [newest[kind.kind].recipe for kind in kinds] == [mine for _, mine in wanted]
 
@@ -119,7 +118,10 @@ def test_layers_by_search_and_by_trace_are_two_runs(tmp_path: Path) -> None:
     editors = [ROME | {"layers": "search"}, ROME | {"layers": "trace"}]
     locate = {"search": {"editor": "rome", "edits": 4}, "trace": {"facts": 3, "samples": 2}}
     planned = plan(tmp_path, editors=editors, batch_sizes=[1], locate=locate)
-    assert [(run.layers_recipe or {})["by"] for run in planned.runs if run.editor == "rome"] == ["search", "trace"]
+    assert [run.layers_from and run.layers_from.by for run in planned.runs if run.editor == "rome"] == [
+        "search",
+        "trace",
+    ]
 
 
 def test_a_layer_that_is_given_and_found_is_one_run(tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def test_the_content_of_a_file_is_the_identity(tmp_path: Path) -> None:
              {"a": given(one), "b": given(copy), "c": given(other), "d": SMALL}.items()]  # fmt: skip
     assert found[0] == found[1] and found[0] != found[2] and found[3] not in found[:3]
     (run,) = (run for run in plan(tmp_path, **given(one)).runs if run.editor != "none")
-    assert run.contexts_recipe is not None and run.contexts_recipe["texts"] == ["The river. ", "It rains. "]
-    assert run.hparams["contexts"] == 2 and "seed" not in run.contexts_recipe
+    assert run.trajectory.contexts is not None and run.trajectory.contexts["texts"] == ["The river. ", "It rains. "]
+    assert run.hparams["contexts"] == 2 and "seed" not in run.trajectory.contexts
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_relative_file_is_relative_to_the_experiment_and_searches_take_one_too
     (tmp_path / "contexts.json").write_text(json.dumps(["The river. "]))
     locate = {"search": {"editor": "rome", "edits": 2, "contexts_file": "contexts.json"}}
     planned = plan(tmp_path, **(given(Path("contexts.json")) | {"locate": locate}))
-    recipes = [run.contexts_recipe for run in (*planned.runs[1:], planned.searches[0].template)]
+    recipes = [run.trajectory.contexts for run in (*planned.runs[1:], planned.searches[0].template)]
     assert [recipe and recipe["texts"] for recipe in recipes] == [["The river. "], ["The river. "]]
 
 

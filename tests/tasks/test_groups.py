@@ -1,17 +1,16 @@
 """Runs that go in step: what each writes is what it would have written alone, killed at any commit or not."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from editing.editors.emmet import Emmet
 from flows.forecast import forecast
 from storage.sql import query
 from storage.store import Store
 from tasks.specs.run import RunSpec
+from tasks.units import targets
 from tasks.units.groups import companions, with_companions
 from tasks.units.ready import ready_units
 from tasks.units.segment import Segment
@@ -82,7 +81,7 @@ def test_runs_in_step_write_what_they_would_write_alone(tmp_path: Path) -> None:
     prepare(planned, worker)
     prepare(alone, single)
     runs = with_companions(store, edited_runs(planned), 4)
-    assert [len(run.in_step) for run in runs] == [4] * 4, "two editors on two samples"
+    assert [len(run.execution.in_step) for run in runs] == [4] * 4, "two editors on two samples"
     done = drive(store, worker, runs)
     assert sum(unit.edits for unit in done) == 3, "three segments, each of all four runs"
     drive(other, single, edited_runs(alone))
@@ -116,7 +115,7 @@ def test_killed_between_the_commits_of_a_group_it_ends_with_the_same_rows(tmp_pa
         with pytest.raises(Killed):
             drive(store, worker, with_companions(store, edited_runs(planned), 3))
     runs = with_companions(store, edited_runs(planned), 3)
-    assert sorted(len(run.in_step) for run in runs) == [0, 3, 3, 3], "those that have begun stay together"
+    assert sorted(len(run.execution.in_step) for run in runs) == [0, 3, 3, 3], "those that have begun stay together"
     drive(store, Worker(planned.store), runs)
     assert contents(store.location) == contents(other.location)
 
@@ -129,8 +128,8 @@ def test_a_group_that_has_lost_a_member_goes_on_alone(tmp_path: Path) -> None:
     by_id = {run.run_id: run for run in runs}
     leader = runs[0]
     worker.do(Segment.at(leader, 0, companions(leader, by_id)))
-    (left,) = with_companions(store, [replace(by_id[leader.in_step[1]], in_step=())], 2)
-    assert left.in_step == ()
+    (left,) = with_companions(store, [by_id[leader.execution.in_step[1]].changed(in_step=())], 2)
+    assert left.execution.in_step == ()
     drive(store, worker, [left])
     (rows,) = query(store.location, f"SELECT count(*) AS n FROM edits WHERE run_id = '{left.run_id}'").to_pylist()
     assert rows["n"] == 6
@@ -167,9 +166,9 @@ def test_a_run_that_went_on_without_its_companion_does_not_stop_it(tmp_path: Pat
     session(tmp_path, 2, sample(2, 6))
     session(tmp_path, 2, sample(1, 8))
     runs = session(tmp_path, 2, sample(2, 8))
-    assert [run.in_step for run in runs] == [(), ()] and whole(Store(str(tmp_path / "store")), runs, 8)
+    assert [run.execution.in_step for run in runs] == [(), ()] and whole(Store(str(tmp_path / "store")), runs, 8)
     runs = session(tmp_path, 2, sample(2, 10))
-    assert [len(run.in_step) for run in runs] == [2, 2], "once they stand at one round they go in step again"
+    assert [len(run.execution.in_step) for run in runs] == [2, 2], "once they stand at one round they go in step again"
     assert whole(Store(str(tmp_path / "store")), runs, 10)
 
 
@@ -202,7 +201,7 @@ def test_runs_that_began_in_different_groups_go_alone(tmp_path: Path) -> None:
     store = killed(tmp_path, 3, sample(3, 6), after=1)  # the second run has begun in a group of three
     session(tmp_path, 3, sample(3, 6), left_out=(1,))
     runs = session(tmp_path, 3, sample(3, 8))
-    assert [len(run.in_step) for run in runs] == [2, 0, 2] and whole(store, runs, 8)
+    assert [len(run.execution.in_step) for run in runs] == [2, 0, 2] and whole(store, runs, 8)
 
 
 def test_a_segment_that_another_attempt_has_committed_is_taken_from_the_store(tmp_path: Path) -> None:
@@ -233,15 +232,16 @@ def test_only_runs_of_one_search_go_in_step(tmp_path: Path) -> None:
     changes = GRID | {"editors": entries, "facts": {"name": "factworld", "size": 6}}
     planned = plan(tmp_path, **changes)
     runs = with_companions(Store(planned.store), edited_runs(planned), 8)
-    assert {run.editor: len(run.in_step) for run in runs} == {"memit": 2, "emmet": 2, "rome": 0, "ft_c": 0}
+    assert {run.editor: len(run.execution.in_step) for run in runs} == {"memit": 2, "emmet": 2, "rome": 0, "ft_c": 0}
     independent = plan(tmp_path, **changes | {"mode": "independent"})
     runs = with_companions(Store(planned.store), edited_runs(independent), 8)
-    assert not any(run.in_step for run in runs)
+    assert not any(run.execution.in_step for run in runs)
 
 
 def test_editors_that_share_their_search_with_nobody_go_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(tmp_path, **GRID)
-    monkeypatch.setattr(Emmet, "target_definition", lambda self, family: None)
+    asked = targets.target_definition
+    monkeypatch.setattr(targets, "target_definition", lambda name, *of: None if name == "emmet" else asked(name, *of))
     runs = with_companions(Store(planned.store), edited_runs(planned), 8)
-    assert [len(run.in_step) for run in runs if run.editor == "memit"] == [2, 2]
-    assert [len(run.in_step) for run in runs if run.editor == "emmet"] == [0, 0]
+    assert [len(run.execution.in_step) for run in runs if run.editor == "memit"] == [2, 2]
+    assert [len(run.execution.in_step) for run in runs if run.editor == "emmet"] == [0, 0]

@@ -59,7 +59,7 @@ def test_runs_that_share_targets_write_what_they_would_write_alone(mode: str, tm
     alone, planned = plan(tmp_path / "alone", **GRID, mode=mode), plan(tmp_path / "shared", **GRID, mode=mode)
     runs = with_shared_targets(edited_runs(planned))
     n_facts = 4 if mode == "sequential" else 8
-    assert [run.shared_targets.n_facts for run in runs if run.shared_targets] == [n_facts] * 4
+    assert [run.execution.shared_targets.n_facts for run in runs if run.execution.shared_targets] == [n_facts] * 4
     assert [run.run_id for run in runs] == [run.run_id for run in edited_runs(alone)], "it is no part of the identity"
     (unit,) = target_units(runs)
     assert unit.n_items == n_facts, "four runs, one search"
@@ -76,7 +76,7 @@ def test_runs_that_share_targets_write_what_they_would_write_alone(mode: str, tm
         assert found.keys() == expected.keys() and found
         for key, value in expected.items():
             assert float((found[key] - value).norm() / value.norm()) < 1e-4, (run.run_id, key)
-    assert as_begun(store, edited_runs(planned)[0]).shared_targets == runs[0].shared_targets, (
+    assert as_begun(store, edited_runs(planned)[0]).execution.shared_targets == runs[0].execution.shared_targets, (
         "a resume takes them again"
     )
     losses = "SELECT run_id, fact_id, n_steps FROM edits WHERE round = 0 ORDER BY ALL"
@@ -91,7 +91,7 @@ def test_only_what_is_the_same_is_shared(tmp_path: Path) -> None:
     ]
     changes = GRID | {"editors": entries[:1] + entries[2:], "layers": [0], "batch_sizes": [1]}
     runs = with_shared_targets(edited_runs(plan(tmp_path, **changes)))
-    assert len(runs) == 3 and all(run.shared_targets is None for run in runs)
+    assert len(runs) == 3 and all(run.execution.shared_targets is None for run in runs)
     assert target_units(runs) == []
 
 

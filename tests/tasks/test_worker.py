@@ -81,14 +81,13 @@ def test_what_is_left_of_a_run_that_is_cut_otherwise_now(tmp_path: Path) -> None
     """Committed segments stay as they are; a finished run lacks nothing, however it would be cut today."""
     store, planned = run_all(tmp_path)
     for run in planned.runs:
-        assert units_left(store, replace(run, commit_every=2)) == []
-        assert units_left(store, replace(run, commit_every=100)) == []
+        assert units_left(store, run.changed(commit_every=2)) == []
+        assert units_left(store, run.changed(commit_every=100)) == []
 
 
 def test_checkpoints_fall_on_the_first_round_boundary_at_or_after(tmp_path: Path) -> None:
-    run = replace(
-        edited(plan(tmp_path)), batch_size=5, every_edits=6, facts=replace(edited(plan(tmp_path)).facts, size=23)
-    )
+    run = edited(plan(tmp_path))
+    run = run.changed(batch_size=5, every_edits=6, facts=replace(run.facts, size=23))
     assert run.n_rounds == 4 and run.checkpoints == (2, 3, 4)
 
 
@@ -269,7 +268,7 @@ def test_a_run_does_not_go_on_with_other_inputs(tmp_path: Path) -> None:
     worker.do(ready_units(store, run)[0])
     card = next((Path(store.location) / "artifacts" / "contexts").glob("*/artifact.json"))
     shutil.rmtree(card.parent)
-    put_artifact(store, "contexts", run.contexts_recipe or {}, {"contexts.json": b'["", "Another text. "]'})
+    put_artifact(store, "contexts", run.trajectory.contexts or {}, {"contexts.json": b'["", "Another text. "]'})
     segment = next(unit for unit in ready_units(store, run) if unit.kind == "segment")
     with pytest.raises(LedgerMismatch, match="its context_texts are not those that it began with"):
         Worker(planned.store).do(segment)
@@ -321,7 +320,7 @@ def test_micro_batches_are_chosen_from_free_memory_once_and_recorded(
 ) -> None:
     planned = plan(tmp_path)
     store, run = Store(planned.store), edited(planned)
-    assert run.compute.tokens_per_forward is None
+    assert run.execution.compute.tokens_per_forward is None
     first, second = Worker(planned.store), Worker(planned.store)
     prepare(planned, first)
     monkeypatch.setattr("tasks.workers.loaded_models.tokens_that_fit", lambda _lm: 256)

@@ -28,12 +28,12 @@ def inputs_of(store: Store, lm: LanguageModel, run: RunSpec, factored: Factored)
     geometry: dict[int, KeyGeometry] = {}
     networks = None
     digests: dict[str, Any] = {"contexts": None, "moments": None, "network": None}
-    if run.contexts_recipe is not None:
-        artifact = required_artifact(store, CONTEXTS, run.contexts_recipe)
+    if run.trajectory.contexts is not None:
+        artifact = required_artifact(store, CONTEXTS, run.trajectory.contexts)
         contexts, digests["contexts"] = texts_of(artifact), artifact.digest
-    if run.moments_recipe is not None:
-        geometry, digests["moments"] = geometry_of(store, lm, run.moments_recipe, run.layers, factored)
-    if run.network_recipe is not None:
+    if run.trajectory.moments is not None:
+        geometry, digests["moments"] = geometry_of(store, lm, run.trajectory.moments, run.layers, factored)
+    if run.trajectory.network is not None:
         networks, digests["network"] = networks_of(store, lm, run)
     artifacts = Artifacts(geometry=geometry, contexts=contexts, networks=networks)
     return Inputs(make_editor(run.editor, run.hparams), artifacts, {**digests, "context_texts": list(contexts)})

@@ -56,10 +56,10 @@ def put_network(store: Store, recipe: Recipe, step: int, state: Mapping[str, Ten
 
 def networks_of(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[HyperNetworks, str]:
     """Return a run's trained hyper-network and the digest of its content."""
-    assert run.network_recipe is not None
+    assert run.trajectory.network is not None
     editor = make_editor(run.editor, run.hparams)
     assert isinstance(editor, TrainedEditor)
-    state, digest = network_state(store, run.network_recipe, editor.steps)
+    state, digest = network_state(store, run.trajectory.network, editor.steps)
     networks = editor.untrained(lm, run.layers)
     dtype = next(value.dtype for name, value in state.items() if name.startswith("net."))
     return load_networks(networks.to(lm.input_device, dtype), state).requires_grad_(False), digest
