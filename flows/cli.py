@@ -83,8 +83,13 @@ def run(file: Path, set_: SetOption = None) -> None:
 def _run(plan: "Plan") -> str:
     """Run a plan's flow; return where its report is."""
     from flows.running import run_flow
+    from tasks.errors import Stopped
 
-    state = run_flow(plan)
+    try:
+        state = run_flow(plan)
+    except Stopped as stopped:
+        typer.secho(str(stopped), err=True, fg="yellow")
+        raise typer.Exit(INTERRUPTED) from stopped
     if state.is_cancelled():
         typer.secho(state.message, err=True, fg="yellow")
         raise typer.Exit(INTERRUPTED)

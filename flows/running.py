@@ -90,6 +90,7 @@ def run_flow(plan: "Plan") -> "State[Any]":
     with _server_starting() as server, _opened(plan) as shared:
         server.result()
         keep_database()
+        shared.end_if_asked()
         take_over(plan.store)
         return _ended(plan, lambda: nullcontext(shared))
 
@@ -115,6 +116,7 @@ def _opened(plan: "Plan") -> "Iterator[Session]":
     from tasks.driver.session import session
 
     with session(plan) as shared:
+        shared.end_if_asked()
         shared.warm()
         yield shared
 

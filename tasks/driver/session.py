@@ -14,7 +14,7 @@ from storage.store import Store, failure_id
 from tasks.driver.heartbeat import Heartbeat
 from tasks.driver.plan import Plan, with_known_layers
 from tasks.driver.progress_bar import progress_bar
-from tasks.driver.stopping import stops
+from tasks.driver.stopping import listening, stops
 from tasks.driver.totals import remember_totals
 from tasks.errors import InputError, Stopped
 from tasks.units.ready import units_left
@@ -84,6 +84,10 @@ class Session:
         """Have the workers start that there will be, before there is anything for them to do."""
         self.pool.warm()
 
+    def end_if_asked(self) -> None:
+        """Raise Stopped if the run is asked to end before it has begun."""
+        self.pool.end_if_asked(sum(1 for run in self.plan.runs for _ in units_left(self.store, run)))
+
     def run(
         self,
         title: str,
@@ -145,7 +149,7 @@ def session(plan: Plan) -> Iterator[Session]:
     from tasks.workers.placer import Placer, cluster
     from tasks.workers.pool import Pool
 
-    with cluster(plan.placement):
+    with stops(store, plan.name) as stop, cluster(plan.placement):
         placer = Placer(plan.store, plan.placement, plan.models, patience_s=plan.store_timeout_s)
         pool = Pool(
             workers=placer,
@@ -153,6 +157,7 @@ def session(plan: Plan) -> Iterator[Session]:
             max_attempts=plan.max_attempts,
             store_is_there=partial(answers, plan.store),
             quarantine=lambda unit, failure: record_failure(store, unit, failure),
+            stop=stop.reason,
         )
 
         def look() -> dict[str, float]:
@@ -161,8 +166,7 @@ def session(plan: Plan) -> Iterator[Session]:
 
         heartbeat, ended = Heartbeat(plan.store, plan.name, look), "failed"
         try:
-            with stops(store, plan.name) as stop:
-                pool.stop = stop.reason
+            with listening(stop):  # Ray has put a handler of its own there
                 remember_left(plan, store)
                 shared = Session(plan, store, pool, heartbeat)
                 yield shared

@@ -57,8 +57,15 @@ def cancel(store: Store, experiment: str | None = None) -> None:
 def stops(store: Store, name: str) -> Iterator[Stop]:
     """Inside, the first Ctrl-C or SIGTERM only asks; once the run is asked to end, by whomever, one is what it always is."""
     stop = Stop(store, name)
-    if threading.current_thread() is not threading.main_thread():
+    with listening(stop):
         yield stop
+
+
+@contextmanager
+def listening(stop: Stop) -> Iterator[None]:
+    """Inside, these signals ask; needed anew where a library has put its own handlers over the ones from before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -72,20 +79,10 @@ def stops(store: Store, name: str) -> Iterator[Stop]:
     for number in before:
         signal.signal(number, handle)
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def unheard(number: signal.Signals) -> Iterator[None]:
-    """Inside, processes and threads are started that do not hear a signal; here it is heard on leaving."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
 
 def _requests(store: Store) -> set[str]:

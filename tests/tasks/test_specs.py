@@ -17,7 +17,12 @@ from tests.tasks.support import edited, plan
 @pytest.fixture
 def run(tmp_path: Path) -> RunSpec:
     editors = [{"name": "malmen", "steps": 4, "rank": 4}]
-    score = {"every_edits": [4, 8], "generation": {"prompts": 2, "tokens": 8}, "benchmarks": ["sentiment"], "examples": 4}
+    score = {
+        "every_edits": [4, 8],
+        "generation": {"prompts": 2, "tokens": 8},
+        "benchmarks": ["sentiment"],
+        "examples": 4,
+    }
     return edited(plan(tmp_path, editors=editors, score=score))
 
 
