@@ -4,8 +4,9 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -88,9 +89,12 @@ def run_flow(plan: "Plan") -> "State[Any]":
 
         return _ended(plan, partial(session, plan))
     with _server_starting() as server, _opened(plan) as shared:
+        while not server.done():  # it may never come: a signal to all has ended it, too
+            shared.end_if_asked()
+            wait([server], timeout=0.2)
         server.result()
-        keep_database()
         shared.end_if_asked()
+        keep_database()
         take_over(plan.store)
         return _ended(plan, lambda: nullcontext(shared))
 
@@ -125,19 +129,21 @@ def _opened(plan: "Plan") -> "Iterator[Session]":
 def _server_starting() -> "Iterator[Future[None]]":
     """Inside, Prefect's own server is starting, deaf to a terminal's Ctrl-C, at which it would end before the run does."""
 
+    ready: Future[None] = Future()
+
     def start() -> None:
-        from prefect.client.orchestration import get_client
-
-        copy_database()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, and of what it starts
-        with get_client(sync_client=True):
-            return
+        try:
+            from prefect.client.orchestration import get_client
 
-    pool = ThreadPoolExecutor(1)
-    try:
-        yield pool.submit(start)
-    finally:
-        pool.shutdown(wait=False)
+            copy_database()
+            with get_client(sync_client=True):
+                ready.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - who waits for the server raises it
+            ready.set_exception(error)
+
+    threading.Thread(target=start, daemon=True).start()  # a pool's thread would be waited for at the end
+    yield ready
 
 
 def _ended(plan: "Plan", opened: "Callable[[], AbstractContextManager[Session]]") -> "State[Any]":
