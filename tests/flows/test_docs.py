@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from editing.hparams import editor_names
@@ -50,3 +51,26 @@ def test_files_that_the_documents_name_exist() -> None:
             r"`((?:editing|tasks|flows|storage|tests|docs)/[a-z_0-9./-]+\.\w+)`(?!\n```)", document.read_text()
         ):  # a path above a block of code is a file that the page tells one to write
             assert (ROOT / name).exists(), f"{document.name} names {name}"
+
+
+def paragraphs(page: Path) -> list[str]:
+    """Return a page's paragraphs and items; code and tables are none."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    found = [part for block in re.split(r"\n\s*\n", text) for part in re.split(r"\n(?=\s*(?:[-*]|\d+\.) |#)", block)]
+    return [part for part in found if not part.lstrip().startswith(("|", "#"))]
+
+
+PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_are_short_to_read(page: Path) -> None:
+    """What is older than that stands in ``docs/log/``."""
+    assert [part for part in paragraphs(page) if len(part.split()) > 80] == []
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    assert [line for line in prose.splitlines() if len(line) > 160 and not line.startswith("|")] == []
+
+
+def test_findings_are_short() -> None:
+    found = [part for part in paragraphs(ROOT / "docs" / "log.md") if part.startswith("- ")]
+    assert len(found) > 30 and [part for part in found if len(part.split()) > 60] == []
