@@ -32,7 +32,15 @@ PAIRS = [
     for name in editor_names()
     if editor_class(name).refusal(FAMILIES[family], 1) is None
 ]
-every = pytest.mark.parametrize(("name", "family"), PAIRS, ids=[f"{n}-{f}" for n, f in PAIRS])
+
+
+def every_but(*names: str) -> pytest.MarkDecorator:
+    """Return a mark for every pair of an editor and a family but those of some editors, of which nothing is expected."""
+    pairs = [pair for pair in PAIRS if pair[0] not in names]
+    return pytest.mark.parametrize(("name", "family"), pairs, ids=[f"{n}-{f}" for n, f in pairs])
+
+
+every = every_but()
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
 
 
@@ -92,10 +100,9 @@ def answers(lm: Any, family: str) -> list[float]:
     return [score.nll_sum for score in scores]
 
 
-@every
+# Controls, untrained networks, and a reminder that a random model cannot read promise nothing.
+@every_but(*CONTROLS, "malmen", "mend", "in_context")
 def test_the_new_answers_become_likelier(name: str, family: str) -> None:
-    if name in CONTROLS or name in ("malmen", "mend", "in_context"):
-        return  # controls, untrained networks, and a reminder that a random model cannot read: nothing to expect
     lm, layers, n = model(family, torch.float32), layers_for(name, family), batch_size(name)
     batch = edits_of(family, n)
     prompts, wanted = [r.prompt for r in batch], [r.target_new for r in batch]
@@ -109,7 +116,8 @@ def test_the_new_answers_become_likelier(name: str, family: str) -> None:
     assert sum(after) < sum(before) - 1e-4, (before, after)
 
 
-ONE_BY_ONE = {
+WITHOUT_ORDER = {
+    "no_op": "nothing is written",
     "grace": "one fact at a time",
     "rome": "one fact at a time",
     "random_direction": "the draw names the batch in its order",
@@ -118,10 +126,8 @@ ONE_BY_ONE = {
 }
 
 
-@every
+@every_but(*WITHOUT_ORDER)
 def test_order_and_padding_change_nothing_but_rounding(name: str, family: str) -> None:
-    if name in ONE_BY_ONE:
-        return
     lm, layers, n = model(family, torch.float32), layers_for(name, family), 3
     editor, inputs = method(name), artifacts(name, family, torch.float32, layers)
     batch = edits_of(family, n)
@@ -132,10 +138,11 @@ def test_order_and_padding_change_nothing_but_rounding(name: str, family: str) -
         turned = editor.edit(lm, batch[::-1], layers, {}, inputs)
     finally:
         lm.tokens_per_forward = before
+    assert straight.updates
     for one, other in zip(straight.updates, turned.updates, strict=True):
         moved, again = change_of(lm, one), change_of(lm, other)
         error = float((moved - again).norm() / moved.norm().clamp_min(1e-12))
-        assert error < 2e-2, (one.name, error)
+        assert error < 3e-5, (one.name, error)  # up to 4e-6 was found
 
 
 def change_of(lm: Any, update: ParameterUpdate) -> torch.Tensor:

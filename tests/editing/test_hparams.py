@@ -10,7 +10,7 @@ def test_every_preset_can_be_made() -> None:
     for name in editor_names():
         for preset in preset_names(name):
             protocol = "corrected"
-            make_editor(name, resolve_hparams(name, model="x", protocol=protocol, preset=preset))
+            assert make_editor(name, resolve_hparams(name, model="x", protocol=protocol, preset=preset)).version
 
 
 def test_a_model_is_known_by_its_last_part_and_a_preset_takes_its_place() -> None:

@@ -218,8 +218,8 @@ def test_every_family(tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_tied_embeddings_and_untied_ones(tmp_path: Path, family: str, tied: bool) -> None:
     folder = save(tmp_path, family, tie_word_embeddings=tied)
-    look_at(resolve_model(str(folder)))
-    load(str(folder))
+    assert look_at(resolve_model(str(folder))).context
+    assert (load(str(folder)).model.config.tie_word_embeddings is True) == tied
 
 
 OLDER: dict[str, tuple[str, Callable[[Weights], Weights]]] = {
