@@ -2,20 +2,21 @@
 
 import math
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
+import duckdb
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from tasks.errors import InputError
 
-FORMATS = ("table", "csv", "json", "parquet")
+_OPTIONS = {"csv": "FORMAT csv, HEADER", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
+FORMATS = ("table", *_OPTIONS)
 PLAIN_WIDTH = 220
 """Columns of a table that does not go to a terminal: nothing is cut."""
 
@@ -66,31 +67,21 @@ def write_table(table: pa.Table, format: str, out: Path | None) -> None:
         return
     if format == "parquet" and out is None and sys.stdout.isatty():
         raise InputError("--format parquet writes bytes; give --out FILE, or send the output to a file")
-    stream = out.open("wb") if out else sys.stdout.buffer
-    try:
-        if format == "parquet":
-            pq.write_table(table, stream)
-        elif format == "csv":
-            pa_csv.write_csv(_flat(table), stream)
-        else:
-            stream.write(_json(table))
-    finally:
-        if out:
-            stream.close()
+    if out is not None:
+        _copy(table, format, out)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "answer"
+        _copy(table, format, whole)
+        sys.stdout.buffer.write(whole.read_bytes())
 
 
-def _json(table: pa.Table) -> bytes:
-    import json
-
-    return (json.dumps(table.to_pylist(), default=str) + "\n").encode()
-
-
-def _flat(table: pa.Table) -> pa.Table:
-    # CSV has no lists; they are written as JSON text.
-    import json
-
-    columns = [
-        pa.array([json.dumps(value) for value in column.to_pylist()]) if pa.types.is_nested(column.type) else column
-        for column in table.columns
-    ]
-    return pa.table(dict(zip(table.column_names, columns, strict=True)))
+def _copy(table: pa.Table, format: str, out: Path) -> None:
+    """Have DuckDB write a table; CSV has no lists, so these are written as JSON."""
+    nested = {field.name for field in table.schema if format == "csv" and pa.types.is_nested(field.type)}
+    quoted = {name: '"' + name.replace('"', '""') + '"' for name in table.column_names}
+    columns = [f"to_json({name}) AS {name}" if key in nested else name for key, name in quoted.items()]
+    place = str(out).replace("'", "''")
+    with closing(duckdb.connect()) as connection:
+        connection.register("answer", table)
+        connection.execute(f"COPY (SELECT {', '.join(columns)} FROM answer) TO '{place}' ({_OPTIONS[format]})")

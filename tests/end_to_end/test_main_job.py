@@ -106,7 +106,7 @@ def test_query_formats(tiny_store: Path, tmp_path: Path) -> None:
     assert "efficacy" in palimpsest("query", sql, *store).stdout
     rows = json.loads(palimpsest("query", sql, "--format", "json", *store).stdout)
     assert [row["editor"] for row in rows] == ["emmet", "ft_c", "memit", "rome"]
-    assert palimpsest("query", sql, "--format", "csv", *store).stdout.splitlines()[0] == '"editor","layers","efficacy"'
+    assert palimpsest("query", sql, "--format", "csv", *store).stdout.splitlines()[0] == "editor,layers,efficacy"
     out = tmp_path / "rows.parquet"
     palimpsest("query", sql, "--out", str(out), *store)
     assert out.read_text().split()[:3] == ["editor", "layers", "efficacy"]

@@ -170,7 +170,7 @@ def test_an_answer_is_not_written_below_the_store(store: Store, tmp_path: Path) 
         ask("query", "FROM edits", "--store", store.location, "--format", "csv", "--out", inside)
     assert not inside.exists()
     ask("query", "SELECT 1 AS a", "--store", store.location, "--format", "csv", "--out", tmp_path / "answer.csv")
-    assert (tmp_path / "answer.csv").read_text() == '"a"\n1\n'
+    assert (tmp_path / "answer.csv").read_text() == "a\n1\n"
     with pytest.raises(StorageError, match="does more than read"):
         ask("query", f"COPY edits TO '{tmp_path}/x.csv'", "--store", store.location)
     ask("query", f"COPY (SELECT 1 AS a) TO '{tmp_path}/x.csv'", "--store", store.location, "--write")
