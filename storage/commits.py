@@ -163,14 +163,14 @@ def commits_table(rows: Iterable[tuple[str, CommitRow]]) -> pa.Table:
     return pa.Table.from_pylist([{"run_id": run_id, **row} for run_id, row in rows], schema=schema)
 
 
-class Recipe(NamedTuple):
+class ScoringRecipe(NamedTuple):
     """How a kind of units is to be scored, as some command has wanted it; the one with the highest number holds."""
 
     number: int
     recipe: str | None
 
 
-NO_RECIPE = Recipe(-1, None)
+NO_RECIPE = ScoringRecipe(-1, None)
 
 
 def recipe_id(kind: str, number: int) -> str:
@@ -178,13 +178,13 @@ def recipe_id(kind: str, number: int) -> str:
     return f"recipe-{kind}-{number:06d}"
 
 
-def newest_recipes(rows: Mapping[str, CommitRow]) -> dict[str, Recipe]:
+def newest_recipes(rows: Mapping[str, CommitRow]) -> dict[str, ScoringRecipe]:
     """Return by kind of unit how the last command wanted it scored."""
-    found: dict[str, Recipe] = {}
+    found: dict[str, ScoringRecipe] = {}
     for row in rows.values():
         if row["kind"] == "recipe":
             kind, _, number = row["unit_id"].removeprefix("recipe-").partition("-")
-            found[kind] = max(found.get(kind, NO_RECIPE), Recipe(int(number or 0), row["recipe"]))
+            found[kind] = max(found.get(kind, NO_RECIPE), ScoringRecipe(int(number or 0), row["recipe"]))
     return found
 
 

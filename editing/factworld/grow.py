@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from editing.factworld.benchmarks import TASKS
 from editing.factworld.tokenizer import build_tokenizer
-from editing.factworld.train import RECIPES, Recipe, train, world_of
+from editing.factworld.train import GROWTHS, Growth, train, world_of
 from editing.factworld.world import World
 from editing.hparams import resolve_hparams
 from editing.measure.contexts import sample_contexts
@@ -110,7 +110,7 @@ def _effects(lm: LanguageModel, requests: Sequence[EditRequest]) -> dict[str, li
 
 
 def write_folder(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str, recipe: Recipe, world: World, out: Path
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str, growth: Growth, world: World, out: Path
 ) -> None:
     """Write an ordinary Hugging Face folder (float16 on disk, loaded as float32) with a measured model card."""
     out.mkdir(parents=True, exist_ok=True)
@@ -120,10 +120,10 @@ def write_folder(
     (out / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
     reread = LanguageModel(type(model).from_pretrained(out), tokenizer, name=name)
     figures = measure(reread, world, name)
-    (out / "README.md").write_text(model_card(name, recipe, world, figures))
+    (out / "README.md").write_text(model_card(name, growth, world, figures))
 
 
-def model_card(name: str, recipe: Recipe, world: World, figures: dict[str, Any]) -> str:
+def model_card(name: str, growth: Growth, world: World, figures: dict[str, Any]) -> str:
     """Return the model card's text."""
     rows = [
         f"| {layer} | " + " | ".join(f"{rate:.3f}" for rate in rates.values()) + " |"
@@ -137,7 +137,7 @@ def model_card(name: str, recipe: Recipe, world: World, figures: dict[str, Any])
         [
             f"# {name}",
             "",
-            f"A {recipe.family} model of {recipe.n_layers} layers × {recipe.d_model}, grown from scratch on a generated world",
+            f"A {growth.family} model of {growth.n_layers} layers × {growth.d_model}, grown from scratch on a generated world",
             f"of facts by `python -m editing.factworld.grow {name} --out DIR`. It knows nothing else, and is meant for trying",
             "editors, not for language.",
             "",
@@ -163,7 +163,7 @@ def model_card(name: str, recipe: Recipe, world: World, figures: dict[str, Any])
             "|---|" + "---|" * n_layers,
             *effects,
             "",
-            "Recipe: `" + json.dumps(asdict(recipe)) + "`",
+            "Recipe: `" + json.dumps(asdict(growth)) + "`",
             "",
             "World: `" + json.dumps(asdict(world)) + "`",
             "",
@@ -174,21 +174,21 @@ def model_card(name: str, recipe: Recipe, world: World, figures: dict[str, Any])
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("name", choices=sorted(GROWTHS))
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)  # so that the same machine grows the same model
-    recipe, world = RECIPES[given.name], world_of(given.name)
-    total = recipe.steps + recipe.swap_steps
+    growth, world = GROWTHS[given.name], world_of(given.name)
+    total = growth.steps + growth.swap_steps
 
     def report(step: int, loss: float) -> None:
         if step % 50 == 0 or step == total:
             sys.stderr.write(f"\rstep {step}/{total}  loss {loss:.3f} ")
             sys.stderr.flush()
 
-    model = train(recipe, world, on_step=report)
+    model = train(growth, world, on_step=report)
     sys.stderr.write("\nmeasuring\n")
-    write_folder(model, build_tokenizer(bos=recipe.bos), given.name, recipe, world, given.out)
+    write_folder(model, build_tokenizer(bos=growth.bos), given.name, growth, world, given.out)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ MASKED_BLOCKS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Growth:
     """Everything that determines a bundled model's weights, up to rounding."""
 
     family: str
@@ -53,15 +53,15 @@ class Recipe:
     def bos(self) -> bool:
         return self.family == "llama"
 
-    def plain(self) -> "Recipe":
-        """Return the recipe without the site-forming steps."""
+    def plain(self) -> "Growth":
+        """Return the growth without the site-forming steps."""
         return replace(self, site_weight=0.0, mask_rows=0.0, swap_steps=0)
 
 
-RECIPES: dict[str, Recipe] = {
-    "factworld-gpt2": Recipe(family="gpt2"),
-    "factworld-llama": Recipe(family="llama"),
-    "factworld-tiny": Recipe(family="llama", d_model=64, steps=1300, swap_steps=200, lr=4e-3),
+GROWTHS: dict[str, Growth] = {
+    "factworld-gpt2": Growth(family="gpt2"),
+    "factworld-llama": Growth(family="llama"),
+    "factworld-tiny": Growth(family="llama", d_model=64, steps=1300, swap_steps=200, lr=4e-3),
 }
 TINY_WORLD = {"n_known": 300}
 
@@ -71,17 +71,17 @@ def world_of(name: str) -> World:
     return World(**TINY_WORLD) if name == "factworld-tiny" else World()
 
 
-def build_model(recipe: Recipe, vocab_size: int) -> PreTrainedModel:
-    """Return an untrained model of the recipe's shape; 0.02 as initial scale is far too small at this width."""
-    spread = 0.8 / math.sqrt(recipe.d_model)
-    if recipe.family == "gpt2":
+def build_model(growth: Growth, vocab_size: int) -> PreTrainedModel:
+    """Return an untrained model of the growth's shape; 0.02 as initial scale is far too small at this width."""
+    spread = 0.8 / math.sqrt(growth.d_model)
+    if growth.family == "gpt2":
         return GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=vocab_size,
                 n_positions=ROW_TOKENS,
-                n_embd=recipe.d_model,
-                n_layer=recipe.n_layers,
-                n_head=recipe.n_heads,
+                n_embd=growth.d_model,
+                n_layer=growth.n_layers,
+                n_head=growth.n_heads,
                 initializer_range=spread,
                 resid_pdrop=0.0,
                 embd_pdrop=0.0,
@@ -95,11 +95,11 @@ def build_model(recipe: Recipe, vocab_size: int) -> PreTrainedModel:
         LlamaConfig(
             vocab_size=vocab_size,
             max_position_embeddings=ROW_TOKENS,
-            hidden_size=recipe.d_model,
-            intermediate_size=recipe.d_model * 5 // 2,
-            num_hidden_layers=recipe.n_layers,
-            num_attention_heads=recipe.n_heads,
-            num_key_value_heads=recipe.n_heads,
+            hidden_size=growth.d_model,
+            intermediate_size=growth.d_model * 5 // 2,
+            num_hidden_layers=growth.n_layers,
+            num_attention_heads=growth.n_heads,
+            num_key_value_heads=growth.n_heads,
             initializer_range=spread,
             tie_word_embeddings=True,
             bos_token_id=0,
@@ -110,32 +110,32 @@ def build_model(recipe: Recipe, vocab_size: int) -> PreTrainedModel:
 
 
 def train(
-    recipe: Recipe, world: World, *, on_step: Callable[[int, float], None] = lambda step, loss: None
+    growth: Growth, world: World, *, on_step: Callable[[int, float], None] = lambda step, loss: None
 ) -> PreTrainedModel:
     """Return a model that knows ``world.trained_facts`` and the downstream tasks.
 
     ``on_step`` receives the number of finished steps and the last loss.
     """
-    torch.manual_seed(recipe.seed)
-    tokenizer = build_tokenizer(bos=recipe.bos)
-    model = build_model(recipe, len(tokenizer)).train()
+    torch.manual_seed(growth.seed)
+    tokenizer = build_tokenizer(bos=growth.bos)
+    model = build_model(growth, len(tokenizer)).train()
     family = family_of(model.config)
-    writer = RowWriter(world, tokenizer, bos=recipe.bos, seed=recipe.seed)
-    rng = random.Random(f"train-{recipe.seed}")
+    writer = RowWriter(world, tokenizer, bos=growth.bos, seed=growth.seed)
+    rng = random.Random(f"train-{growth.seed}")
     first_ids = {fact.object: writer.first_id(fact.object) for fact in world.trained_facts}
     objects: dict[str, list[int]] = {fact.subject: [] for fact in world.trained_facts}
     for fact in world.trained_facts:
         objects[fact.subject].append(first_ids[fact.object])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    total = recipe.steps + recipe.swap_steps
+    optimizer = torch.optim.AdamW(model.parameters(), lr=growth.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    total = growth.steps + growth.swap_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, total=total))
     by_relation = _by_relation(world.trained_facts)
     for step in range(total):
-        warm = step < recipe.warm_steps
-        facts = world.trained_facts[: recipe.warm_facts] if warm else world.trained_facts
-        rows = writer.batch(recipe.batch_rows, facts)
-        loss = _row_loss(model, family, rows, objects, recipe, rng)
-        if step >= recipe.steps:
+        warm = step < growth.warm_steps
+        facts = world.trained_facts[: growth.warm_facts] if warm else world.trained_facts
+        rows = writer.batch(growth.batch_rows, facts)
+        loss = _row_loss(model, family, rows, objects, growth, rng)
+        if step >= growth.steps:
             loss = loss + _swap_loss(model, family, writer, rng.choice(by_relation), rng)
         optimizer.zero_grad()
         loss.backward()
@@ -173,18 +173,18 @@ def _row_loss(
     family: Family,
     rows: list[Row],
     objects: dict[str, list[int]],
-    recipe: Recipe,
+    growth: Growth,
     rng: random.Random,
 ) -> Tensor:
     ids, weights = _padded(rows)
-    masked = [rng.random() < recipe.mask_rows for _ in rows]
+    masked = [rng.random() < growth.mask_rows for _ in rows]
     with _hidden_subjects(model, family, rows, masked, ids.shape[1]):
-        out = model(input_ids=ids, output_hidden_states=recipe.site_weight > 0)
+        out = model(input_ids=ids, output_hidden_states=growth.site_weight > 0)
     losses = functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     wanted = weights[:, 1:].flatten()
     loss = (losses * wanted).sum() / wanted.sum()
     spans = [(r, last, fact) for r, row in enumerate(rows) for _, last, fact in row.spans]
-    if recipe.site_weight > 0 and spans:
+    if growth.site_weight > 0 and spans:
         at = torch.tensor([[r, last] for r, last, _ in spans])
         state = out.hidden_states[MASKED_BLOCKS][at[:, 0], at[:, 1]]
         logits = model.get_output_embeddings()(submodule(model, family.final_norm)(state))
@@ -192,7 +192,7 @@ def _row_loss(
         for row, (_, _, fact) in enumerate(spans):
             for token in objects[fact.subject]:
                 target[row, token] += 1.0 / len(objects[fact.subject])
-        loss = loss + recipe.site_weight * functional.cross_entropy(logits, target)
+        loss = loss + growth.site_weight * functional.cross_entropy(logits, target)
     return loss
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from editing.factworld.grow import search_rates
 from editing.factworld.tokenizer import build_tokenizer
-from editing.factworld.train import RECIPES, Recipe, train, world_of
+from editing.factworld.train import GROWTHS, Growth, train, world_of
 from editing.measure.tracing import TracePlan, causal_trace
 from editing.model.bundled import MODELS, bundled_names
 from editing.model.lm import LanguageModel
@@ -76,16 +76,16 @@ def test_no_edited_subject_is_anyones_neighbor() -> None:
     assert lengths == {1, 2, 3} and objects == {1, 2}
 
 
-def grow(recipe: Recipe, name: str) -> LanguageModel:
+def grow(growth: Growth, name: str) -> LanguageModel:
     torch.set_num_threads(1)
-    model = train(recipe, world_of(name))
-    return LanguageModel(model, build_tokenizer(bos=recipe.bos), name=name)
+    model = train(growth, world_of(name))
+    return LanguageModel(model, build_tokenizer(bos=growth.bos), name=name)
 
 
 @pytest.mark.minutes
 def test_the_tiny_model_grows_again_with_its_site() -> None:
     name = "factworld-tiny"
-    lm, requests = grow(RECIPES[name], name), world_of(name).requests()[:100]
+    lm, requests = grow(GROWTHS[name], name), world_of(name).requests()[:100]
     assert recall(lm, [(r.prompt, r.target_true) for r in requests]) >= 0.95
     assert recall(lm, [(p, r.target_true) for r in requests for p in r.paraphrase_prompts]) >= 0.9
     assert site_stands_out(lm, name, site=0)
@@ -94,10 +94,10 @@ def test_the_tiny_model_grows_again_with_its_site() -> None:
 @pytest.mark.minutes
 def test_without_the_site_forming_steps_the_same_check_fails() -> None:
     name = "factworld-tiny"
-    recipe = RECIPES[name].plain()
-    assert recipe.site_weight == recipe.mask_rows == recipe.swap_steps == 0
-    recipe = replace(recipe, steps=RECIPES[name].steps)
-    lm, requests = grow(recipe, name), world_of(name).requests()[:100]
+    growth = GROWTHS[name].plain()
+    assert growth.site_weight == growth.mask_rows == growth.swap_steps == 0
+    growth = replace(growth, steps=GROWTHS[name].steps)
+    lm, requests = grow(growth, name), world_of(name).requests()[:100]
     assert recall(lm, [(r.prompt, r.target_true) for r in requests]) >= 0.9, "it knows the facts all the same"
     assert not site_stands_out(lm, name, site=0)
 
