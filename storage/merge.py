@@ -1,12 +1,12 @@
-"""Runs taken out of a store, and stores put together."""
+"""Stores put together."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from storage.artifacts import CARD, read_card
+from storage.cleaning import own_file
 from storage.commits import CommitRow, to_json
-from storage.compaction import compact
-from storage.errors import MergeConflict, StorageError
+from storage.errors import MergeConflict
 from storage.store import SHARED, Store, commit_name, parquet_bytes
 
 
@@ -16,37 +16,6 @@ class Merged(NamedTuple):
     runs: int
     units: int
     artifacts: int
-
-
-def remove_run(store: Store, run_id: str) -> int:
-    """Delete all that a run has committed; return the number of its units.
-
-    It vanishes at once: killed at any instant, it is wholly seen or not at all.  Rows of attempts without a commit are left
-    to ``gc``: one of them may be on its way to its commit.
-
-    Raises:
-        StorageError: There is no such run.
-    """
-    rows = store.commit_rows(run_id)
-    if not rows:
-        raise StorageError(f"no run {run_id!r} in {store.location}; `palimpsest status` shows those that are there")
-    compact(store, run_id)
-    tables = sorted({table for row in rows.values() for table in row["tables"]})
-    named = {file for row in rows.values() for file in row["files"]}
-    named |= {_own_file(run_id, row, table) for row in rows.values() for table in row["tables"]}
-    there = {name for table in tables for name in store.files.listing(f"{table}/run_id={run_id}")}
-    *older, newest = sorted(store.files.listing(f"compacted/run_id={run_id}"))
-    for name in (*older, *store.files.listing(f"commits/run_id={run_id}"), newest):
-        store.files.delete(name)
-    for name in sorted(there):
-        if name in named or name.endswith(SHARED):
-            store.files.delete(name)
-    return len(rows)
-
-
-def _own_file(run_id: str, row: CommitRow, table: str) -> str:
-    """Return the file to which a unit itself wrote rows, before any compaction."""
-    return f"{table}/run_id={run_id}/{row['unit_id']}.{row['attempt']}.parquet"
 
 
 def merge(target: Store, source: Store) -> Merged:
@@ -117,7 +86,7 @@ def _copy_artifact(target: Store, source: Store, card: str) -> None:
 def _copy_unit(target: Store, source: Store, run_id: str, row: CommitRow) -> None:
     files, sizes = [], []
     for table, file in zip(row["tables"], row["files"], strict=True):
-        name = _own_file(run_id, row, table)
+        name = own_file(run_id, row, table)
         if file.endswith(SHARED):
             content = parquet_bytes(source.read_parquet(file, filters=[("attempt", "=", row["attempt"])]))
             target.files.write(name, content)

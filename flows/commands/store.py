@@ -35,7 +35,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option(help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete files that nothing names any more: replaced by a compaction, or left by an attempt that never committed."""
-    from storage.compaction import gc as clear
+    from storage.cleaning import gc as clear
     from storage.store import Store
 
     cleared = clear(Store(store), grace_s=grace * 3600, dry_run=dry_run)
@@ -45,7 +45,7 @@ def gc(
 @app.command()
 def rm(run_id: Annotated[str, typer.Argument(metavar="RUN")], store: StoreOption = DEFAULT_STORE) -> None:
     """Remove a run with all that it has written; the next `run` of its experiment makes it anew."""
-    from storage.merge import remove_run
+    from storage.cleaning import remove_run
     from storage.store import Store
     from tasks.driver.totals import forget_totals
 
@@ -76,7 +76,7 @@ def withdraw(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Forget that one unit of a run is done, so that the next `run` does it again."""
-    from storage.compaction import withdraw as forget
+    from storage.cleaning import withdraw as forget
     from storage.errors import StorageError
     from storage.store import Store
 

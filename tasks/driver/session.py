@@ -7,8 +7,8 @@ from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
+from storage.cleaning import withdraw
 from storage.commits import CommitInfo
-from storage.compaction import withdraw
 from storage.locations import answers
 from storage.store import Store, failure_id
 from tasks.driver.heartbeat import Heartbeat

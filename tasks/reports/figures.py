@@ -5,6 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from tasks.specs.run import UNEDITED
+
 Rows = Sequence[Mapping[str, Any]]
 _COLOURS = (
     *("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#64473a", "#cb912f"),
@@ -42,7 +44,7 @@ def forgetting_figure(rows: Rows) -> Figure:
 def protocol_figure(rows: Rows) -> Figure:
     """S of each run under every scoring protocol: lines that cross are rankings that flip."""
     names = ("nll_mean", "nll_sum", "token", "argmax", "contained", "exact", "easyedit")
-    placed = [{**row, "place": names.index(row["scoring_protocol"])} for row in rows if row["editor"] != "none"]
+    placed = [{**row, "place": names.index(row["scoring_protocol"])} for row in rows if row["editor"] != UNEDITED]
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     axis = figure.subplots()
     _curves(axis, placed, "place", "score", marker="o")
@@ -55,9 +57,9 @@ def protocol_figure(rows: Rows) -> Figure:
 def benchmark_figure(rows: Rows) -> Figure:
     """Each benchmark's F1 (where it has labels; else its mean value) against the edits, from the unedited model's on."""
     panels = list(dict.fromkeys((row["benchmark"], row["questions_run_id"], row["n_shots"]) for row in rows))
-    starts = [row for row in rows if row["editor"] == "none"]
-    runs = {row["run_id"]: row for row in rows if row["editor"] != "none"}
-    rows = [row for row in rows if row["editor"] != "none"] + [
+    starts = [row for row in rows if row["editor"] == UNEDITED]
+    runs = {row["run_id"]: row for row in rows if row["editor"] != UNEDITED}
+    rows = [row for row in rows if row["editor"] != UNEDITED] + [
         {**start, **{key: run[key] for key in ("run_id", "editor", "batch_size")}}
         for run in runs.values()
         for start in starts

@@ -9,6 +9,9 @@ from tasks.specs.execution import Compute
 from tasks.specs.run import RunSpec
 from tasks.specs.stored_run import of_json
 
+SEGMENT = "segment"
+"""What a segment's commit is called."""
+
 
 class Beginning(NamedTuple):
     """What a run's first commit says of how it began; what changes bits stays so to its end."""
@@ -22,7 +25,7 @@ class Beginning(NamedTuple):
 
 def segment_id(first: int) -> str:
     """Return the name of the segment that starts at a round."""
-    return f"segment-{first:06d}"
+    return f"{SEGMENT}-{first:06d}"
 
 
 def has_begun(store: Store, run_id: str) -> bool:
@@ -56,7 +59,7 @@ def segments(store: Store, run_id: str) -> list[Commit]:
 
 def chain_of(store: Store, run_id: str, commits: Iterable[Commit]) -> list[Commit]:
     """Return the same, where the run's commits are known already."""
-    listed = {commit.first_round: commit for commit in commits if commit.kind == "segment"}
+    listed = {commit.first_round: commit for commit in commits if commit.kind == SEGMENT}
     chain: list[Commit] = []
     # By its name, too: what another machine has just committed may not be in this one's listing of an NFS directory yet.
     while (commit := listed.get(end_of(chain)) or store.read_commit(run_id, segment_id(end_of(chain)))) is not None:

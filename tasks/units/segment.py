@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from storage.store import Store
 from tasks.errors import LedgerMismatch
-from tasks.runs.chain import beginning_of, has_begun, segment_id
+from tasks.runs.chain import SEGMENT, beginning_of, has_begun, segment_id
 from tasks.specs.run import RunSpec
 from tasks.units.unit import Bench, Done, Record, RunUnit
 
@@ -26,7 +26,7 @@ class SegmentRecord(Record):
 class Segment(RunUnit):
     """Rounds [first, last) of a run, and of those that go in step with it."""
 
-    kind: ClassVar[str] = "segment"
+    kind: ClassVar[str] = SEGMENT
     cost_per_item: ClassVar[float] = 1.0
     edits: ClassVar[bool] = True
     first: int

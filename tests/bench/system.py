@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import ray
 
+from storage.cleaning import gc as clear
 from storage.commits import CommitInfo
 from storage.compaction import compact
-from storage.compaction import gc as clear
 from storage.sql import query
 from storage.store import Store
 from tasks.specs.placement import Placement

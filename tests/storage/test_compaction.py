@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import compaction
+from storage.cleaning import gc, withdraw
 from storage.commits import CommitInfo, recipe_id
-from storage.compaction import compact, gc, withdraw
+from storage.compaction import compact
 from storage.errors import DamagedFileError
 from storage.sql import open_store, query
 from storage.store import Store

@@ -14,12 +14,13 @@ import psutil
 import pytest
 
 from storage.artifacts import find_artifact, put_artifact
+from storage.cleaning import gc, remove_run, withdraw
 from storage.commits import CommitInfo
-from storage.compaction import compact, gc, withdraw
+from storage.compaction import compact
 from storage.errors import StorageError, StoreUnavailableError
 from storage.files import check_exclusive
 from storage.locations import is_store
-from storage.merge import merge, remove_run
+from storage.merge import merge
 from storage.s3 import S3Files
 from storage.sql import query
 from storage.store import Store

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.artifacts import find_artifact, put_artifact
+from storage.cleaning import withdraw
 from storage.commits import CommitInfo
-from storage.compaction import withdraw
 from storage.errors import (
     ArtifactMismatch,
     DamagedFileError,

@@ -9,8 +9,8 @@ import pytest
 
 from editing.model.bundled import bundled_folder
 from storage.artifacts import artifact_recipes, drop_artifact, find_artifact
+from storage.cleaning import withdraw
 from storage.commits import CommitRow, newest_recipes
-from storage.compaction import withdraw
 from storage.sql import query
 from storage.store import Store
 from tasks.data.model_files import resolve_model

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from storage.artifacts import find_artifact, put_artifact
+from storage.cleaning import gc, remove_run
 from storage.commits import CommitInfo
-from storage.compaction import compact, gc
+from storage.compaction import compact
 from storage.errors import MergeConflict, StorageError, StoreUnavailableError
 from storage.files import LocalFiles
-from storage.merge import merge, remove_run
+from storage.merge import merge
 from storage.sql import query
 from storage.store import Store
 
