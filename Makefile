@@ -19,7 +19,7 @@ test: $(STAMP)
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not minutes" --durations 25
 
 test-all: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations 25
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

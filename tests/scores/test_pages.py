@@ -1,5 +1,6 @@
 """The pages on adding a benchmark and a data set, followed to the letter."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -22,7 +23,7 @@ def follow(page: str, folder: Path, server: dict[str, str]) -> list[str]:
         for line in block.splitlines():
             arguments = [sys.executable, "-m", "flows.cli", *shlex.split(line)[1:]]
             environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "200"}
-            environment |= server
+            environment |= server | {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}
             done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
             shown.append(done.stdout)

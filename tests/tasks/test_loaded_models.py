@@ -22,15 +22,17 @@ def test_a_run_keeps_the_micro_batches_with_which_whoever_began_it(
     run = next(run for run in planned.runs if run.editor == "no_op")
     store = Store(planned.store)
     waiting = Models(store, "cpu")
-    assert waiting.sized(run).compute.tokens_per_forward == 300, "nobody has begun it: what fits into memory now"
+    assert waiting.sized(run).execution.compute.tokens_per_forward == 300, (
+        "nobody has begun it: what fits into memory now"
+    )
 
     worker = Worker(planned.store)
     prepare(planned, worker)
     finish(store, worker, run)
     (begun,) = store.rows(store.read_commit(run.run_id, "segment-000000"), "runs")
     assert begun["tokens_per_forward"] == 200
-    assert waiting.sized(run).compute.tokens_per_forward == 200, "another worker has begun it"
-    assert Models(store, "cpu").sized(run).compute.tokens_per_forward == 200
+    assert waiting.sized(run).execution.compute.tokens_per_forward == 200, "another worker has begun it"
+    assert Models(store, "cpu").sized(run).execution.compute.tokens_per_forward == 200
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="torch sees an accelerator here")
