@@ -1,5 +1,8 @@
 """Plans run in this process: the same worker that Ray runs, without Ray."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from editing.errors import EditingError
 from flows.inputs import publish_inputs, read_inputs
 from flows.plan import plan_experiment
 from flows.spec import load_experiment
+from storage.digests import digest_of
 from storage.errors import StorageError
 from storage.store import Store
 from tasks.driver import stages
@@ -47,12 +51,32 @@ def plan(tmp_path: Path, **changes: Any) -> Plan:
 
 
 def prepare(planned: Plan, worker: Worker) -> None:
+    """Do what comes before the runs; what another test of this session has prepared already is copied."""
+    units = [*planned.contexts, *(unit for job in planned.moments for unit in job.units())]
+    shared = os.environ.get("PALIMPSEST_TESTS") or tempfile.mkdtemp()  # without pytest, nothing is kept
+    kept = Path(shared, "prepared", digest_of(sorted(unit.unit_id for unit in units)))
+    store = Store(planned.store)
+    if kept.exists():
+        shutil.copytree(kept, planned.store, dirs_exist_ok=True)
     for contexts in planned.contexts:
         worker.do(contexts)
-    store = Store(planned.store)
     for job in (*planned.moments, *planned.trainings):
-        while units := job.next_units(store):
-            worker.do(units[0])
+        while missing := job.next_units(store):
+            worker.do(missing[0])
+    if units and not kept.exists():
+        _keep(Path(planned.store), kept)
+
+
+def _keep(store: Path, kept: Path) -> None:
+    """Keep what has been prepared in a store: its units, their rows, and what they made."""
+    made = kept.with_name(f"{kept.name}-{os.getpid()}")
+    for folder in (*store.glob("*/run_id=prepare"), *(store / "artifacts").glob("*")):
+        if folder.name not in ("networks", "targets"):
+            shutil.copytree(folder, made / folder.relative_to(store))
+    try:
+        made.rename(kept)
+    except OSError:  # another test process was faster
+        shutil.rmtree(made)
 
 
 def finish(store: Store, worker: Worker, run: RunSpec) -> None:
