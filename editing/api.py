@@ -14,6 +14,7 @@ from editing.model.lm import LanguageModel
 from editing.model.loading import load
 from editing.model.memory import until_it_fits
 from editing.requests import EditRequest
+from editing.shapes import refused_layers, too_large_batch, too_many_layers, unordered_layers
 
 __all__ = ["EditRequest", "apply", "check_shape", "edit", "load"]
 
@@ -106,18 +107,20 @@ def apply(
 
 
 def check_shape(editor: str, lm: LanguageModel, layers: Sequence[int], batch_size: int) -> None:
-    """Raise if an editor cannot work on these layers or on batches of this size."""
-    cls = editor_class(editor)
+    """Raise if an editor cannot work on these layers or on batches of this size.
+
+    Raises:
+        ModelError: The model has no such layers.
+        HparamsError: The editor cannot edit them, so many of them, or so many facts at once.
+    """
+    cls, name = editor_class(editor), f"editor {editor!r}"
     lm.check_layers(layers)
-    if (why := cls.refusal(lm.family, len(layers))) is not None:
-        raise HparamsError(f"editor {editor!r} cannot edit layers {list(layers)} of {lm.name or 'this model'}: {why}")
-    if list(layers) != sorted(set(layers)):
-        raise HparamsError(
-            f"layers {list(layers)}: expected ascending layers, each once; the last is the target's layer"
-        )
-    if cls.max_layers is not None and len(layers) > cls.max_layers:
-        raise HparamsError(f"editor {editor!r} edits {cls.max_layers} layer at a time, found layers {list(layers)}")
-    if cls.max_batch is not None and batch_size > cls.max_batch:
-        raise HparamsError(
-            f"editor {editor!r} edits {cls.max_batch} fact at a time, found batch size {batch_size}; set it to 1"
-        )
+    model = lm.name or "this model"
+    problem = (
+        refused_layers(name, lambda count: cls.refusal(lm.family, count), layers, model)
+        or unordered_layers(layers)
+        or too_many_layers(name, cls, layers)
+        or too_large_batch(name, cls, batch_size)
+    )
+    if problem is not None:
+        raise HparamsError(f"{problem}; give fewer, or another editor" if "at a time" in problem else problem)

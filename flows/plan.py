@@ -11,7 +11,7 @@ from flows.spec import EditorSpec, Experiment, Layers, errors_of
 from flows.trainings import network_recipe, training_jobs
 from tasks.driver.plan import Plan
 from tasks.errors import InputError
-from tasks.specs.editor_card import EditorCard, editor_card, editor_needs
+from tasks.specs.editor_card import EditorCard, editor_card, editor_needs, layers_problem
 from tasks.specs.execution import Compute, Execution
 from tasks.specs.placement import Placement
 from tasks.specs.run import FactsRef, LayersFrom, ModelRef, Recipe, RunSpec, Trajectory, baseline_of
@@ -173,13 +173,8 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
 
 def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], chosen: LayersFrom | None) -> str | None:
     """Return why an editor cannot edit these layers, None if it can."""
-    if card.max_layers is not None and len(layers) > card.max_layers:
-        return (
-            f"{card.name} edits {card.max_layers} layer at a time, found {list(layers)}; write layers: [{layers[-1]}] for one "
-            "layer, [[0, 1]] for two at once"
-        )
-    if (why := card.refusal(inputs.model.family, len(layers))) is not None:
-        return f"{card.name} cannot edit layers {list(layers)} of {inputs.model.name}: {why}"
+    if (why := card.layers_problem(inputs.model.family, layers, inputs.model.name)) is not None:
+        return why
     if card.unsettled is not None:
         return f"{card.name}: {card.unsettled}"
     if "network" in card.needs and chosen is not None:
@@ -189,11 +184,8 @@ def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], c
 
 def _batch_problem(inputs: Inputs, card: EditorCard, batch_size: int) -> str | None:
     """Return why an editor cannot edit batches of this size, None if it can."""
-    if card.max_batch is not None and batch_size > card.max_batch:
-        return (
-            f"{card.name} edits {card.max_batch} fact at a time, found batch size {batch_size}; give it "
-            f"batch_sizes: [{card.max_batch}]"
-        )
+    if (why := card.batch_problem(batch_size)) is not None:
+        return why
     size = inputs.experiment.facts.size
     return (
         f"batch size {batch_size} with facts.size {size} gives no full batch" if not 1 <= batch_size <= size else None
@@ -323,14 +315,8 @@ def _card(spec: EditorSpec, inputs: Inputs, where: str, problems: list[str]) -> 
 
 
 def _check_layers(model: ModelRef, layers: Iterable[int], where: str, problems: list[str]) -> None:
-    listed = list(layers)
-    wrong = [layer for layer in listed if not 0 <= layer < model.n_layers]
-    if wrong or not listed:
-        problems.append(
-            f"{where}: no layers {wrong or listed} in {model.name}; expected layers from 0 to {model.n_layers - 1}"
-        )
-    elif listed != sorted(set(listed)):
-        problems.append(f"{where}: found {listed}; expected ascending layers, each once (the last holds the target)")
+    if (why := layers_problem(list(layers), model.n_layers, model.name)) is not None:
+        problems.append(f"{where}: {why}")
 
 
 def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from editing.errors import ModelError
 from editing.model.families import Stack, family_of, submodule
 from editing.model.patches import Patches
+from editing.shapes import absent_layers
 
 Part = Literal["mlp_out", "mlp_in", "block"]
 PARTS: tuple[Part, ...] = ("mlp_out", "mlp_in", "block")
@@ -45,12 +46,8 @@ class EditableWeights:
 
     def check_layers(self, layers: Sequence[int]) -> None:
         """Raise ModelError for a layer that does not exist."""
-        wrong = [layer for layer in layers if not 0 <= layer < self.n_layers]
-        if wrong or not layers:
-            raise ModelError(
-                f"layers {list(layers)} of {self.name or 'the model'}: found {wrong or 'none'}; expected layers from 0 to "
-                f"{self.n_layers - 1} (counted from 0)"
-            )
+        if (problem := absent_layers(layers, self.n_layers, self.name or "the model")) is not None:
+            raise ModelError(problem)
 
     def stack_of(self, layer: int) -> tuple[int, Stack, int]:
         """Return (number of the stack, the stack, the layer's place in it)."""

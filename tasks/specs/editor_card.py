@@ -3,13 +3,14 @@
 The editor itself says all of this; what it has said is remembered, so that a plan need not load it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from editing.errors import HparamsError
 from editing.hparams import editor_names, preset_names, resolve_hparams
 from editing.model.families import FAMILIES
+from editing.shapes import absent_layers, refused_layers, too_large_batch, too_many_layers, unordered_layers
 from tasks.cache import remembered
 
 
@@ -41,6 +42,17 @@ class EditorCard:
     context_texts: tuple[str, ...] | None = None
     """Context prefixes that are given, in place of sampled ones."""
 
+    def layers_problem(self, family: str, layers: Sequence[int], model: str) -> str | None:
+        """Return why the editor cannot edit these layers of a model; None if it can."""
+        if (why := too_many_layers(self.name, self, layers)) is not None:
+            return f"{why}; write layers: [{layers[-1]}] for one layer, [[0, 1]] for two at once"
+        return refused_layers(self.name, lambda count: self.refusal(family, count), layers, model)
+
+    def batch_problem(self, batch_size: int) -> str | None:
+        """Return why the editor cannot edit batches of this size; None if it can."""
+        why = too_large_batch(self.name, self, batch_size)
+        return None if why is None else f"{why}; give it batch_sizes: [{self.max_batch}]"
+
     def refusal(self, family: str, n_layers: int) -> str | None:
         """Return why the editor cannot edit ``n_layers`` layers of a model of this family; None if it can."""
 
@@ -52,6 +64,11 @@ class EditorCard:
 
         found: str | None = remembered("editors", ["refusal", self.name, family, n_layers], ask)
         return found
+
+
+def layers_problem(layers: Sequence[int], n_layers: int, model: str) -> str | None:
+    """Return what is wrong with layers, whatever edits them; None if nothing is."""
+    return absent_layers(layers, n_layers, model) or unordered_layers(layers)
 
 
 def training_of(name: str, hparams: Mapping[str, Any], batch_size: int) -> Training | None:

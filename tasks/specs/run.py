@@ -209,8 +209,10 @@ class RunSpec:
 
 
 def baseline_of(run: RunSpec) -> RunSpec:
-    """Return the run of the unedited model that a run is compared with."""
-    return run.changed(
+    """Return the run of the unedited model that a run is compared with: of its trajectory only model and facts are kept."""
+    trajectory = Trajectory(
+        model=run.model,
+        facts=run.facts,
         editor=UNEDITED,
         version=1,
         hparams={},
@@ -221,7 +223,5 @@ def baseline_of(run: RunSpec) -> RunSpec:
         contexts=None,
         moments=None,
         network=None,
-        protocol="corrected",
-        preset=None,
-        layers_from=None,
     )
+    return replace(run, trajectory=trajectory, protocol="corrected", preset=None, layers_from=None)
