@@ -1,6 +1,6 @@
 """Edit requests: the fact to write, and the prompts on which it is later probed."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,32 +151,6 @@ def _fits(name: str, value: Any) -> bool:
     if name.endswith("_prompts"):
         return isinstance(value, (list, tuple)) and all(isinstance(text, str) and text.strip() for text in value)
     return isinstance(value, str)
-
-
-def batches_of(requests: Sequence[EditRequest], size: int) -> Iterator[tuple[EditRequest, ...]]:
-    """Yield full batches of ``size`` in order; a remainder smaller than ``size`` is left out."""
-    for start in range(0, len(requests) - size + 1, size):
-        yield tuple(requests[start : start + size])
-
-
-def refuse_repeated_subjects(requests: Iterable[EditRequest]) -> None:
-    """Raise if two requests of one sequential run speak of the same subject (compared without case).
-
-    A later edit of the same subject overwrites the earlier one's key, so that the earlier fact would count as
-    forgotten although the run asked for it.
-
-    Raises:
-        RequestError: Names both requests.
-    """
-    seen: dict[str, str] = {}
-    for request in requests:
-        key = request.subject.casefold().strip()
-        if key and key in seen:
-            raise RequestError(
-                f"requests {seen[key]!r} and {request.request_id!r} have the same subject {request.subject!r}; expected "
-                "every subject once in a sequential run; drop one of them"
-            )
-        seen[key] = request.request_id
 
 
 def facts_with_variants(facts: Sequence[EditRequest]) -> list[list[EditRequest]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -225,6 +225,18 @@ class PerplexitySpec(_Strict):
     seed: int = 1
 
 
+def _settings(name: str, kind: Any, given: Any) -> dict[str, Any]:
+    """Return the settings of a score of one's own, checked; one that is given nothing has its defaults."""
+    known = [each.name for each in fields(kind)]
+    if unknown := sorted(given.keys() - set(known)) if isinstance(given, dict) else []:
+        raise ValueError(f"{name} has no setting {unknown}; expected some of {known}")
+    try:
+        return asdict(TypeAdapter(kind).validate_python(given or {}))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, (name, *each['loc'])))}: {each['msg']}" for each in error.errors()]
+        raise ValueError("; ".join(wrong)) from error
+
+
 class ScoreSpec(_Strict):
     """What is scored besides each round's own facts, and how often."""
 
@@ -247,14 +259,14 @@ class ScoreSpec(_Strict):
     def _sorted_out(cls, given: Any) -> Any:
         """Put the settings of further scores aside, checked."""
         names = given.keys() - cls.model_fields.keys() if isinstance(given, dict) else set()
+        if isinstance(given, dict) and "further" in given:
+            raise ValueError("unknown key 'further'; name each score by its kind, as the other fields are")
         if not names:
             return given
         from tasks.units.score import settings_types
 
         known = settings_types()
-        further = {
-            name: asdict(TypeAdapter(known[name]).validate_python(given[name] or {})) for name in names & known.keys()
-        }
+        further = {name: _settings(name, known[name], given[name]) for name in sorted(names & known.keys())}
         return {key: value for key, value in given.items() if key not in further} | {"further": further}
 
 

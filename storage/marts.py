@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def definition(name: str) -> str:
 
 def _read(path: Path) -> Mart:
     text = path.read_text()
-    comment = [line.removeprefix("--").removeprefix(" ") for line in re.match(r"(?:--.*\n)*", text)[0].splitlines()]  # type: ignore[index]
+    head = takewhile(lambda line: line.startswith("--"), text.splitlines())
+    comment = [line.removeprefix("--").removeprefix(" ") for line in head]
     role = comment.pop(0) if comment and comment[0] in _ROLES else ""
     about, _, rules = "\n".join(comment).partition("\n\n")
     return Mart(name=path.stem, sql=text, about=about.replace("\n", " "), role=role, rules_text=rules)

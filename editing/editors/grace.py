@@ -23,7 +23,6 @@ SPLIT_GAP = 1e-5
 BOUNDARY_SLACK = 4.0
 """Slack of "inside", in roundings of the query: an expanded ball's edge is exactly at the edit that expanded it, and in another
 batch or padding the same prompt's query differs by a rounding or two."""
-Replacement = Literal["prompt", "last", "all"]
 Branch = Literal["first", "new", "split", "expand", "covered"]
 
 

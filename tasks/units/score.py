@@ -17,7 +17,7 @@ from tasks.units.unit import Record, RunUnit, kinds
 class Score(RunUnit):
     """A unit that scores a run's model as it is after some rounds, or after each of several.
 
-    With other settings only what is missing is scored, never anything twice.
+    With more of them only what is missing is scored; what is scored in another way (its recipe) is scored anew.
     """
 
     @classmethod
@@ -124,7 +124,7 @@ def score_kinds() -> list[type[Score]]:
     return [kind for kind in kinds().values() if issubclass(kind, Score)]
 
 
-def settings_types() -> dict[str, type]:
+def settings_types() -> dict[str, Any]:
     """Return by kind the settings of the scores that bring their own."""
     found = [kind for kind in score_kinds() if issubclass(kind, CheckpointScore)]
     return {kind.kind: kind.Settings for kind in found if kind.Settings is not None}

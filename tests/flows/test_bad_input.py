@@ -1,6 +1,7 @@
 """Every bad input is refused before any work, with what was found, what was expected and what to do."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,24 @@ def test_fences_are_taken_off_for_chat_models_alone_and_as_an_option(tmp_path: P
     assert problems == [
         "score.benchmarks.0: sentiment: extract is for benchmarks whose answers are programs; leave it out"
     ]
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """What a score of one's own can be told."""
+
+    prompts: int = 20
+
+
+def test_settings_of_a_score_of_ones_own_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.units.score.settings_types", lambda: {"own_score": OwnSettings})
+    (run, *_) = plan_of(load_experiment(write(tmp_path, score={"own_score": {}}))).runs
+    assert run.scoring.scores == {"own_score": {"prompts": 20}}
+    for given, said in (
+        ({"own_score": {"promtps": 3}}, "own_score has no setting ['promtps']; expected some of ['prompts']"),
+        ({"own_score": {"prompts": "many"}}, "own_score.prompts: Input should be a valid integer"),
+        ({"own_score": 3}, "own_score: Input should be"),
+        ({"further": {"own_score": {"prompts": 1}}}, "unknown key 'further'"),
+        ({"other_score": {}}, "score.other_score: unknown key"),
+    ):
+        assert said in refusal(write(tmp_path, score=given)), said
