@@ -50,10 +50,10 @@ def _is_known(error: Exception) -> bool:
 @app.command()
 def plan(file: Path, set_: SetOption = None) -> None:
     """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
+    from flows.experiment_file import load_experiment
     from flows.forecast import forecast
     from flows.inputs import read_inputs
     from flows.plan import plan_experiment
-    from flows.spec import load_experiment
     from tasks.reports.tables import print_table
 
     planned = plan_experiment(read_inputs(load_experiment(file, overrides(set_))))
@@ -100,8 +100,8 @@ def _run(plan: "Plan") -> str:
 @app.command()
 def lint(file: Path, set_: SetOption = None) -> None:
     """Check an experiment's facts: which are refused, which only marked, and why."""
+    from flows.experiment_file import load_experiment
     from flows.inputs import read_facts, read_model
-    from flows.spec import load_experiment
     from tasks.data.lint import summary
     from tasks.reports.tables import print_table
 
@@ -247,8 +247,8 @@ def doctor(
     set_: SetOption = None,
 ) -> None:
     """Check what works on this machine, and on the nodes of an experiment's cluster, and say how to mend what does not."""
+    from flows.experiment_file import load_experiment
     from flows.settings import configure
-    from flows.spec import load_experiment
 
     experiment = load_experiment(file, overrides(set_)) if file else None
     configure(experiment.store if experiment else store, ray=experiment.compute.ray if experiment else "local")

@@ -9,11 +9,12 @@ from storage.digests import digest_of_file
 from tasks.data.corpora import file_texts
 from tasks.data.model_files import edited_shape
 from tasks.errors import InputError
-from tasks.specs.run import ModelRef, Recipe, RunSpec
+from tasks.specs.recipes import Drawn, MomentsRecipe, Texts
+from tasks.specs.run import ModelRef, RunSpec
 from tasks.units.search import SearchPlan
 
 
-def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> Recipe:
+def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> MomentsRecipe:
     """Return what a second moment is a function of: weights, tokenizer and its special tokens, dtype, texts, their length."""
     wanted = experiment.second_moment
     if wanted.files is not None:
@@ -25,28 +26,43 @@ def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -
             "jitter": wanted.jitter,
         }
     source = texts_source(experiment, wanted, model, facts_run_id)
-    recipe = {**model.identity, "texts": source, "max_tokens": wanted.max_tokens, "jitter": wanted.jitter}
-    if wanted.stop_change is None:
-        return recipe
-    stop = {"change": wanted.stop_change, "first_texts": wanted.first_texts, "facts": wanted.stop_facts}
-    return {**recipe, "stop": {**stop, "facts_run_id": facts_run_id}}
+    recipe: MomentsRecipe = {
+        **model.identity,
+        "texts": source,
+        "max_tokens": wanted.max_tokens,
+        "jitter": wanted.jitter,
+    }
+    if wanted.stop_change is not None:
+        recipe["stop"] = {
+            "change": wanted.stop_change,
+            "first_texts": wanted.first_texts,
+            "facts": wanted.stop_facts,
+            "facts_run_id": facts_run_id,
+        }
+    return recipe
 
 
 def texts_source(
     experiment: Experiment, wanted: SecondMomentSpec | PerplexitySpec, model: ModelRef, facts_run_id: str
-) -> dict[str, Any]:
+) -> Texts:
     """Return where texts come from: the hub, a file by its content, the facts' own world, or the facts."""
-    source: dict[str, Any]
+    drawn: Drawn = {"n_texts": wanted.n_texts, "seed": wanted.seed}
     if wanted.hub is not None:
-        source = {"name": "hub", "hub": wanted.hub, "revision": wanted.revision, "config": wanted.config}
-        source |= {"split": wanted.split, "column": wanted.column}
-    elif wanted.path is not None:
-        source = {"name": "file", "digest": digest_of_file(Path(wanted.path))}
-    elif experiment.facts.name == "factworld":
-        source = {"name": "factworld", "model": model.name}
-    else:
-        source = {"name": "facts", "facts_run_id": facts_run_id}
-    return source | {"n_texts": wanted.n_texts, "seed": wanted.seed}
+        assert wanted.revision is not None, "a missing one is a problem, and no recipe is made"
+        return {
+            **drawn,
+            "name": "hub",
+            "hub": wanted.hub,
+            "revision": wanted.revision,
+            "config": wanted.config,
+            "split": wanted.split,
+            "column": wanted.column,
+        }
+    if wanted.path is not None:
+        return {**drawn, "name": "file", "digest": digest_of_file(Path(wanted.path))}
+    if experiment.facts.name == "factworld":
+        return {**drawn, "name": "factworld", "model": model.name}
+    return {**drawn, "name": "facts", "facts_run_id": facts_run_id}
 
 
 def perplexity_recipe(
@@ -66,7 +82,7 @@ def perplexity_recipe(
     except (InputError, OSError) as error:
         problems.append(f"score.perplexity: {error}")
         return None
-    files = {source["digest"]: wanted.path} if wanted.path is not None else {}
+    files = {source["digest"]: wanted.path} if source["name"] == "file" else {}
     return {"texts": source, "n_texts": wanted.n_texts, "max_tokens": wanted.max_tokens, "files": files}
 
 
@@ -134,7 +150,7 @@ def check_files(experiment: Experiment, model: ModelRef, layers: Iterable[int], 
             problems.append(f"second_moment.files.{layer}: {problem}")
 
 
-def check_texts(recipe: Recipe, requests: Sequence[Any], problems: list[str]) -> None:
+def check_texts(recipe: MomentsRecipe, requests: Sequence[Any], problems: list[str]) -> None:
     """Add that there are no texts, where second moments are to come from the facts' own."""
     if recipe["texts"]["name"] == "facts" and not any(request.neighborhood_prompts for request in requests):
         problems.append(

@@ -18,7 +18,8 @@ from tasks.data.model_files import resolve_model
 from tasks.data.orders import Order, listed_order, publish_order, seeded_order
 from tasks.errors import InputError
 from tasks.specs.editor_card import editor_needs
-from tasks.specs.run import ModelRef, Recipe, RunSpec
+from tasks.specs.recipes import MomentsRecipe, Recipe
+from tasks.specs.run import ModelRef, RunSpec
 from tasks.specs.scoring import BenchmarkRef
 
 
@@ -30,7 +31,7 @@ class Inputs:
     checked: CheckedModel
     facts: Facts
     digest: str
-    moments: Recipe
+    moments: MomentsRecipe
     orders: tuple[Order, ...]
     """Of each sample."""
     asked: tuple[AskedBenchmark, ...]

@@ -2,24 +2,28 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from flows.context_length import check_context_length
 from flows.corpora import check_files, check_texts, moment_files, moment_layers
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on
 from flows.spec import EditorSpec, Experiment, Layers, errors_of
 from flows.trainings import network_recipe, training_jobs
+from storage.digests import digest_of
 from tasks.driver.plan import Plan
 from tasks.errors import InputError
 from tasks.specs.editor_card import EditorCard, editor_card, editor_needs, layers_problem
 from tasks.specs.execution import Compute, Execution
 from tasks.specs.placement import Placement
-from tasks.specs.run import FactsRef, LayersFrom, ModelRef, Recipe, RunSpec, Trajectory, baseline_of
+from tasks.specs.recipes import ContextsRecipe, MomentsRecipe, Recipe
+from tasks.specs.run import FactsRef, LayersFrom, ModelRef, RunSpec, Trajectory, baseline_of
 from tasks.specs.scoring import Scoring
 from tasks.units.contexts import SAMPLING, Contexts, read_contexts
 from tasks.units.moments import MomentsJob
 from tasks.units.search import SearchPlan
 from tasks.units.trace import TraceJob
+
+R = TypeVar("R", bound=Recipe)
 
 
 def plan_experiment(inputs: Inputs) -> Plan:
@@ -35,7 +39,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
     if not problems:
         check_facts(inputs, problems)
         with_contexts = [*runs, *([search.template] if search else [])]
-        given = {text for run in with_contexts for text in (run.trajectory.contexts or {}).get("texts", ())}
+        given = {text for run in with_contexts for text in _given(run)}
         check_context_length(inputs, given, problems)
         check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
     if problems:
@@ -48,14 +52,13 @@ def plan_experiment(inputs: Inputs) -> Plan:
     if problems:
         raise errors_of(experiment, problems)
     compute = experiment.compute
+    prefixes: list[ContextsRecipe] = _different(run.trajectory.contexts for run in wanted)
+    moments: list[MomentsRecipe] = _different(run.trajectory.moments for run in wanted)
     return Plan(
         name=experiment.name,
         store=experiment.store,
         runs=tuple([*_unique(baseline_of(run) for run in runs), *_unique(runs)]),
-        contexts=tuple(
-            Contexts(model=inputs.model, threads=compute.threads, prefixes=recipe)
-            for recipe in _recipes(run.trajectory.contexts for run in wanted)
-        ),
+        contexts=tuple(Contexts(model=inputs.model, threads=compute.threads, prefixes=recipe) for recipe in prefixes),
         moments=tuple(
             MomentsJob(
                 model=inputs.model,
@@ -65,7 +68,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
                 shard_texts=experiment.second_moment.shard_texts,
                 threads=compute.threads,
             )
-            for recipe in _recipes(run.trajectory.moments for run in wanted)
+            for recipe in moments
         ),
         trainings=trainings,
         searches=(search,) if search else (),
@@ -224,9 +227,6 @@ def _run(
     seed: int,
 ) -> RunSpec:
     experiment = inputs.experiment
-    sampled = {**(card.sampling or {}), "seed": seed}
-    given = {"texts": list(card.context_texts or ())}
-    contexts = {**inputs.model.identity, **(sampled if card.context_texts is None else given)}
     order = inputs.orders[sample]
     facts = FactsRef(
         name=experiment.facts.name,
@@ -248,7 +248,7 @@ def _run(
         batch_size=batch_size,
         mode=mode,
         seed=seed,
-        contexts=contexts if "contexts" in card.needs else None,
+        contexts=_contexts(inputs.model, card, seed) if "contexts" in card.needs else None,
         moments=inputs.moments if "second_moment" in card.needs else None,
         network=network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
     )
@@ -337,9 +337,24 @@ def _notes_on_contexts(inputs: Inputs, runs: Iterable[RunSpec]) -> Iterator[str]
         )
 
 
-def _recipes(recipes: Iterable[Recipe | None]) -> list[Recipe]:
-    found: dict[str, Recipe] = {}
+def _contexts(model: ModelRef, card: EditorCard, seed: int) -> ContextsRecipe:
+    if card.context_texts is not None:
+        return {**model.identity, "texts": list(card.context_texts)}
+    assert card.sampling is not None, "an editor that needs contexts says how they are sampled"
+    contexts, tokens, starts = (card.sampling[name] for name in SAMPLING)
+    return {**model.identity, "contexts": contexts, "context_tokens": tokens, "context_starts": starts, "seed": seed}
+
+
+def _given(run: RunSpec) -> list[str]:
+    """Return the context prefixes that a file gives."""
+    recipe = run.trajectory.contexts
+    return recipe["texts"] if recipe is not None and "texts" in recipe else []
+
+
+def _different(recipes: Iterable[R | None]) -> list[R]:
+    """Return each recipe once."""
+    found: dict[str, R] = {}
     for recipe in recipes:
         if recipe is not None:
-            found.setdefault(repr(sorted(recipe.items(), key=lambda item: item[0])), recipe)
+            found.setdefault(digest_of(recipe), recipe)
     return list(found.values())

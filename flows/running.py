@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.experiment_file import load_experiment
 from flows.prefect_database import copy_database, keep_database
 from flows.settings import configure
-from flows.spec import load_experiment
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -1,23 +1,22 @@
 """The hyper-networks that an experiment's runs need, and what they are trained on."""
 
-from typing import Any
-
 from flows.inputs import Inputs
 from tasks.data.facts import (
     n_world_training_facts,
     world_training_digest,
 )
 from tasks.specs.editor_card import EditorCard, training_of
-from tasks.specs.run import Recipe, RunSpec
+from tasks.specs.recipes import FactsTraining, NetworkRecipe, WorldTraining
+from tasks.specs.run import RunSpec
 from tasks.units.training import TrainingJob
 
 
-def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> Recipe | None:
+def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], batch_size: int) -> NetworkRecipe | None:
     """Return what a trained network is a function of; None if the editor has none."""
     training, wanted = training_of(card.name, card.hparams, batch_size), inputs.experiment.training
     if training is None:
         return None
-    source: dict[str, Any]
+    source: WorldTraining | FactsTraining
     if inputs.experiment.facts.name == "factworld":
         found = world_training_digest(inputs.model.name, unknown=wanted.unknown)
         source = {"name": "factworld", "model": inputs.model.name, "unknown": wanted.unknown, "digest": found}
@@ -44,7 +43,7 @@ def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> t
         if run.trajectory.network is None or training is None:
             continue
         edited = inputs.orders[run.facts.sample].positions
-        shared = set(edited[: run.facts.size]) & set(run.trajectory.network["facts"].get("positions", ()))
+        shared = set(edited[: run.facts.size]) & set(_positions(run.trajectory.network))
         if shared:
             problems.append(
                 f"training.facts: {len(shared)} of the {inputs.experiment.training.facts} training facts are edited in sample "
@@ -63,18 +62,18 @@ def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> t
     return tuple(found.values())
 
 
-def _problems(inputs: Inputs, recipe: Recipe) -> list[str]:
+def _problems(inputs: Inputs, recipe: NetworkRecipe) -> list[str]:
     """Return why a hyper-network cannot be trained on what the experiment keeps for it."""
-    source = recipe["facts"]
-    positions = source.get("positions", ())
-    own = source["name"] == "factworld"  # it has facts of its own for training, each with every prompt
-    count = n_world_training_facts(source["model"], unknown=source["unknown"]) if own else len(positions)
+    source, positions = recipe["facts"], _positions(recipe)
+    count, mend = len(positions), "raise training.facts"
+    if source["name"] == "factworld":  # it has facts of its own for training, each with every prompt
+        count, mend = n_world_training_facts(source["model"], unknown=source["unknown"]), "set training.unknown"
     left = count - recipe["validation"]
     problems = []
     if left < recipe["edits"]:
         problems.append(
             f"training: {count} facts less {recipe['validation']} for validation leave {left}, fewer than the "
-            f"{recipe['edits']} that one step edits; {'set training.unknown' if own else 'raise training.facts'}, "
+            f"{recipe['edits']} that one step edits; {mend}, "
             "lower training.validation or edit fewer at once"
         )
     kept = [inputs.requests[i] for i in positions]
@@ -82,3 +81,9 @@ def _problems(inputs: Inputs, recipe: Recipe) -> list[str]:
     if lacking:
         problems.append(f"training: {len(lacking)} facts lack a paraphrase or neighborhood prompt, as {lacking[0]!r}")
     return problems
+
+
+def _positions(recipe: NetworkRecipe) -> list[int]:
+    """Return which facts of the data set a hyper-network is trained on."""
+    source = recipe["facts"]
+    return source["positions"] if source["name"] == "facts" else []

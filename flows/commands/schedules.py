@@ -51,8 +51,8 @@ def deploy(
 def _deployment(
     file: Path, cron: str | None, timezone: str, set_: list[str] | None, pool: str | None = None
 ) -> "RunnerDeployment":
+    from flows.experiment_file import load_experiment
     from flows.settings import VARIABLES
-    from flows.spec import load_experiment
 
     given = overrides(set_)
     experiment = load_experiment(file, given)

@@ -5,7 +5,6 @@ import random
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from editing.requests import EditRequest
 from storage.digests import digest_of_file
@@ -13,24 +12,24 @@ from storage.store import Store
 from tasks.data.facts import read_facts, world_for
 from tasks.data.text_files import open_text
 from tasks.errors import InputError
+from tasks.specs.recipes import Texts
 
 
-def corpus_texts(store: Store, source: Mapping[str, Any], files: Mapping[str, str]) -> Sequence[str]:
+def corpus_texts(store: Store, source: Texts, files: Mapping[str, str]) -> Sequence[str]:
     """Return all texts of a source, in the order in which second moments take them.
 
     Raises:
         InputError: A file has changed since the experiment was planned, or the hub does not answer.
     """
-    wanted = {"n_texts": source["n_texts"], "seed": source["seed"]}
+    n_texts, seed = source["n_texts"], source["seed"]
     if source["name"] == "facts":
-        return facts_texts(read_facts(store, source["facts_run_id"]), **wanted)
+        return facts_texts(read_facts(store, source["facts_run_id"]), n_texts=n_texts, seed=seed)
     if source["name"] == "file":
-        return file_texts(unchanged(source["digest"], files), **wanted)
+        return file_texts(unchanged(source["digest"], files), n_texts=n_texts, seed=seed)
     if source["name"] == "hub":
-        return hub_texts(
-            source["hub"], source["revision"], source["config"], source["split"], source["column"], **wanted
-        )
-    return world_texts(source["model"], **wanted)
+        place = (source["hub"], source["revision"], source["config"], source["split"], source["column"])
+        return hub_texts(*place, n_texts=n_texts, seed=seed)
+    return world_texts(source["model"], n_texts=n_texts, seed=seed)
 
 
 def unchanged(digest: str, files: Mapping[str, str]) -> Path:

@@ -3,7 +3,7 @@
 from storage.artifacts import Artifact, find_artifact
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.specs.run import Recipe
+from tasks.specs.recipes import Recipe
 
 
 def required_artifact(store: Store, kind: str, recipe: Recipe) -> Artifact:

@@ -1,8 +1,8 @@
 """How a run is executed: what changes rounding only, and what changes nothing."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from tasks.specs.recipes import TargetsRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,7 @@ class Compute:
 class SharedTargets:
     """Targets that a run takes from the store for the first facts of its sample, where it edits pristine weights."""
 
-    recipe: Mapping[str, Any]
-    """Facts, layers and definition."""
+    recipe: TargetsRecipe
     n_facts: int
     per_unit: int
 

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from storage.digests import digest_of
 from tasks.specs.execution import Execution
 from tasks.specs.identity import called, identity_of, outside
+from tasks.specs.recipes import ContextsRecipe, ModelIdentity, MomentsRecipe, NetworkRecipe, Recipe
 from tasks.specs.scoring import Scoring
 
-Recipe = Mapping[str, Any]
-"""What determines an artifact of the store, and so names it."""
 UNEDITED = "none"
 """The editor of a run without edits: the baseline of others."""
 TOKENS_PER_FORWARD = 2048
@@ -47,8 +46,8 @@ class ModelRef:
     """What prompts have beside what the files and the usual format determine (:class:`editing.model.tokens.PromptFormat`)."""
 
     @property
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
+    def identity(self) -> ModelIdentity:
+        return cast(ModelIdentity, identity_of(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +87,9 @@ class Trajectory:
     batch_size: int
     mode: Literal["sequential", "independent"]
     seed: int
-    contexts: Recipe | None
-    """Of its context prefixes."""
-    moments: Recipe | None
-    """Of its second moments."""
-    network: Recipe | None
-    """Of its hyper-network."""
+    contexts: ContextsRecipe | None
+    moments: MomentsRecipe | None
+    network: NetworkRecipe | None
 
     @property
     def identity(self) -> dict[str, Any]:

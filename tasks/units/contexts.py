@@ -14,7 +14,7 @@ from storage.artifacts import Artifact, artifact_recipes, find_artifact, has_art
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.specs.run import Recipe
+from tasks.specs.recipes import ContextsRecipe
 from tasks.units.fluency import repetition
 from tasks.units.unit import Bench, Done, Preparation, Record
 
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 class ContextsRecord(Record):
     """How prefixes came to be, and how each reads."""
 
-    recipe: Recipe
+    recipe: ContextsRecipe
     looks: tuple[dict[str, Any], ...] | None = None
     """None in stores of earlier versions."""
 
@@ -44,7 +44,7 @@ class Contexts(Preparation):
 
     kind: ClassVar[str] = CONTEXTS
     cost_per_item: ClassVar[float] = 1.0
-    prefixes: Recipe
+    prefixes: ContextsRecipe
 
     @property
     def unit_id(self) -> str:
@@ -52,7 +52,7 @@ class Contexts(Preparation):
 
     @property
     def n_items(self) -> int:
-        return len(self.prefixes.get("texts", ())) or int(self.prefixes["contexts"])
+        return len(self.prefixes["texts"]) if "texts" in self.prefixes else self.prefixes["contexts"]
 
     def do(self, bench: Bench) -> Done:
         lm = bench.pristine(self.model)
@@ -99,7 +99,7 @@ def read_contexts(path: str | Path, tokens: Callable[[str], Sequence[int]]) -> t
     return tuple(found)
 
 
-def make_contexts(store: Store, lm: "LanguageModel", recipe: Recipe) -> Artifact:
+def make_contexts(store: Store, lm: "LanguageModel", recipe: ContextsRecipe) -> Artifact:
     """Store context prefixes by their recipe, given or sampled; return what is stored if they are there already."""
     found = find_artifact(store, CONTEXTS, recipe)
     if found is not None:

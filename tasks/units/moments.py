@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from storage.artifacts import has_artifact
 from storage.digests import digest_of
 from storage.store import Store
-from tasks.specs.run import ModelRef, Recipe
+from tasks.specs.recipes import MomentsRecipe, Recipe
+from tasks.specs.run import ModelRef
 from tasks.units.unit import Bench, Done, Preparation, Record, Unit
 
 MOMENTS, SUMS = "second_moments", "second_moment_sums"
@@ -25,7 +26,7 @@ class MomentsJob:
     """
 
     model: ModelRef
-    recipe: Recipe
+    recipe: MomentsRecipe
     layers: tuple[int, ...]
     files: Mapping[str, str]
     """Where the files stand that the recipe names by their digests; where they stand changes nothing."""
@@ -35,8 +36,8 @@ class MomentsJob:
     @property
     def waves(self) -> list[list[Shard]]:
         """The shards of each wave."""
-        stop = self.recipe.get("stop")
-        n_texts = self.recipe["texts"].get("n_texts", 0)
+        stop, texts = self.recipe.get("stop"), self.recipe["texts"]
+        n_texts = 0 if texts["name"] == "npz" else texts["n_texts"]
         ends = [n_texts]
         if stop:
             ends = [min(stop["first_texts"] * 2**wave, n_texts) for wave in range(64)]
@@ -120,7 +121,7 @@ class MomentShard(Preparation):
 class MomentsRecord(Record):
     """What a merge has made."""
 
-    recipe: Recipe
+    recipe: MomentsRecipe
     digests: Mapping[str, str]
     """Of each layer's artifact; empty where more texts are wanted."""
     files: Mapping[str, str] | None = None
@@ -149,9 +150,10 @@ class MomentMerge(Preparation):
 
         job, lm = self.job, bench.pristine(self.model)
         files: dict[str, str] | None = None
-        if job.recipe["texts"]["name"] == "npz":
+        texts = job.recipe["texts"]
+        if texts["name"] == "npz":
+            named = texts["files"]
             found = read_published(bench.store, lm, job.recipe, job.layers, job.files)
-            named = job.recipe["texts"]["files"]
             read = {str(layer): job.files.get(named.get(str(layer), "")) for layer in found.digests}
             files = {layer: path for layer, path in read.items() if path is not None}
         else:
@@ -172,13 +174,13 @@ class MomentMerge(Preparation):
         return not all(has_artifact(store, MOMENTS, layer_recipe(self.job.recipe, layer)) for layer in made)
 
 
-def layer_recipe(recipe: Recipe, layer: int) -> Recipe:
+def layer_recipe(recipe: MomentsRecipe, layer: int) -> Recipe:
     """Return the recipe of one layer's second moment; moments are shared between jitters, unless a stop depends on it."""
     shared = ("jitter",) if recipe.get("stop") is None else ()
     return {**{key: value for key, value in recipe.items() if key not in shared}, "layer": layer}
 
 
-def shard_recipe(recipe: Recipe, layer: int, shard: Sequence[int]) -> dict[str, Any]:
+def shard_recipe(recipe: MomentsRecipe, layer: int, shard: Sequence[int]) -> Recipe:
     """Return the recipe of the sums of one layer's keys over one shard."""
     kept = {key: value for key, value in recipe.items() if key not in ("jitter", "stop")}
     return {**kept, "layer": layer, "shard": list(shard)}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from editing.versions import TARGETS_VERSION
 from storage.digests import digest_of
 from tasks.specs.execution import SharedTargets
+from tasks.specs.recipes import TargetsRecipe
 from tasks.specs.run import RunSpec
 from tasks.units.fact_scores import score_columns
 from tasks.units.targets import TargetSearch, chunks_of, definition_of
@@ -54,7 +55,7 @@ class SearchPlan:
         definition = definition_of(self.template)
         if definition is None or len(self.layers) < 2:
             return self
-        recipe = {
+        recipe: TargetsRecipe = {
             **self.template.model.identity,
             "facts": self.template.facts.digest,
             "chosen": list(self.positions),

@@ -18,7 +18,8 @@ from storage.store import Store
 from tasks.errors import InputError
 from tasks.specs.editor_card import target_definition
 from tasks.specs.execution import SharedTargets
-from tasks.specs.run import TOKENS_PER_FORWARD, Recipe, RunSpec
+from tasks.specs.recipes import Recipe, TargetsRecipe
+from tasks.specs.run import TOKENS_PER_FORWARD, RunSpec
 from tasks.units.unit import Bench, Done, RunUnit
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def found_targets(store: Store, run: RunSpec) -> "Mapping[str, Targets]":
     return out
 
 
-def _recipe(run: RunSpec) -> Recipe | None:
+def _recipe(run: RunSpec) -> TargetsRecipe | None:
     definition = definition_of(run)
     if definition is None or not run.layers:
         return None
@@ -207,5 +208,5 @@ def chunks_of(shared: SharedTargets) -> list[tuple[int, int]]:
     return [(start, min(start + shared.per_unit, shared.n_facts)) for start in starts]
 
 
-def _chunk_recipe(recipe: Recipe, chunk: tuple[int, int]) -> Recipe:
+def _chunk_recipe(recipe: TargetsRecipe, chunk: tuple[int, int]) -> Recipe:
     return {**recipe, "positions": list(chunk)}

@@ -7,7 +7,8 @@ from storage.artifacts import has_artifact
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.specs.execution import Compute
-from tasks.specs.run import ModelRef, Recipe
+from tasks.specs.recipes import NetworkRecipe
+from tasks.specs.run import ModelRef
 from tasks.units.unit import Bench, Done, Record, Unit
 
 NETWORK = "networks"
@@ -18,7 +19,7 @@ class TrainingJob:
     """The training of one hyper-network, in segments of steps, each of which goes on where the one before ended."""
 
     model: ModelRef
-    recipe: Recipe
+    recipe: NetworkRecipe
     steps: int
     steps_per_segment: int
     compute: Compute
@@ -55,7 +56,7 @@ class TrainingJob:
 class TrainingRecord(Record):
     """What was trained, and with which threads and micro-batches: they can change bits."""
 
-    recipe: Recipe
+    recipe: NetworkRecipe
     compute: dict[str, Any]
 
 
@@ -67,7 +68,7 @@ class TrainingSteps(Unit):
     cost_per_item: ClassVar[float] = 0.2
     run_id: str
     model: ModelRef
-    network: Recipe
+    network: NetworkRecipe
     compute: Compute
     first: int
     last: int
@@ -83,7 +84,7 @@ class TrainingSteps(Unit):
 
     @property
     def n_items(self) -> int:
-        return (self.last - self.first) * int(self.network["edits"])
+        return (self.last - self.first) * self.network["edits"]
 
     @property
     def rounds_held(self) -> tuple[int, int]:

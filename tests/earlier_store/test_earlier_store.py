@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from flows.experiment_file import load_experiment
 from flows.inputs import publish_inputs, read_inputs
 from flows.plan import plan_experiment
-from flows.spec import load_experiment
 from tasks.workers.checkout import checkout
 from tests.earlier_store.dump import HERE, read, rows_of
 from tests.tasks.support import all_stages

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.experiment_file import load_experiment
 from flows.inputs import read_inputs
 from flows.plan import plan_experiment
-from flows.spec import Experiment, SpecError, load_experiment
+from flows.spec import Experiment, SpecError
 from tasks.driver.plan import Plan
 
 GOOD: dict[str, Any] = {

@@ -15,7 +15,8 @@ from editing.hparams import editor_names
 from editing.measure.moments import SecondMoment
 from editing.requests import EditRequest
 from flows.benchmarks import read_benchmarks
-from flows.spec import SpecError, load_experiment
+from flows.experiment_file import load_experiment
+from flows.spec import SpecError
 from tests.flows.support import plan_of, refusal, write
 from tests.scores.published import WRITERS
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.spec import load_experiment
+from flows.experiment_file import load_experiment
 from tests.flows.support import plan_of
 
 BASE: dict[str, Any] = {

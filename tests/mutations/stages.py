@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from editing.errors import EditingError
+from flows.experiment_file import load_experiment
 from flows.forecast import forecast
 from flows.inputs import publish_inputs, read_facts, read_inputs, read_model
 from flows.plan import plan_experiment
-from flows.spec import Experiment, SpecError, load_experiment
+from flows.spec import Experiment, SpecError
 from storage.errors import StorageError
 from storage.marts import public_marts
 from storage.sql import query_many

@@ -9,9 +9,10 @@ import huggingface_hub.constants
 import pytest
 
 from editing.requests import EditRequest
+from flows.experiment_file import load_experiment
 from flows.inputs import publish_inputs, read_inputs
 from flows.plan import plan_experiment
-from flows.spec import SpecError, load_experiment
+from flows.spec import SpecError
 from storage.digests import digest_of
 from storage.sql import query
 from storage.store import Store

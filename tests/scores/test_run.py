@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.spec import load_experiment
+from flows.experiment_file import load_experiment
 from storage.sql import query
 from tasks.benchmarks.definition import read_definition
 from tests.flows.support import plan_of

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from editing.errors import EditingError
+from flows.experiment_file import load_experiment
 from flows.inputs import publish_inputs, read_inputs
 from flows.plan import plan_experiment
-from flows.spec import load_experiment
 from storage.digests import digest_of
 from storage.errors import StorageError
 from storage.store import Store

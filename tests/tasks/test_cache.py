@@ -145,7 +145,7 @@ PLAN = """
 from flows.forecast import forecast
 from flows.inputs import read_inputs
 from flows.plan import plan_experiment
-from flows.spec import load_experiment
+from flows.experiment_file import load_experiment
 experiment = load_experiment("flows/experiments/demo.yaml", {"store": "/nowhere"})
 plan = plan_experiment(read_inputs(experiment))
 rows, notes = forecast(plan)

@@ -8,7 +8,8 @@ import pytest
 
 from editing.model.bundled import bundled_folder
 from editing.model.loading import load, load_format
-from flows.spec import SpecError, load_experiment
+from flows.experiment_file import load_experiment
+from flows.spec import SpecError
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError

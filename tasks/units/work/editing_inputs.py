@@ -12,7 +12,8 @@ from editing.model.lm import LanguageModel
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.runs.artifacts import required_artifact
-from tasks.specs.run import Recipe, RunSpec
+from tasks.specs.recipes import MomentsRecipe
+from tasks.specs.run import RunSpec
 from tasks.units.contexts import CONTEXTS, texts_of
 from tasks.units.moments import MOMENTS, MomentMerge, MomentsRecord, layer_recipe
 from tasks.units.unit import Inputs
@@ -40,7 +41,7 @@ def inputs_of(store: Store, lm: LanguageModel, run: RunSpec, factored: Factored)
 
 
 def geometry_of(
-    store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int], factored: Factored
+    store: Store, lm: LanguageModel, recipe: MomentsRecipe, layers: Sequence[int], factored: Factored
 ) -> tuple[dict[int, KeyGeometry], str]:
     """Return the factored second moments of some layers and the digest of their content.
 
@@ -65,7 +66,7 @@ def geometry_of(
     return geometry, digest_of(digests)
 
 
-def _origin(store: Store, recipe: Recipe, layer: int) -> str:
+def _origin(store: Store, recipe: MomentsRecipe, layer: int) -> str:
     """Return which file a published second moment was read from, where its unit has said so."""
     if recipe["texts"]["name"] != "npz":
         return ""

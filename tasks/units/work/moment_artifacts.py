@@ -22,7 +22,7 @@ from storage.store import Store
 from tasks.data.corpora import corpus_texts, unchanged
 from tasks.data.facts import read_facts
 from tasks.errors import InputError
-from tasks.specs.run import Recipe
+from tasks.specs.recipes import MomentsRecipe, Stop
 from tasks.units.moments import MOMENTS, SUMS, layer_recipe, shard_recipe
 
 MEMORY_SHARE = 0.5
@@ -42,7 +42,7 @@ class Merged(NamedTuple):
 def collect_shard(
     store: Store,
     lm: LanguageModel,
-    recipe: Recipe,
+    recipe: MomentsRecipe,
     layers: Sequence[int],
     shard: tuple[int, int],
     files: Mapping[str, str],
@@ -65,9 +65,10 @@ def collect_shard(
         if not has_artifact(store, SUMS, shard_recipe(recipe, layer, shard))
         and not has_artifact(store, MOMENTS, layer_recipe(recipe, layer))
     ]
-    n_tokens = 0
+    n_tokens, source = 0, recipe["texts"]
+    assert source["name"] != "npz", "published moments are read, not collected"
     for group in layers_that_fit(lm, missing, MEMORY_SHARE * free_bytes(lm.input_device)):
-        texts = corpus_texts(store, recipe["texts"], files)[shard[0] : shard[1]]
+        texts = corpus_texts(store, source, files)[shard[0] : shard[1]]
         found = accumulate_moments(lm, texts, group, max_tokens=recipe["max_tokens"])
         n_tokens = found.n_tokens
         for layer in group:
@@ -79,7 +80,7 @@ def collect_shard(
 def merge_shards(
     store: Store,
     lm: LanguageModel,
-    recipe: Recipe,
+    recipe: MomentsRecipe,
     layers: Sequence[int],
     waves: Sequence[Sequence[tuple[int, int]]],
     *,
@@ -115,7 +116,7 @@ def merge_shards(
 def _merge_layer(
     store: Store,
     lm: LanguageModel,
-    recipe: Recipe,
+    recipe: MomentsRecipe,
     layer: int,
     waves: Sequence[Sequence[tuple[int, int]]],
     *,
@@ -148,7 +149,7 @@ def _merge_layer(
     return row
 
 
-def _known_changes(store: Store, recipe: Recipe, layer: int) -> dict[int, float]:
+def _known_changes(store: Store, recipe: MomentsRecipe, layer: int) -> dict[int, float]:
     """Return by number of texts how far a layer's updates were found to move: merges before this one measured it."""
     if recipe.get("stop") is None:
         return {}
@@ -158,7 +159,7 @@ def _known_changes(store: Store, recipe: Recipe, layer: int) -> dict[int, float]
 
 
 def _change(
-    store: Store, lm: LanguageModel, recipe: Recipe, layer: int, before: SecondMoment, after: SecondMoment
+    store: Store, lm: LanguageModel, recipe: MomentsRecipe, layer: int, before: SecondMoment, after: SecondMoment
 ) -> float:
     keys = _probe_keys(store, lm, recipe["stop"], layer)
     old, new = before.matrix.to(keys.device), after.matrix.to(keys.device)
@@ -166,7 +167,7 @@ def _change(
 
 
 def read_published(
-    store: Store, lm: LanguageModel, recipe: Recipe, layers: Sequence[int], files: Mapping[str, str]
+    store: Store, lm: LanguageModel, recipe: MomentsRecipe, layers: Sequence[int], files: Mapping[str, str]
 ) -> Merged:
     """Store second moments that others have published.
 
@@ -174,10 +175,11 @@ def read_published(
         InputError: A file has changed since the experiment was planned.
         MomentError: A file is none, or of another shape.
     """
-    rows = []
+    rows, texts = [], recipe["texts"]
+    assert texts["name"] == "npz", "it names no published files"
     for layer in layers:
         if find_artifact(store, MOMENTS, layer_recipe(recipe, layer)) is None:
-            path = unchanged(recipe["texts"]["files"][str(layer)], files)
+            path = unchanged(texts["files"][str(layer)], files)
             moment = SecondMoment.read_npz(path, d_in=lm.weight(layer).shape[1])
             rows.append(_row_of(recipe, put_moment(store, recipe, layer, moment)))
     return Merged({layer: _stored(store, recipe, layer).digest for layer in layers}, rows)
@@ -185,7 +187,7 @@ def read_published(
 
 def put_moment(
     store: Store,
-    recipe: Recipe,
+    recipe: MomentsRecipe,
     layer: int,
     moment: SecondMoment,
     *,
@@ -203,7 +205,13 @@ def put_moment(
 
 
 def _row(
-    recipe: Recipe, layer: int, *, n_texts: int | None, n_tokens: int, change: float | None, digest: str | None = None
+    recipe: MomentsRecipe,
+    layer: int,
+    *,
+    n_texts: int | None,
+    n_tokens: int,
+    change: float | None,
+    digest: str | None = None,
 ) -> dict[str, Any]:
     return {
         "recipe": digest_of(layer_recipe(recipe, layer)),
@@ -215,7 +223,7 @@ def _row(
     }
 
 
-def _row_of(recipe: Recipe, artifact: Artifact) -> dict[str, Any]:
+def _row_of(recipe: MomentsRecipe, artifact: Artifact) -> dict[str, Any]:
     """Return the row of a stored second moment."""
     card = json.loads(artifact.path("moment.json").read_text())
     return _row(
@@ -246,13 +254,13 @@ def _sums_of(store: Store, sums: Artifact | None, layer: int, shard: tuple[int, 
     return MomentAccumulator.of_state(layer, load_file(sums.path("sums.safetensors")))
 
 
-def _probe_keys(store: Store, lm: LanguageModel, stop: Mapping[str, Any], layer: int) -> Tensor:
+def _probe_keys(store: Store, lm: LanguageModel, stop: Stop, layer: int) -> Tensor:
     """Return the keys of the facts by which a stop is judged, fewer than dimensions."""
     facts = read_facts(store, stop["facts_run_id"])[: min(stop["facts"], lm.weight(layer).shape[1] // 2)]
     return read_keys(lm, facts, ("",), [layer], "flat")[layer].bare
 
 
-def _stored(store: Store, recipe: Recipe, layer: int) -> Artifact:
+def _stored(store: Store, recipe: MomentsRecipe, layer: int) -> Artifact:
     found = find_artifact(store, MOMENTS, layer_recipe(recipe, layer))
     assert found is not None, "it has just been stored or found"
     return found

@@ -17,12 +17,13 @@ from storage.artifacts import Artifact, put_artifact
 from storage.store import Store
 from tasks.data.facts import read_facts, world_for
 from tasks.runs.artifacts import required_artifact
-from tasks.specs.run import Recipe, RunSpec
+from tasks.specs.recipes import FactsTraining, NetworkRecipe, WorldTraining
+from tasks.specs.run import RunSpec
 from tasks.units.fact_scores import finite
 from tasks.units.training import NETWORK
 
 
-def trainer_of(store: Store, lm: LanguageModel, recipe: Recipe) -> tuple[Trainer, list[EditRequest]]:
+def trainer_of(store: Store, lm: LanguageModel, recipe: NetworkRecipe) -> tuple[Trainer, list[EditRequest]]:
     """Return an untrained trainer by its recipe, and the facts to validate it on."""
     facts = training_facts(store, recipe["facts"])
     groups = facts_with_variants(facts)
@@ -34,7 +35,7 @@ def trainer_of(store: Store, lm: LanguageModel, recipe: Recipe) -> tuple[Trainer
     return trainer, [group[0] for group in groups[-recipe["validation"] :]]
 
 
-def training_facts(store: Store, source: Mapping[str, Any]) -> list[EditRequest]:
+def training_facts(store: Store, source: WorldTraining | FactsTraining) -> list[EditRequest]:
     """Return the facts that a hyper-network is trained on: none of them is edited by a run."""
     if source["name"] == "factworld":
         return world_for(source["model"]).training_requests(unknown=source["unknown"])
@@ -42,13 +43,13 @@ def training_facts(store: Store, source: Mapping[str, Any]) -> list[EditRequest]
     return [facts[i] for i in source["positions"]]
 
 
-def network_state(store: Store, recipe: Recipe, step: int) -> tuple[dict[str, Tensor], str]:
+def network_state(store: Store, recipe: NetworkRecipe, step: int) -> tuple[dict[str, Tensor], str]:
     """Return a hyper-network and its optimiser as they were after ``step`` steps, and the digest of that content."""
     artifact = required_artifact(store, NETWORK, {**recipe, "step": step})
     return load_file(artifact.path("network.safetensors")), artifact.digest
 
 
-def put_network(store: Store, recipe: Recipe, step: int, state: Mapping[str, Tensor]) -> Artifact:
+def put_network(store: Store, recipe: NetworkRecipe, step: int, state: Mapping[str, Tensor]) -> Artifact:
     """Store a hyper-network with what a resumed training needs."""
     tensors = {name: value.cpu().contiguous() for name, value in state.items()}
     return put_artifact(store, NETWORK, {**recipe, "step": step}, {"network.safetensors": save(tensors)})
@@ -66,7 +67,7 @@ def networks_of(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[HyperNet
 
 
 def train_rows(
-    trainer: Trainer, validation: Sequence[EditRequest], last: int, recipe: Mapping[str, Any], model: str
+    trainer: Trainer, validation: Sequence[EditRequest], last: int, recipe: NetworkRecipe, model: str
 ) -> list[dict[str, Any]]:
     """Train up to ``last`` steps; return a row per step, and one of what the network does to unseen facts by then."""
     common = {"editor": recipe["editor"], "model": model, "n_edits": trainer.plan.edits}
