@@ -4,7 +4,14 @@ A key that is added makes new names, unless it is left out where it has its old 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NotRequired, TypedDict, final
+from typing import (
+    Any,
+    Literal,
+    NotRequired,  # pydantic reads no others before Python 3.12
+    final,
+)
+
+from typing_extensions import TypedDict
 
 Recipe = Mapping[str, Any]
 """Any of those below."""

@@ -27,7 +27,7 @@ def running(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(5)  # an idle worker of a pool takes half a minute
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -16,6 +16,9 @@ from storage.schemas import SCHEMAS
 from storage.sql import query
 
 EXPERIMENT = Path(__file__).parent / "tiny.yaml"
+"""Every stage."""
+CHAINS = Path(__file__).parent / "chains.yaml"
+"""Chains of segments, for what is killed, stopped and spread over nodes."""
 ROOT = Path(__file__).parents[2]
 # Clock, host and attempt stand only in these tables; all others must be equal between runs.
 EXEMPT_TABLES = {"timings"}
@@ -67,13 +70,13 @@ def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
-    """Return whether the condition came true in time."""
+def wait_until(condition: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> bool:
+    """Return whether the condition came true in time; it is asked after each pause."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.1)
+        time.sleep(pause)
     return condition()
 
 

@@ -14,13 +14,13 @@ import pytest
 from storage.sql import query
 from tests.end_to_end.nodes import Nodes, cluster_of
 from tests.end_to_end.servers import flow_runs
-from tests.end_to_end.support import EXPERIMENT, contents, palimpsest, start, wait_until
+from tests.end_to_end.support import CHAINS, contents, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import ended, segments_done
 
 pytestmark = pytest.mark.xdist_group("cluster")  # three nodes, once
 ROLES = ("worker", "node", "driver")
 LONG = ("facts.size=200", "commit_every=1", "score.every_edits=8", "compute.chains_in_step=1")
-"""Of the tiny experiment: far more than two hundred units, for some minutes."""
+"""Far more than two hundred units, for some minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ class Killer:
             pause: Waits for the next kill, or until the run is over.
         """
         settings = (f"store={store}", f"compute.ray={self.nodes.address}", "compute.gpus_per_model=1", *more)
-        given = ("run", str(EXPERIMENT), *(part for setting in settings for part in ("--set", setting)))
+        given = ("run", str(CHAINS), *(part for setting in settings for part in ("--set", setting)))
         while True:
             run = start(*given, log=self.said, **self.variables)
             with ended(run):
@@ -97,7 +97,7 @@ def killer(three: Nodes, server: dict[str, str], tmp_path: Path, request: pytest
 
 @pytest.mark.slow
 def test_every_role_killed_again_and_again(
-    tiny_store: Path, killer: Killer, server: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+    chains_store: Path, killer: Killer, server: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     left = [role for role in ROLES for _ in range(request.config.getoption("--kills"))]
     killer.rng.shuffle(left)
@@ -109,12 +109,12 @@ def test_every_role_killed_again_and_again(
         stores.append(store)
 
         def pause(over: Callable[[], bool], store: Path = store) -> None:
-            aim = segments_done(store) + killer.rng.randint(1, 3)
+            aim = segments_done(store) + killer.rng.randint(1, 2)
             wait_until(lambda: over() or segments_done(store) >= aim, seconds=240)
             time.sleep(killer.rng.uniform(0, 0.3))
 
         left = killer.run(store, left, pause)
-        assert contents(store) == contents(tiny_store), f"{store.name} differs after the kills of seed {killer.seed}"
+        assert contents(store) == contents(chains_store), f"{store.name} differs after the kills of seed {killer.seed}"
         crashed = [run for run in flow_runs(server["PREFECT_API_URL"], store) if run["state_type"] == "CRASHED"]
         assert all("its driver was killed" in str(run["state"]) for run in crashed)
         n_crashed += len(crashed)
@@ -130,7 +130,7 @@ def test_two_hundred_units_and_a_kill_every_minute(
     """On three nodes, until nothing is left to be done."""
     killer.note("200 units on three nodes, something is killed every 30 to 60 s")
     options = [part for setting in (f"store={tmp_path / 'unkilled'}", *LONG) for part in ("--set", setting)]
-    palimpsest("run", str(EXPERIMENT), *options, timeout=900, **server)
+    palimpsest("run", str(CHAINS), *options, timeout=900, **server)
 
     def pause(over: Callable[[], bool]) -> None:
         wait_until(over, seconds=killer.rng.uniform(30, 60))
@@ -154,38 +154,36 @@ def test_two_hundred_units_and_a_kill_every_minute(
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.minutes), 2, 3])
 def test_the_tables_do_not_depend_on_how_many_workers_there_are(
-    count: int, tiny_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
+    count: int, chains_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
 ) -> None:
     given = (f"store={tmp_path / 'store'}", f"compute.ray={three.address}", f"compute.actors={count}")
     options = [part for setting in (*given, "compute.gpus_per_model=1") for part in ("--set", setting)]
-    palimpsest("run", str(EXPERIMENT), *options, **three.variables, **server)
-    assert contents(tmp_path / "store") == contents(tiny_store)
+    palimpsest("run", str(CHAINS), *options, **three.variables, **server)
+    assert contents(tmp_path / "store") == contents(chains_store)
 
 
 @pytest.mark.slow
 def test_doctor_asks_every_node(three: Nodes, server: dict[str, str], tmp_path: Path) -> None:
-    given = (f"store={tmp_path / 'store'}", f"compute.ray={three.address}", "compute.gpus_per_model=1")
+    given = (f"store={tmp_path / 'store'}", f"compute.ray={three.address}", "compute.gpus_per_model=0.5")
     options = [part for setting in given for part in ("--set", setting)]
     assert wait_until(lambda: three.alive() == 3, seconds=90), "a node that was killed is not counted any more"
-    said = palimpsest("doctor", str(EXPERIMENT), *options, **three.variables, **server).stdout
-    assert "3 nodes, 3 workers: " in said and said.count(": 2 CPUs, 1 GPUs") == 3 and "fails" not in said, said
-    assert f"with the server at {server['PREFECT_API_URL']}" in said
-    halved = palimpsest(
-        "doctor", str(EXPERIMENT), *options, "--set", "compute.gpus_per_model=0.5", **three.variables, **server
+    said = palimpsest("doctor", str(CHAINS), *options, **three.variables, **server).stdout
+    assert "3 nodes, 6 workers: " in said and said.count(": 2 CPUs, 1 GPUs") == 3 and "fails" not in said, (
+        "two share a GPU"
     )
-    assert "3 nodes, 6 workers: " in halved.stdout, "two share a GPU"
+    assert f"with the server at {server['PREFECT_API_URL']}" in said
     wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-    done = palimpsest("doctor", str(EXPERIMENT), *options, check=False, **wrong, **server)
+    done = palimpsest("doctor", str(CHAINS), *options, check=False, **wrong, **server)
     assert done.returncode == 1 and "the same token on every node" in done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.minutes
-def test_the_head_is_killed(tiny_store: Path, server: dict[str, str], tmp_path: Path) -> None:
+def test_the_head_is_killed(chains_store: Path, server: dict[str, str], tmp_path: Path) -> None:
     """The driver ends after a minute; on a cluster that was started anew the same command goes on."""
     store, log = tmp_path / "store", tmp_path / "log"
     settings = (f"store={store}", "compute.gpus_per_model=1")
-    given = ("run", str(EXPERIMENT), *(part for setting in settings for part in ("--set", setting)))
+    given = ("run", str(CHAINS), *(part for setting in settings for part in ("--set", setting)))
     with cluster_of(2) as nodes:
         run = start(*given, "--set", f"compute.ray={nodes.address}", log=log, **nodes.variables, **server)
         with ended(run):
@@ -194,6 +192,6 @@ def test_the_head_is_killed(tiny_store: Path, server: dict[str, str], tmp_path: 
             assert run.wait(180) not in (0, None), log.read_text()[-3000:]
     with cluster_of(2) as nodes:
         palimpsest(*given, "--set", f"compute.ray={nodes.address}", **nodes.variables, **server)
-    assert contents(store) == contents(tiny_store)
+    assert contents(store) == contents(chains_store)
     states = [run["state_type"] for run in flow_runs(server["PREFECT_API_URL"], store)]
     assert states == ["CRASHED", "COMPLETED"]

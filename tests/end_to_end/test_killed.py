@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.end_to_end.support import EXPERIMENT, contents, descendants, palimpsest, start, wait_until
+from tests.end_to_end.support import CHAINS, contents, descendants, palimpsest, start, wait_until
 
 NAMES = {"worker": "ray::Worker", "node": "raylet"}
 
 
 @pytest.fixture(scope="module")
-def unkilled(tiny_store: Path) -> dict[str, list[str]]:
-    return contents(tiny_store)
+def unkilled(chains_store: Path) -> dict[str, list[str]]:
+    return contents(chains_store)
 
 
 def segments_done(store: Path) -> int:
@@ -50,21 +50,21 @@ def test_killed_run_ends_with_the_same_rows_ledger_and_weights(
     store, log = tmp_path / "store", tmp_path / "log"
     seed = os.environ.get("PALIMPSEST_KILL_SEED") or str(os.getpid())
     rng = random.Random(seed)
-    run = start("run", str(EXPERIMENT), "--set", f"store={store}", log=log)
+    run = start("run", str(CHAINS), "--set", f"store={store}", log=log)
     with ended(run) as family:
         assert wait_until(lambda: victim(run, "worker") is not None or run.poll() is not None, seconds=240)
         listening = {address for process in descendants(run) for address in listens_on(process)}
         assert listening and all(ip_address(address).is_loopback for address in listening), listening
-        kill(run, "worker", store, family, after_segments=rng.randint(1, 3), delay=rng.uniform(0, 0.3), log=log)
+        kill(run, "worker", store, family, after_segments=rng.randint(1, 2), delay=rng.uniform(0, 0.3), log=log)
         # The driver replaces the worker and goes on.
-        kill(run, "node", store, family, after_segments=rng.randint(4, 8), delay=rng.uniform(0, 0.3), log=log)
+        kill(run, "node", store, family, after_segments=rng.randint(3, 6), delay=rng.uniform(0, 0.3), log=log)
         assert_nothing_left(run, family, seed)
     assert "the last Ray node of this run is gone" in log.read_text(), log.read_text()[-3000:]
-    run = start("run", str(EXPERIMENT), "--set", f"store={store}", log=log)
+    run = start("run", str(CHAINS), "--set", f"store={store}", log=log)
     with ended(run) as family:
-        kill(run, "driver", store, family, after_segments=rng.randint(9, 14), delay=rng.uniform(0, 0.3), log=log)
+        kill(run, "driver", store, family, after_segments=rng.randint(7, 10), delay=rng.uniform(0, 0.3), log=log)
         assert_nothing_left(run, family, seed)
-    palimpsest("run", str(EXPERIMENT), "--set", f"store={store}", **server)
+    palimpsest("run", str(CHAINS), "--set", f"store={store}", **server)
     found = contents(store)
     for table, rows in unkilled.items():
         assert found[table] == rows, f"table {table} differs after the kills of seed {seed}"

@@ -10,15 +10,15 @@ import psutil
 import pytest
 
 from tests.end_to_end.servers import flow_runs, prefect_server
-from tests.end_to_end.support import EXPERIMENT, ROOT, contents, descendants, palimpsest, start, wait_until
+from tests.end_to_end.support import CHAINS, ROOT, contents, descendants, palimpsest, start, wait_until
 from tests.end_to_end.test_killed import alive, ended, segments_done
 
 
 @pytest.mark.slow
-def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, server: dict[str, str], tmp_path: Path) -> None:
+def test_stopped_runs_end_with_the_same_rows(chains_store: Path, server: dict[str, str], tmp_path: Path) -> None:
     """Ctrl-C, a store that is away for a while, and ``cancel``, one after another; then to the end."""
     store, log = tmp_path / "store", tmp_path / "log"
-    given = ("run", str(EXPERIMENT), "--set", f"store={store}")
+    given = ("run", str(CHAINS), "--set", f"store={store}")
 
     run = start(*given, log=log, **server)
     with ended(run):
@@ -38,12 +38,12 @@ def test_stopped_runs_end_with_the_same_rows(tiny_store: Path, server: dict[str,
         time.sleep(3)
         assert run.poll() is None and not store.exists(), "it waits, and makes no new store"
         (tmp_path / "away").rename(store)
-        palimpsest("cancel", "tiny", "--store", str(store))
+        palimpsest("cancel", "chains", "--store", str(store))
         assert run.wait(120) == 130, log.read_text()[-3000:]
     assert "cancelled: " in log.read_text().replace("\n", " ")
 
     palimpsest(*given, **server)
-    assert contents(store) == contents(tiny_store)
+    assert contents(store) == contents(chains_store)
     ended_as = [(run["state_type"], run["state"]["message"]) for run in flow_runs(server["PREFECT_API_URL"], store)]
     assert [state for state, _ in ended_as] == ["CANCELLED", "CANCELLED", "COMPLETED"]
     assert str(ended_as[1][1]).startswith("cancelled: ")
@@ -56,7 +56,7 @@ def test_a_run_that_is_stopped_while_it_starts_leaves_no_process(
 ) -> None:
     """Prefect's server and Ray's cluster start side by side; the signal comes as soon as one of them is there."""
     store, log = tmp_path / "store", tmp_path / "log"
-    run = start("run", str(EXPERIMENT), "--set", f"store={store}", log=log, PREFECT_API_URL="")
+    run = start("run", str(CHAINS), "--set", f"store={store}", log=log, PREFECT_API_URL="")
     with ended(run) as family:
 
         def is_there() -> bool:
@@ -82,18 +82,18 @@ def named(process: psutil.Process) -> str:
 
 @pytest.mark.slow
 @pytest.mark.minutes
-def test_prefects_server_dies_under_a_run(tiny_store: Path, tmp_path: Path) -> None:
+def test_prefects_server_dies_under_a_run(chains_store: Path, tmp_path: Path) -> None:
     """Every unit is done nevertheless, and the report written; the driver says what nobody could be told."""
     store, log = tmp_path / "store", tmp_path / "log"
     with prefect_server(tmp_path / "home") as server:
-        run = start("run", str(EXPERIMENT), "--set", f"store={store}", log=log, **server)
+        run = start("run", str(CHAINS), "--set", f"store={store}", log=log, **server)
         assert wait_until(lambda: segments_done(store) >= 2 or run.poll() is not None, seconds=240)
     with ended(run):
         assert run.wait(900) == 2, log.read_text()[-3000:]
     said = " ".join(log.read_text().split())
     assert f"error: Prefect's server at {server['PREFECT_API_URL']} went away" in said, said[-3000:]
     assert "does not know how the run ended" in said, said[-3000:]
-    assert contents(store) == contents(tiny_store) and (store / "report-tiny.html").exists()
+    assert contents(store) == contents(chains_store) and (store / "report-chains.html").exists()
 
 
 def n_commits(store: Path) -> int:
@@ -130,12 +130,12 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.slow
 @pytest.mark.minutes
 def test_two_drivers_whose_clocks_differ_do_every_unit_once(
-    tiny_store: Path, server: dict[str, str], tmp_path: Path
+    chains_store: Path, server: dict[str, str], tmp_path: Path
 ) -> None:
     store, clock = tmp_path / "store", tmp_path / "clock"
     clock.mkdir()
     (clock / "sitecustomize.py").write_text(SHIFTED_CLOCK)
-    given = ("run", str(EXPERIMENT), "--set", f"store={store}", "--set", "compute.actors=1")
+    given = ("run", str(CHAINS), "--set", f"store={store}", "--set", "compute.actors=1")
     logs = [tmp_path / "log-0", tmp_path / "log-1"]
     runs = [
         start(
@@ -157,6 +157,6 @@ def test_two_drivers_whose_clocks_differ_do_every_unit_once(
         for code, text in zip(codes, said, strict=True)
     )
     palimpsest(*given, **server)
-    assert contents(store) == contents(tiny_store)
+    assert contents(store) == contents(chains_store)
     days = {json.loads(path.read_text())["finished_at"][:10] for path in (store / "commits").rglob("*.json")}
     assert len(days) == 2, "both drivers committed units, a day apart"

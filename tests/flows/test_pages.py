@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BORDER = "-- end of a page's tests --"
+PAGES = {"add-an-editor": 40, "add-a-family": 40, "add-a-score": 30}
+"""How many tests the command of each page runs, at least."""
 PACKAGES = ("editing", "tasks", "storage", "flows", "tests")
 
 
@@ -35,19 +38,35 @@ def follow(page: Path, project: Path) -> str:
     return str(command)
 
 
-def run(command: str, project: Path) -> str:
-    arguments = [sys.executable, "-m", *command.split(), "-p", "no:cacheprovider", "-rN"]
+def run(commands: list[str], project: Path) -> list[str]:
+    """Give the commands in one process, which imports what they share once; return what each prints."""
+    program = f"""
+import sys, pytest
+for command in {commands!r}:
+    code = pytest.main([*command.split()[1:], "-p", "no:cacheprovider", "-rN"])
+    print("{BORDER}", flush=True)
+    if code:
+        sys.exit(code)
+"""
     environment = {**os.environ, "PYTHONPATH": str(project)}
-    done = subprocess.run(arguments, cwd=project, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=project, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    return done.stdout
+    return done.stdout.split(BORDER)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the tests of each page print, in a copy that holds what all of them add."""
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    commands = [follow(ROOT / "docs" / f"{page}.md", project) for page in PAGES]
+    return dict(zip(PAGES, run(commands, project), strict=False))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "at_least"), [("add-an-editor", 40), ("add-a-family", 40), ("add-a-score", 30)])
-def test_a_recipe_works_as_it_stands(page: str, at_least: int, tmp_path: Path) -> None:
-    project = copy_project(tmp_path)
-    command = follow(ROOT / "docs" / f"{page}.md", project)
-    shown = run(command, project)
-    counted = re.search(r"(\d+) passed", shown)
-    assert counted and int(counted[1]) >= at_least, shown[-2000:]
+@pytest.mark.xdist_group("pages")
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_works_as_it_stands(page: str, shown: dict[str, str]) -> None:
+    counted = re.search(r"(\d+) passed", shown[page])
+    assert counted and int(counted[1]) >= PAGES[page], shown[page][-2000:]

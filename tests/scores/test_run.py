@@ -1,8 +1,5 @@
-"""Runs through the command line on a model with a real vocabulary: benchmarks, free texts and perplexity land in the tables."""
+"""Runs on a model with a real vocabulary: benchmarks, free texts and perplexity land in the tables."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +7,15 @@ import pytest
 import yaml
 
 from flows.experiment_file import load_experiment
+from flows.inputs import publish_inputs, read_inputs
+from flows.plan import plan_experiment
 from storage.sql import query
 from tasks.benchmarks.definition import read_definition
-from tests.flows.support import plan_of
 from tests.scores.models import grown_lm
 from tests.scores.published import GROUPS, WRITERS
 from tests.storage.test_views import check_columns
-from tests.tasks.support import run_all
+from tests.tasks.support import all_stages, run_all
 
-ROOT = Path(__file__).parents[2]
 ASKED = (
     "sst2",
     "rte_paper",
@@ -35,16 +32,8 @@ ASKED = (
 )
 
 
-def palimpsest(*arguments: str, cwd: Path, **variables: str) -> str:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | variables
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_benchmarks_of_a_run(server: dict[str, str], tmp_path: Path) -> None:
+def test_benchmarks_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmarks: list[dict[str, Any]] = []
     for name in ASKED:
         WRITERS[name](tmp_path / name, 16)
@@ -77,9 +66,12 @@ def test_benchmarks_of_a_run(server: dict[str, str], tmp_path: Path) -> None:
         "store": "results",
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(experiment))
-    notes = plan_of(load_experiment(tmp_path / "run.yaml")).notes
-    assert any(note.startswith("benchmark mmlu: 4 questions (questions-") for note in notes)
-    palimpsest("run", "run.yaml", cwd=tmp_path, **server)
+    monkeypatch.chdir(tmp_path)
+    inputs = read_inputs(load_experiment(tmp_path / "run.yaml"))
+    planned = plan_experiment(inputs)
+    assert any(note.startswith("benchmark mmlu: 4 questions (questions-") for note in planned.notes)
+    publish_inputs(inputs)
+    assert not all_stages(planned).failed
     store = tmp_path / "results"
 
     rows = query(store, "SELECT * FROM benchmark_curve").to_pylist()
