@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from storage.schemas import SCHEMAS
-from storage.sql import query
+from storage.sql import query_many
 
 EXPERIMENT = Path(__file__).parent / "tiny.yaml"
 """Every stage."""
@@ -82,15 +82,11 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, pause: float = 
 
 def contents(store: Path | str) -> dict[str, list[str]]:
     """Return every table of a store as sorted rows, without what only says when, where and by which attempt."""
-    found = {}
-    for table in SCHEMAS:
-        if table in EXEMPT_TABLES:
-            continue
-        rows = query(store, f"SELECT * FROM {table}").to_pylist()
-        found[table] = sorted(_line(row) for row in rows)
+    statements = {table: f"SELECT * FROM {table}" for table in SCHEMAS if table not in EXEMPT_TABLES}
     digests = "SELECT run_id, unit_id, kind, first_round, last_round, digest FROM commits WHERE status = 'done'"
-    found["commits"] = sorted(_line(row) for row in query(store, digests).to_pylist())
-    return found
+    statements["commits"] = digests
+    found = query_many(store, list(statements.values()))
+    return {name: sorted(map(_line, rows.to_pylist())) for name, rows in zip(statements, found, strict=True)}
 
 
 def _line(row: dict[str, Any]) -> str:
