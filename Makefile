@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two test processes; more need more memory than a small machine has.
-WORKERS ?= 2
+# Test processes: one more than a small machine has cores, because some tests wait; each takes a gigabyte.
+WORKERS ?= 3
 STAMP := $(VENV)/.installed
 
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,7 +19,7 @@ test: $(STAMP)
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not minutes" --durations 25
 
 test-all: $(STAMP)
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --durations 25
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --kills 3 --durations 25
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -32,7 +32,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=None, help="directory of golden vectors for tests/parity")
     parser.addoption("--data", type=Path, default=None, help="directory of published data sets for tests/scores")
-    parser.addoption("--kills", type=int, default=2, help="how often tests/end_to_end kills each role")
+    parser.addoption("--kills", type=int, default=1, help="how often tests/end_to_end kills each role")
     parser.addoption("--soak-log", type=Path, default=None, help="file for what was killed when")
 
 

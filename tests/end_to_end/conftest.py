@@ -11,7 +11,7 @@ from tests.end_to_end.support import CHAINS, EXPERIMENT, palimpsest
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Give these tests time enough on a slow machine, too, and beside each other."""
     if Path(__file__).parent in item.path.parents:
-        item.add_marker(pytest.mark.timeout(900 * item.config.getoption("--kills")))
+        item.add_marker(pytest.mark.timeout(900 * (1 + item.config.getoption("--kills"))))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from tests.end_to_end.test_killed import alive, ended, segments_done
 def test_stopped_runs_end_with_the_same_rows(chains_store: Path, server: dict[str, str], tmp_path: Path) -> None:
     """Ctrl-C, a store that is away for a while, and ``cancel``, one after another; then to the end."""
     store, log = tmp_path / "store", tmp_path / "log"
-    given = ("run", str(CHAINS), "--set", f"store={store}")
+    given = ("run", str(CHAINS), "--set", f"store={store}", "--set", "compute.actors=1")
 
     run = start(*given, log=log, **server)
     with ended(run):
