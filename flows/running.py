@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ def run_flow(plan: "Plan") -> "State[Any]":
         from tasks.driver.session import session
 
         return _ended(plan, partial(session, plan))
+    _import_what_both_read()
     with _server_starting() as server, _opened(plan) as shared:
         while not server.done():  # it may never come: a signal to all has ended it, too
             shared.end_if_asked()
@@ -112,6 +114,15 @@ def take_over(store: str) -> None:
     if address := get_current_settings().api.url:
         check_server(address, "start it, or unset PREFECT_API_URL: a run needs none, and the store keeps what is done")
     crash_stale_runs(store)
+
+
+def _import_what_both_read() -> None:
+    """Import, in one thread, what Prefect's server and Ray's cluster would import in two.
+
+    A package whose modules import each other, as pydantic.v1's do, is found half made by the second of two threads.
+    """
+    for name in ("prefect.client.orchestration", "pydantic.v1", "tasks.driver.session"):
+        import_module(name)
 
 
 @contextmanager
