@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.end_to_end.servers import end_shared_server, shared_server
-
 # Test processes run side by side; matrices here are too small for threads to pay.
 torch.set_num_threads(1)
 SHARED, OWNER = "PALIMPSEST_TESTS", "PALIMPSEST_TESTS_OWNER"
@@ -25,6 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if os.environ.get(OWNER) == str(os.getpid()):
+        from tests.end_to_end.servers import end_shared_server
+
         end_shared_server(Path(os.environ[SHARED]))
         shutil.rmtree(os.environ[SHARED], ignore_errors=True)
 
@@ -45,4 +45,6 @@ def shared_folder() -> Path:
 @pytest.fixture(scope="session")
 def server(shared_folder: Path) -> dict[str, str]:
     """A Prefect server that stays: the variables that lead to it.  Without it each command starts one of its own."""
+    from tests.end_to_end.servers import shared_server
+
     return shared_server(shared_folder)

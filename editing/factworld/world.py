@@ -7,7 +7,7 @@ edited; and the rest, which no bundled model has seen.
 
 import random
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from editing.factworld.vocabulary import COLOURS, FILLER, NOUNS, PARTICLES, PLACES, RELATIONS, VERBS, Relation
 from editing.requests import EditRequest
@@ -73,24 +73,10 @@ class World:
         rng.shuffle(chosen)
         return tuple(chosen)
 
-    @cached_property
+    @property
     def facts(self) -> tuple[Fact, ...]:
         """Two facts per subject, of different relations, in the order of the subjects."""
-        rng = random.Random(f"facts-{self.seed}")
-        facts = []
-        for index, subject in enumerate(self.subjects):
-            for relation, chosen in self._pairs(index, rng):
-                templates = rng.sample(relation.templates, len(relation.templates))
-                facts.append(
-                    Fact(
-                        subject=subject,
-                        relation=relation,
-                        object=chosen,
-                        trained_templates=tuple(templates[:N_TRAINED_TEMPLATES]),
-                        held_out_templates=tuple(templates[N_TRAINED_TEMPLATES:]),
-                    )
-                )
-        return tuple(facts)
+        return _facts(self)
 
     def _pairs(self, index: int, rng: random.Random) -> list[tuple[Relation, str]]:
         if index < self.n_reserved:  # round robin, so that every (relation, object) has reserved neighbours
@@ -195,6 +181,25 @@ class World:
             else:
                 out.append(filler(rng))
         return out
+
+
+@lru_cache(maxsize=8)  # of equal worlds once: they are made anew wherever one is needed
+def _facts(world: World) -> tuple[Fact, ...]:
+    rng = random.Random(f"facts-{world.seed}")
+    facts = []
+    for index, subject in enumerate(world.subjects):
+        for relation, chosen in world._pairs(index, rng):
+            templates = rng.sample(relation.templates, len(relation.templates))
+            facts.append(
+                Fact(
+                    subject=subject,
+                    relation=relation,
+                    object=chosen,
+                    trained_templates=tuple(templates[:N_TRAINED_TEMPLATES]),
+                    held_out_templates=tuple(templates[N_TRAINED_TEMPLATES:]),
+                )
+            )
+    return tuple(facts)
 
 
 def filler(rng: random.Random) -> str:

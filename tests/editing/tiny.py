@@ -1,5 +1,6 @@
 """Small random models of every family, and a tokenizer built here; nothing is downloaded."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -77,7 +78,12 @@ def random_lm(
 
 
 def requests(count: int) -> list[EditRequest]:
-    return World().requests()[:count]
+    return list(_requests()[:count])
+
+
+@lru_cache(maxsize=1)
+def _requests() -> tuple[EditRequest, ...]:
+    return tuple(World().requests())
 
 
 def texts(count: int = 60) -> list[str]:
