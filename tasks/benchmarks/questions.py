@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,7 +62,7 @@ class Questions:
             **({"limits": LIMITS} if self.definition.runs_code else {}),
         }
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         return f"questions-{digest_of({**self.recipe, 'asked': [asdict(question) for question in self.asked]})}"
 

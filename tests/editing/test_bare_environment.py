@@ -89,6 +89,8 @@ def test_benchmarks_in_a_bare_environment(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     code = f"""
 import runpy
+import tests.bench.cases as cases
+cases.D_IN, cases.D = 256, 64
 sys.argv = ["bench", "solve_64", "--out", {str(out)!r}]
 runpy.run_module("tests.bench", run_name="__main__")
 """

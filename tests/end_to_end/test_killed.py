@@ -60,7 +60,7 @@ def test_killed_run_ends_with_the_same_rows_ledger_and_weights(
         kill(run, "node", store, family, after_segments=rng.randint(3, 6), delay=rng.uniform(0, 0.3), log=log)
         assert_nothing_left(run, family, seed)
     assert "the last Ray node of this run is gone" in log.read_text(), log.read_text()[-3000:]
-    run = start("run", str(CHAINS), "--set", f"store={store}", log=log)
+    run = start("run", str(CHAINS), "--set", f"store={store}", log=log, **server)
     with ended(run) as family:
         kill(run, "driver", store, family, after_segments=rng.randint(7, 10), delay=rng.uniform(0, 0.3), log=log)
         assert_nothing_left(run, family, seed)
