@@ -1,7 +1,13 @@
-"""What a run starts side by side."""
+"""What stands before a run: whether there is anything to do, and what is started side by side."""
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from flows.running import finished
+from tests.tasks.support import all_stages, plan
 
 PROGRAM = """
 import sys, threading, time
@@ -41,3 +47,19 @@ def test_two_threads_do_not_import_halves_of_one_package() -> None:
 
     assert code("at once") != 0, "this is what goes wrong"
     assert code("as a run does") == 0
+
+
+def test_a_plan_of_which_nothing_is_left_needs_no_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    small = {"editors": ["no_op"], "facts": {"name": "factworld", "size": 2}, "layers": [0]}
+    planned = plan(tmp_path, score={"every_edits": 0, "benchmarks": []}, **small)
+    assert finished(planned) is None, "all of it is to be done"
+    assert not all_stages(planned).failed
+    report = finished(planned)
+    assert report is not None and report.endswith("report-t.html")
+    written = Path(report).stat().st_mtime_ns
+    assert finished(planned) == report and Path(report).stat().st_mtime_ns == written, "it is current, and left alone"
+    Path(report).unlink()
+    assert finished(planned) == report and Path(report).exists(), "it is drawn again, and no more"
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert finished(planned) is None, "a server is to be told"

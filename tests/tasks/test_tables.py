@@ -1,6 +1,7 @@
 """Tables for people, and files with the full precision."""
 
 import io
+import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from storage.sql import query
 from storage.store import Store
+from tasks.errors import InputError
 from tasks.reports.report import write_report
 from tasks.reports.tables import format_cell, print_table, write_table
 from tests.storage.test_views import fill
@@ -46,3 +48,23 @@ def test_terminal_and_report_show_the_same_and_files_hold_everything(tmp_path: P
     out = tmp_path / "out.parquet"
     write_table(table, "parquet", out)
     assert pq.read_table(out).column("efficacy").to_pylist() == [6 / 7]
+
+
+def test_files_and_streams_that_cannot_take_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    store = Store(tmp_path / "store", create=True)
+    fill(store, 2, own={}, kept={}, every=4)
+    table = query(store, "SELECT edits, layers FROM run_summary")
+    with pytest.raises(InputError, match="--format 'xml': expected one of"):
+        write_table(table, "xml", None)
+    for out in (tmp_path, tmp_path / "nowhere" / "file"):
+        with pytest.raises(InputError, match=f"--out {out}: expected a file in a directory that is there"):
+            write_table(table, "csv", out)
+    write_table(table, "csv", None)
+    assert capsysbinary.readouterr().out.splitlines() == [b"edits,layers", b"2,[0]"], "to whatever reads the output"
+    write_table(table, "parquet", None)
+    assert capsysbinary.readouterr().out.startswith(b"PAR1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with pytest.raises(InputError, match="--format parquet writes bytes"):
+        write_table(table, "parquet", None)
