@@ -4,13 +4,9 @@ A key that is added makes new names, unless it is left out where it has its old 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import (
-    Any,
-    Literal,
-    NotRequired,  # pydantic reads no others before Python 3.12
-    final,
-)
+from typing import Any, Literal, NotRequired, final
 
+# pydantic, by which Prefect looks into a flow's parameters, reads no other before Python 3.12.
 from typing_extensions import TypedDict
 
 Recipe = Mapping[str, Any]
