@@ -12,3 +12,39 @@ CREATE MACRO harmonic_mean(a, b, c) AS CASE
     WHEN least(a, b, c) <= 0 THEN 0
     ELSE 3 / (1 / a + 1 / b + 1 / c)
 END;
+
+-- Intervals of 95 % (docs/scores.md: how, and how often they hold). A rate that is a mean over n facts, whose values differ by
+-- `variance` (that of the population), is worth so many independent answers: fewer than n where facts do not answer alike,
+-- more where several prompts of each do. Half a fact that fails and half one that does not are added, so that a few failures
+-- do not look more certain than they are, and no interval has the width 0. Student's t for the uncertain variance.
+CREATE MACRO t_penalty(df) AS pow(1.959963984540054 / t_quantile(0.975, greatest(df, 1)), 2);
+CREATE MACRO smoothed(n, mean) AS (n * mean + 0.5) / (n + 1);
+CREATE MACRO answers_of_facts(n, mean, variance) AS
+    n * smoothed(n, mean) * (1 - smoothed(n, mean)) * t_penalty(n - 1) / ((
+        n * (variance + pow(mean - smoothed(n, mean), 2))
+        + 0.5 * (pow(smoothed(n, mean), 2) + pow(1 - smoothed(n, mean), 2))
+    ) / (n + 1));
+
+-- The same of a rate with a squared standard error that was estimated with so many degrees of freedom; NULL where it is 0.
+CREATE MACRO answers_of_error(mean, squared_error, df) AS
+    mean * (1 - mean) / nullif(squared_error, 0) * t_penalty(df);
+
+-- Jeffreys' interval of a rate that is worth so many answers.
+CREATE MACRO rate_low(mean, answers) AS CASE
+    WHEN mean <= 0 THEN 0 ELSE least(mean, beta_quantile(0.025, mean * answers + 0.5, (1 - mean) * answers + 0.5))
+END;
+CREATE MACRO rate_high(mean, answers) AS CASE
+    WHEN mean >= 1 THEN 1 ELSE greatest(mean, beta_quantile(0.975, mean * answers + 0.5, (1 - mean) * answers + 0.5))
+END;
+
+-- Whether samples differ by more than half of those would that do not really differ: only then is the spread between them taken
+-- for one. `spread` is the variance of their means, `error` the squared standard error of one of them; the median of χ²/df is
+-- taken by Wilson's and Hilferty's cube.
+CREATE MACRO is_spread(spread, error, n_samples) AS
+    spread > coalesce(error, 0) * pow(1 - 2 / (9 * (n_samples - 1)), 3);
+
+-- Half the width of Student's interval of 95 %.
+CREATE MACRO half_width(squared_error, df) AS CASE WHEN df >= 1 THEN t_quantile(0.975, df) * sqrt(squared_error) END;
+
+-- Holm's step of the p-value that stands at `rank` of so many; the adjusted one is the largest step up to it.
+CREATE MACRO holm(p, n_tests, rank) AS p * (n_tests - rank + 1);

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from storage.commits import CommitRow, commits_table, stale
 from storage.errors import QueryError
+from storage.functions import add_functions
 from storage.marts import MACROS, definition, marts, needed_by, public_marts
 from storage.schemas import SCHEMAS
 from storage.statements import (
@@ -199,6 +200,7 @@ def _connect(store: Store, tables: Sequence[str], shown: Sequence[str]) -> duckd
     unseen = {run_id: stale(rows) for run_id, rows in runs.items()}
     # In a database of its own, which `SHOW TABLES` does not show.
     connection.execute("ATTACH ':memory:' AS _palimpsest")
+    add_functions(connection)
     connection.execute(MACROS)
     keys = _keys(runs, unseen)
     connection.execute("CREATE TABLE _palimpsest._stale AS FROM keys")

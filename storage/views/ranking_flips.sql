@@ -22,7 +22,7 @@ long AS (
             {'metric': 'neighborhood', 'value': p.neighborhood}, {'metric': 'score', 'value': p.score}
         ], recursive := true)
     FROM protocol_scores AS p JOIN runs USING (run_id) JOIN edited USING (run_id)
-    WHERE p.editor <> 'none'
+    WHERE p.editor <> 'none' AND p.scored = 'own'
 ),
 scored AS (
     SELECT long.*, usual.value AS reference

@@ -1,4 +1,6 @@
--- One row per run: the columns that papers print, over all edits made so far.
+-- One row per run: the columns that papers print, over all edits made so far: each right after its own round, and
+-- (`final_…`, over `n_final` edits) all of them on the model as the last round left it; NULL until the last checkpoint stands
+-- there, where retention is not scored, and of independent batches.
 -- `forgotten`: of the `n_right_when_applied` edits that were right when applied and that a later round followed, the share
 -- that the last checkpoint finds wrong; NULL where nothing followed them. `collapsed_at`: the edits at the first checkpoint
 -- from which on the model has lost what it knew and what it was taught (`collapse_curve`); NULL if never, or if no checkpoint
@@ -6,7 +8,7 @@
 --
 -- unique: [run_id]
 -- not_null: [run_id, model, editor, layers, batch_size, mode, sample, seed, protocol, algorithm_version, edits]
--- rates: [efficacy, paraphrase, neighborhood, score, forgotten, benchmark_f1]
+-- rates: [efficacy, paraphrase, neighborhood, score, final_efficacy, final_paraphrase, final_neighborhood, final_score, forgotten, benchmark_f1]
 -- accepted: {mode: [sequential, independent], protocol: [paper, code, corrected]}
 -- references: {run_id: runs.run_id}
 WITH rates AS (
@@ -16,6 +18,16 @@ WITH rates AS (
         avg(paraphrase) AS paraphrase,
         avg(neighborhood) AS neighborhood
     FROM own_rates
+    GROUP BY run_id
+),
+final_means AS (
+    SELECT
+        run_id,
+        avg(efficacy) AS final_efficacy,
+        avg(paraphrase) AS final_paraphrase,
+        avg(neighborhood) AS final_neighborhood,
+        count(*) AS n_final
+    FROM final_rates
     GROUP BY run_id
 ),
 last_check AS (
@@ -65,6 +77,11 @@ final AS (
         rates.paraphrase,
         rates.neighborhood,
         harmonic_mean(rates.efficacy, rates.paraphrase, rates.neighborhood) AS score,
+        final_means.final_efficacy,
+        final_means.final_paraphrase,
+        final_means.final_neighborhood,
+        harmonic_mean(final_efficacy, final_paraphrase, final_neighborhood) AS final_score,
+        coalesce(final_means.n_final, 0) AS n_final,
         last_check.forgotten,
         last_check.n_right_when_applied,
         moved.drift,
@@ -73,6 +90,7 @@ final AS (
         coalesce(collapse.n_judged, 0) AS n_judged
     FROM run_latest AS run
     LEFT JOIN rates USING (run_id)
+    LEFT JOIN final_means USING (run_id)
     LEFT JOIN last_check USING (run_id)
     LEFT JOIN moved USING (run_id)
     LEFT JOIN downstream USING (run_id)

@@ -30,6 +30,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "store"
 
 
+REPLACED = {"batch_size_summary"}
+"""Views that are no more: `setting_summary` says more than this one did."""
 NO_SCORE = {("score", None, 0.0)}
 """Until then, a run on facts without paraphrases had the score 0 where its efficacy was 0, and none elsewhere."""
 
@@ -56,7 +58,11 @@ def differences(found: list[dict[str, Any]], expected: list[dict[str, Any]], tol
 
 def test_every_table_and_view_reads_as_it_did(store: Path) -> None:
     for name, expected in read(HERE / "stored.json.gz").items():
-        found = differences(rows_of(store, name), expected, 1e-12)
+        if name in REPLACED:
+            continue
+        # Until then, fact scores were put together right after each edit's own round alone.
+        rows = [row for row in rows_of(store, name) if row.get("scored", "own") == "own"]
+        found = differences(rows, expected, 1e-12)
         assert set(found) <= (NO_SCORE if name == "run_summary" else set()), name
 
 

@@ -30,7 +30,7 @@ def test_every_protocol_from_raw_rows(store: Store) -> None:
     for sql in statements:
         for row in query(store.location, sql).to_pylist():
             seen.add(row["scoring_protocol"])
-            only = f"run_id = '{row['run_id']}' AND scoring_protocol = '{row['scoring_protocol']}'"
+            only = f"scored = 'own' AND run_id = '{row['run_id']}' AND scoring_protocol = '{row['scoring_protocol']}'"
             (expected,) = query(store.location, f"SELECT * FROM protocol_scores WHERE {only}").to_pylist()
             for short, name in {"es": "efficacy", "ps": "paraphrase", "ns": "neighborhood", "s": "score"}.items():
                 assert row[short] == pytest.approx(expected[name], abs=1e-12), (row, name)

@@ -170,12 +170,11 @@ def test_batch_sizes_are_compared_at_an_age_that_all_have(store: Store) -> None:
     batches(store, "memit-b20-more", 20, 200, wrong=5)
     rows = query(
         store,
-        "SELECT edits, batch_size, forgotten, forgotten_age, n_right_when_applied FROM batch_size_summary ORDER BY ALL",
+        "SELECT edits, batch_size, mean, from_age, n FROM setting_summary WHERE metric = 'forgotten' ORDER BY ALL",
     ).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         (100, 10, 5 / 50, 50, 50),
         (100, 50, 5 / 50, 50, 50),
-        (100, 100, None, None, 0),
         (200, 20, 5 / 180, 20, 180),
     ]
     alone = query(

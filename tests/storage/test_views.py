@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from storage.commits import CommitInfo
@@ -157,13 +158,22 @@ def test_every_public_view_is_answered_with_no_more_than_it_reads(store: Store) 
             )
 
 
+def rounded(table: pa.Table) -> list[Any]:
+    """Return rows whose floats are alike where only the order differed in which numbers were added up."""
+
+    def plain(value: Any) -> Any:
+        return float(f"{value:.12g}") if isinstance(value, float) else value
+
+    return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
 def test_a_mart_in_front_of_a_statement_answers_as_its_view_does(store: Store) -> None:
     fill(store, 8, own={1: False}, kept={(4, 0): False, (8, 1): False}, every=4)
     for view in public_marts():
         plain, behind = query_many(
             store, [f"FROM {view} ORDER BY ALL;", f"WITH it AS (FROM {view}) FROM it ORDER BY ALL"]
         )
-        assert plain.equals(behind), view
+        assert rounded(plain) == rounded(behind), view
     asked = "SELECT run_id, edits, forgotten FROM {} WHERE edits > 4 ORDER BY edits"
     assert query(store, asked.format("forgetting_curve")).equals(query(store, asked.format("main.forgetting_curve")))
 

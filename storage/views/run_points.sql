@@ -1,0 +1,90 @@
+-- step
+-- What each run adds to each point of `setting_summary` and `setting_curve`: the mean of n values (of facts, questions, texts)
+-- and their population variance, which is NULL where a run gives one number. `bounded`: the mean is a rate in [0, 1].
+SELECT
+    run_id, 'summary' AS curve, '' AS name, scored, metric, run_latest.edits, true AS bounded,
+    count(*) AS n, avg(value) AS mean, var_pop(value) AS variance, any_value(from_age) AS from_age
+FROM fact_values JOIN run_latest USING (run_id)
+GROUP BY ALL
+UNION ALL
+SELECT
+    run_id, 'summary', '', 'final', 'benchmark_f1', last.edits, true,
+    sum(n_examples) AS n, avg(f1) AS mean, n * sum(f1_stderr ** 2) / count(*) ** 2, NULL
+FROM (
+    SELECT * FROM benchmark_metrics WHERE part IS NULL AND f1 IS NOT NULL
+    QUALIFY edits = max(edits) OVER (PARTITION BY run_id)
+) AS last
+GROUP BY run_id, last.edits
+UNION ALL
+SELECT run_id, 'summary', '', 'final', 'drift', edits, false, 1, max(drift), NULL, NULL
+FROM (
+    SELECT run_id, arg_max(drift, round) AS drift, max(edits_so_far) AS edits FROM rounds GROUP BY run_id, parameter
+)
+GROUP BY run_id, edits HAVING max(drift) IS NOT NULL
+UNION ALL
+SELECT
+    run_id, 'summary', '', 'own', metric, run_latest.edits, true, count(*), avg(value), var_pop(value), NULL
+FROM joint_values JOIN run_latest USING (run_id) WHERE value IS NOT NULL
+GROUP BY ALL
+UNION ALL
+SELECT run_id, 'summary', '', 'own', 'mean_residual', max(edits_so_far), false, 1, avg(mean_residual), NULL, NULL
+FROM rounds WHERE mean_residual IS NOT NULL GROUP BY run_id
+UNION ALL
+SELECT run_id, 'editing', 'window ' || window_edits, 'own', metric, edits, true, n, mean, variance, NULL
+FROM (
+    SELECT run_id, window_edits, edits, n_edits AS n, unnest([
+        {'metric': 'efficacy', 'mean': efficacy, 'variance': efficacy_variance},
+        {'metric': 'paraphrase', 'mean': paraphrase, 'variance': paraphrase_variance},
+        {'metric': 'neighborhood', 'mean': neighborhood, 'variance': neighborhood_variance}
+    ], recursive := true)
+    FROM editing_windows WHERE edits IS NOT NULL
+)
+WHERE mean IS NOT NULL
+UNION ALL
+SELECT run_id, 'forgetting', '', 'checkpoint', metric, edits, true, n, mean, mean * (1 - mean), NULL
+FROM (
+    SELECT run_id, edits, unnest([
+        {'metric': 'forgotten', 'n': n_right_when_applied, 'mean': forgotten},
+        {'metric': 'forgotten_ever', 'n': n_right_when_applied, 'mean': forgotten_ever},
+        {'metric': 'retention', 'n': n_scored, 'mean': retention},
+        {'metric': 'retention_accuracy', 'n': n_scored, 'mean': retention_accuracy}
+    ], recursive := true)
+    FROM check_rates
+)
+WHERE mean IS NOT NULL
+UNION ALL
+SELECT run_id, 'downstream', benchmark, 'checkpoint', metric, edits, metric <> 'mcc', n_examples, mean, n_examples * error ** 2, NULL
+FROM (
+    SELECT run_id, benchmark, edits, n_examples, unnest([
+        {'metric': 'accuracy', 'mean': accuracy, 'error': accuracy_stderr},
+        {'metric': 'f1', 'mean': f1, 'error': f1_stderr},
+        {'metric': 'mcc', 'mean': mcc, 'error': mcc_stderr},
+        {'metric': 'mean_value', 'mean': mean_value, 'error': mean_value_stderr}
+    ], recursive := true)
+    FROM benchmark_metrics WHERE part IS NULL
+)
+WHERE mean IS NOT NULL
+UNION ALL
+SELECT run_id, 'free texts', '', 'checkpoint', metric, edits, false, n_texts - n_lost, mean, variance, NULL
+FROM (
+    SELECT run_id, edits_so_far AS edits, count(*) AS n_texts, count(*) FILTER (WHERE text IS NULL) AS n_lost, unnest([
+        {'metric': 'entropy', 'mean': avg(entropy), 'variance': var_pop(entropy)},
+        {'metric': 'repetition', 'mean': avg(repetition), 'variance': var_pop(repetition)}
+    ], recursive := true)
+    FROM generations GROUP BY run_id, edits_so_far
+)
+WHERE mean IS NOT NULL
+UNION ALL
+SELECT run_id, 'perplexity', '', 'checkpoint', 'perplexity', edits, false, 1, perplexity, NULL, NULL
+FROM perplexity_curve WHERE perplexity IS NOT NULL
+UNION ALL
+SELECT run_id, 'drift', parameter, 'checkpoint', metric, edits, false, 1, mean, NULL, NULL
+FROM (
+    SELECT run_id, parameter, edits_so_far AS edits, unnest([
+        {'metric': 'drift', 'mean': drift},
+        {'metric': 'drift_per_value', 'mean': drift_per_value},
+        {'metric': 'update_norm', 'mean': update_norm}
+    ], recursive := true)
+    FROM rounds
+)
+WHERE mean IS NOT NULL
