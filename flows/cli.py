@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.findings import app as findings
 from flows.commands.schedules import app as schedules
 from flows.commands.store import app as upkeep
-from flows.options import DEFAULT_STORE, SetOption, StoreOption, overrides
+from flows.options import DEFAULT_STORE, SetOption, StoreOption, StrictOption, overrides
 
 if TYPE_CHECKING:
     from tasks.driver.plan import Plan
@@ -18,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(findings)
 app.add_typer(upkeep)
 app.add_typer(schedules)
 INTERRUPTED = 130
@@ -48,7 +50,7 @@ def _is_known(error: Exception) -> bool:
 
 
 @app.command()
-def plan(file: Path, set_: SetOption = None) -> None:
+def plan(file: Path, set_: SetOption = None, strict: StrictOption = False) -> None:
     """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
     from flows.experiment_file import load_experiment
     from flows.forecast import forecast
@@ -61,23 +63,39 @@ def plan(file: Path, set_: SetOption = None) -> None:
     print_table(rows)
     for note in notes:
         typer.echo(note)
+    _warn(planned, strict)
 
 
 @app.command()
-def run(file: Path, set_: SetOption = None) -> None:
+def run(file: Path, set_: SetOption = None, strict: StrictOption = False) -> None:
     """Run an experiment, or what the store lacks of it; running it again resumes it."""
     import time
 
     from flows.running import finished, planned
 
     started = time.perf_counter()
-    plan = planned(file, overrides(set_))
+    plan = planned(file, overrides(set_), strict=strict)
+    _warn(plan)
     report_path = finished(plan)
     if report_path is None:
         report_path = _run(plan)
-    _print_summary(plan.store)
+    _print_summary(plan)
     typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
     typer.echo(f"report: {report_path}")
+
+
+def _warn(plan: "Plan", strict: bool = False) -> None:
+    """Say what makes a plan's results doubtful.
+
+    Raises:
+        SpecError: ``strict``, and there is something.
+    """
+    from flows.running import refuse_doubtful
+
+    if strict:
+        refuse_doubtful(plan)
+    for warning in plan.warnings:
+        typer.secho(f"warning: {warning}", err=True, fg="yellow")
 
 
 def _run(plan: "Plan") -> str:
@@ -229,7 +247,7 @@ def export_contexts(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="editors, models, datasets, benchmarks, views or experiments")],
+    what: Annotated[str, typer.Argument(help="editors, models, datasets, benchmarks, views, figures or experiments")],
 ) -> None:
     """List what there is."""
     from flows.listing import listing
@@ -281,12 +299,21 @@ def _check_run(store: str, run_id: str) -> None:
         raise StorageError(f"no run {run_id!r} in {store}; near it: {near}; `palimpsest status` lists all of them")
 
 
-def _print_summary(store: str) -> None:
-    from storage.sql import query as run_query
-    from tasks.reports.report import SUMMARY_COLUMNS
+def _print_summary(plan: "Plan") -> None:
+    from storage.sql import query_many
+    from storage.store import Store
+    from tasks.driver.plan import shown_in_report, with_known_layers
+    from tasks.reports.report import others
+    from tasks.reports.summary import RUNS, SETTINGS, summary_rows
     from tasks.reports.tables import print_table
+    from tasks.reports.warnings import DOUBTS, warnings_of
 
-    print_table(run_query(store, f"SELECT {', '.join(SUMMARY_COLUMNS)} FROM run_summary").to_pylist())
+    store = Store(plan.store)
+    shown = shown_in_report(plan, with_known_layers(plan, store))
+    settings, runs, doubts = query_many(store, [SETTINGS, RUNS, DOUBTS], unseen=others(store, shown))
+    print_table(summary_rows(settings.to_pylist(), runs.to_pylist()))
+    for warning in warnings_of(doubts.to_pylist()):
+        typer.secho(f"warning: {warning}", fg="yellow")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tasks.data.facts import facts_digest, load_facts, publish_facts, without_re
 from tasks.data.layouts import Facts
 from tasks.data.lint import Finding, lint_tokens
 from tasks.data.model_files import resolve_model
-from tasks.data.orders import Order, listed_order, publish_order, seeded_order
+from tasks.data.orders import Order, check_disjoint, disjoint_orders, listed_order, publish_order, seeded_order
 from tasks.errors import InputError
 from tasks.specs.editor_card import editor_needs
 from tasks.specs.recipes import MomentsRecipe, Recipe
@@ -112,7 +112,13 @@ def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[Order, ...]:
     spec, distinct = experiment.facts, experiment.mode == "sequential"
     samples = range(spec.samples)
     if spec.order is not None:
-        return tuple(listed_order(requests, Path(spec.order), sample=i, distinct=distinct) for i in samples)
+        found = tuple(listed_order(requests, Path(spec.order), sample=i, distinct=distinct) for i in samples)
+        if spec.disjoint:
+            check_disjoint(requests, [order.positions[: spec.size] for order in found], spec.order)
+        return found
+    if spec.disjoint:
+        first = seeded_order(requests, sample=0, seed=spec.seed, distinct=distinct)
+        return disjoint_orders(requests, first, size=spec.size, samples=spec.samples)
     return tuple(seeded_order(requests, sample=i, seed=spec.seed, distinct=distinct) for i in samples)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from flows.spec import SpecError
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
-KINDS = ("editors", "models", "datasets", "benchmarks", "views", "experiments")
+KINDS = ("editors", "models", "datasets", "benchmarks", "views", "figures", "experiments")
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -36,6 +36,10 @@ def listing(what: str) -> list[dict[str, Any]]:
         from storage.marts import marts, public_marts
 
         return [{"view": name, "what": marts()[name].about} for name in public_marts()]
+    if what == "figures":
+        from tasks.reports.panels import PANELS
+
+        return [{"figure": each.name, "what": each.title} for each in PANELS]
     if what == "experiments":
         return [{"experiment": path.stem, "file": str(path)} for path in sorted(EXPERIMENTS.glob("*.yaml"))]
     raise SpecError(f"list {what!r}: expected one of {list(KINDS)}")

@@ -9,6 +9,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a value of the file: --set facts.size=50. May be repeated.")
 ]
 StoreOption = Annotated[str, typer.Option(help="The results directory, or s3://BUCKET/PREFIX.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse what would only be warned of.")]
 DEFAULT_STORE = "results"
 
 

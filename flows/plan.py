@@ -1,6 +1,6 @@
 """From an experiment to its plan: every run of the grid, checked against the model and the data before any work."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -12,7 +12,14 @@ from flows.trainings import network_recipe, training_jobs
 from storage.digests import digest_of
 from tasks.driver.plan import Plan
 from tasks.errors import InputError
-from tasks.specs.editor_card import EditorCard, editor_card, editor_needs, layers_problem
+from tasks.specs.editor_card import (
+    EditorCard,
+    borrowed_hparams,
+    editor_card,
+    editor_needs,
+    inherited_hparams,
+    layers_problem,
+)
 from tasks.specs.execution import Compute, Execution
 from tasks.specs.placement import Placement
 from tasks.specs.recipes import ContextsRecipe, MomentsRecipe, Recipe
@@ -78,7 +85,8 @@ def plan_experiment(inputs: Inputs) -> Plan:
         chains_in_step=compute.chains_in_step,
         max_attempts=compute.max_attempts,
         store_timeout_s=compute.store_timeout_s,
-        notes=(*notes_on(inputs), *_notes_on_contexts(inputs, wanted)),
+        notes=(*notes_on(inputs), *_notes_on_contexts(inputs, wanted), *_notes_on_hparams(wanted, inherited_hparams)),
+        warnings=tuple(_notes_on_hparams(wanted, borrowed_hparams)),
     )
 
 
@@ -145,6 +153,7 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
         card = _card(spec, inputs, where, problems)
         if card is None:
             continue
+        seeds = _seeds(experiment, spec, card, where, problems)
         chosen = spec.layers if spec.layers is not None else experiment.layers
         for layers, recipe in _layer_sets(inputs, chosen, search, trace, f"{where}.layers", problems):
             if (problem := _layers_problem(inputs, card, layers, recipe)) is not None:
@@ -161,7 +170,7 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
                     problems.append(f"{where}: {problem}")
                     continue
                 for sample in range(experiment.facts.samples):
-                    for seed in experiment.seeds:
+                    for seed in seeds:
                         yield _run(
                             inputs,
                             card,
@@ -172,6 +181,19 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
                             sample=sample,
                             seed=seed,
                         )
+
+
+def _seeds(experiment: Experiment, spec: EditorSpec, card: EditorCard, where: str, problems: list[str]) -> list[int]:
+    """Return the seeds of an editor's runs; none where they would all be one and the same."""
+    seeds = spec.seeds or experiment.seeds
+    if len(seeds) == 1 or card.is_random:
+        return seeds
+    given = " (contexts_file gives its context prefixes)" if card.context_texts is not None else ""
+    problems.append(
+        f"{where}: nothing in {card.name} is random{given}: runs with the seeds {seeds} would be one and the same, counted "
+        f"{len(seeds)} times; give this editor seeds: [{seeds[0]}], and facts.samples for repetitions"
+    )
+    return []
 
 
 def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], chosen: LayersFrom | None) -> str | None:
@@ -226,7 +248,7 @@ def _run(
     sample: int,
     seed: int,
 ) -> RunSpec:
-    experiment = inputs.experiment
+    experiment, card = inputs.experiment, card.seeded(seed)
     order = inputs.orders[sample]
     facts = FactsRef(
         name=experiment.facts.name,
@@ -295,11 +317,6 @@ def _card(spec: EditorSpec, inputs: Inputs, where: str, problems: list[str]) -> 
                 raise ValueError(
                     f"found {clash[0]} beside contexts_file, which holds all prefixes; leave one of them out"
                 )
-            if len(inputs.experiment.seeds) > 1:
-                raise ValueError(
-                    f"a run's seed draws its context prefixes, and contexts_file gives them; expected one seed, found "
-                    f"{inputs.experiment.seeds}: the runs would be the same"
-                )
             given["contexts"] = len(texts)
         card = editor_card(
             spec.name,
@@ -308,6 +325,10 @@ def _card(spec: EditorSpec, inputs: Inputs, where: str, problems: list[str]) -> 
             overrides=given,
             preset=spec.preset,
         )
+        if own := sorted(set(card.seeds) & spec.hparams.keys()):
+            raise ValueError(
+                f"{own[0]} is the run's seed; write seeds: [{spec.hparams[own[0]]}] beside the editor's name"
+            )
     except (ValueError, InputError) as error:
         problems.append(f"{where}: {error}")
         return None
@@ -325,6 +346,11 @@ def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
     for run in runs:
         found.setdefault((run.run_id, run.searched_by), run)
     return list(found.values())
+
+
+def _notes_on_hparams(runs: Iterable[RunSpec], of: Callable[[str, str, str | None], str | None]) -> list[str]:
+    """Return what is said of the runs' hyper-parameters, each once."""
+    return list(dict.fromkeys(filter(None, (of(run.editor, run.model.name, run.preset) for run in runs))))
 
 
 def _notes_on_contexts(inputs: Inputs, runs: Iterable[RunSpec]) -> Iterator[str]:

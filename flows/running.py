@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tasks.driver.session import Session
 
 
-def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
+def planned(file: Path, overrides: dict[str, Any], *, strict: bool = False) -> "Plan":
     """Return the plan of an experiment file, with all that it needs written to its store.
 
     Raises:
-        SpecError: The file cannot be run.
+        SpecError: The file cannot be run; ``strict``, and something makes its results doubtful.
         TaskError: It asks for something that is not there.
     """
     atexit.register(_silence)
@@ -39,8 +39,18 @@ def planned(file: Path, overrides: dict[str, Any]) -> "Plan":
 
     inputs = read_inputs(experiment)
     plan = plan_experiment(inputs)
+    if strict:
+        refuse_doubtful(plan)
     publish_inputs(inputs)
     return plan
+
+
+def refuse_doubtful(plan: "Plan") -> None:
+    """Raise SpecError if something makes a plan's results doubtful."""
+    from flows.spec import SpecError
+
+    if plan.warnings:
+        raise SpecError("--strict: " + "; ".join(plan.warnings))
 
 
 def finished(plan: "Plan") -> str | None:
@@ -53,6 +63,7 @@ def finished(plan: "Plan") -> str | None:
     """
     from storage.store import Store
     from tasks.driver import stages
+    from tasks.driver.plan import shown_in_report
     from tasks.driver.session import Idle, Session, anything_left, remember_left
     from tasks.reports.made_of import current_report
 
@@ -67,7 +78,7 @@ def finished(plan: "Plan") -> str | None:
     stages.prepare(session)
     runs = stages.locate(session)
     stages.edit_and_score(session, runs)
-    current = current_report(store, [run.run_id for run in runs], plan.name)
+    current = current_report(store, shown_in_report(plan, runs), plan.name)
     return current or stages.analyse(session, runs).location
 
 

@@ -88,6 +88,9 @@ class FactsSpec(_Strict):
     """A JSON list of fact ids to edit, or one such list per sample, in place of seeded orders."""
     size: int = Field(default=200, gt=0)
     samples: int = Field(default=1, gt=0)
+    disjoint: bool = False
+    """No fact is in two samples: they are cut one after the other from the order of sample 0, so that from sample 1 on
+    another ``size`` makes other runs."""
     seed: int = 0
 
 
@@ -101,6 +104,8 @@ class EditorSpec(BaseModel):
     """A named set of numbers of one source (see ``palimpsest list editors``)."""
     layers: Layers | None = None
     batch_sizes: list[Count] | None = Field(default=None, min_length=1)
+    seeds: list[int] | None = Field(default=None, min_length=1)
+    """Of this editor's runs, in place of the experiment's."""
     contexts_file: str | None = None
     """A JSON list of context prefixes, in place of sampled ones; its content is part of the identity."""
 

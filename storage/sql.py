@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from difflib import get_close_matches
@@ -104,8 +104,12 @@ def query(place: str | Path | Store, sql: str, *, write: bool = False) -> pa.Tab
             raise QueryError("; ".join([_said(error), *why])) from None
 
 
-def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.Table]:
-    """Run several SQL statements that read over one connection; raises as :func:`query` does."""
+def query_many(place: str | Path | Store, statements: Sequence[str], *, unseen: Collection[str] = ()) -> list[pa.Table]:
+    """Run several SQL statements that read over one connection; raises as :func:`query` does.
+
+    Args:
+        unseen: Runs and preparations that they see nothing of, as if the store did not hold them.
+    """
     parsed = [only_statement(sql) for sql in statements]
     for statement in parsed:
         if not is_reading(statement):
@@ -118,7 +122,7 @@ def query_many(place: str | Path | Store, statements: Sequence[str]) -> list[pa.
     shown = public_marts() if everything else ()
     for attempt in range(3):
         try:
-            with closing(_connect(store, tables, shown)) as connection:
+            with closing(_connect(store, tables, shown, unseen)) as connection:
                 _lock(connection)
                 return [_result(connection, statement) for statement in parsed]
         except (duckdb.Error, FileNotFoundError) as error:
@@ -192,20 +196,22 @@ def _base_tables(tree: Any) -> Iterator[str]:
         yield from _base_tables(value)
 
 
-def _connect(store: Store, tables: Sequence[str], shown: Sequence[str]) -> duckdb.DuckDBPyConnection:
+def _connect(
+    store: Store, tables: Sequence[str], shown: Sequence[str], unseen: Collection[str] = ()
+) -> duckdb.DuckDBPyConnection:
     with ThreadPoolExecutor(1) as opening:  # DuckDB takes as long to start as the commits to read
         started = opening.submit(duckdb.connect, config=_SETTINGS)
-        runs = _commits_by_run(store, None if "commits" in tables else _FILED)
+        runs = _commits_by_run(store, None if "commits" in tables else _FILED, unseen)
         connection = started.result()
-    unseen = {run_id: stale(rows) for run_id, rows in runs.items()}
+    hidden = {run_id: stale(rows) for run_id, rows in runs.items()}
     # In a database of its own, which `SHOW TABLES` does not show.
     connection.execute("ATTACH ':memory:' AS _palimpsest")
     add_functions(connection)
     connection.execute(MACROS)
-    keys = _keys(runs, unseen)
+    keys = _keys(runs, hidden)
     connection.execute("CREATE TABLE _palimpsest._stale AS FROM keys")
     del keys
-    everywhere = _files(runs, unseen)
+    everywhere = _files(runs, hidden)
     if "commits" in tables:
         made = commits_table((run_id, row) for run_id, rows in runs.items() for row in rows.values())
         connection.execute("CREATE TABLE _palimpsest.commits AS FROM made")
@@ -225,12 +231,14 @@ def _connect(store: Store, tables: Sequence[str], shown: Sequence[str]) -> duckd
     return connection
 
 
-def _commits_by_run(store: Store, columns: Sequence[str] | None) -> dict[str, dict[str, CommitRow]]:
+def _commits_by_run(
+    store: Store, columns: Sequence[str] | None, unseen: Collection[str]
+) -> dict[str, dict[str, CommitRow]]:
     names: dict[str, list[str]] = {}
     for name in store.files.listing("commits"):
         names.setdefault(run_of(name), []).append(name)
     found = {*names, *map(run_of, store.files.listing("compacted"))}
-    return {run_id: store.commit_rows(run_id, names.get(run_id, ()), columns) for run_id in sorted(found)}
+    return {run_id: store.commit_rows(run_id, names.get(run_id, ()), columns) for run_id in sorted(found - set(unseen))}
 
 
 def _files(

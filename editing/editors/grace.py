@@ -156,6 +156,9 @@ class Grace(BaseEditor):
     def refusal(cls, family: Family, n_layers: int) -> str | None:
         return causal_only(family, "its query is the prompt's last token in a left-to-right model")
 
+    def seeds(self) -> Sequence[str]:
+        return ("value_seed",) if self.initial == "cold" else ()
+
     def patch_name(self, lm: LanguageModel, layer: int) -> str:
         part: Part = "mlp_in" if self.part == "mlp_in" else "mlp_out"
         query = "answer_start" if self.protocol == "code" else "prompt_end"

@@ -26,6 +26,9 @@ class RandomDirection(Memit):
 
     version: ClassVar[int] = 1
 
+    def seeds(self) -> Sequence[str]:
+        return ("direction_seed",)
+
     def _write(
         self,
         lm: LanguageModel,

@@ -12,6 +12,25 @@ import yaml
 from editing.errors import HparamsError
 
 SHEETS = Path(__file__).parent
+VARIANTS = {
+    **dict.fromkeys(
+        ("Llama-2-7b-chat-hf", "Llama-2-7b", "Llama-2-7b-chat", "Llama-2-13b-hf", "Llama-2-13b-chat-hf", "Llama-2-13b"),
+        "Llama-2-7b-hf",
+    ),
+    **dict.fromkeys(
+        ("Meta-Llama-3-8B-Instruct", "Llama-3-8B", "Llama-3-8B-Instruct", "Llama-3.1-8B", "Meta-Llama-3.1-8B"),
+        "Meta-Llama-3-8B",
+    ),
+    **dict.fromkeys(("Llama-3.1-8B-Instruct", "Meta-Llama-3.1-8B-Instruct"), "Meta-Llama-3-8B"),
+    "Llama-3.2-3B-Instruct": "Llama-3.2-3B",
+    **dict.fromkeys(("Mistral-7B-v0.3", "Mistral-7B-Instruct-v0.1", "Mistral-7B-Instruct-v0.3"), "Mistral-7B-v0.1"),
+    "Qwen2-7B-Instruct": "Qwen2-7B",
+    "Qwen2.5-7B-Instruct": "Qwen2.5-7B",
+    **dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large"), "gpt2-xl"),
+}
+"""Chat and size variants, each with the model whose row it takes where a sheet has none of its own."""
+_MODEL_OF_DEFAULTS = "gpt2-xl"
+"""Whose numbers a sheet's defaults are, where it has a row for it; else they are for any model."""
 PROTOCOLS = ("paper", "code", "corrected")
 
 
@@ -30,9 +49,10 @@ def resolve_hparams(
 ) -> dict[str, Any]:
     """Return an editor's hyper-parameters: its defaults, then those for the model or of the preset, then ``overrides``.
 
-    A model is known by the last part of its hub id or path, in any case.  A sheet's ``presets`` are the numbers of one
-    source each and take the place of the model's, so that nothing of another source gets in; its ``variants`` change a few
-    numbers and leave the model's others, as an ablation does.  Both are asked for as ``preset``.
+    A model is known by the last part of its hub id or path, in any case; a variant takes the row of its model (``VARIANTS``).
+    A sheet's ``presets`` are the numbers of one source each and take the place of the model's, so that nothing of another
+    source gets in; its ``variants`` change a few numbers and leave the model's others, as an ablation does.  Both are asked
+    for as ``preset``.
 
     Raises:
         HparamsError: An unknown name, or a value of another type than the default's; names all of them.
@@ -43,7 +63,7 @@ def resolve_hparams(
         raise HparamsError(f"no protocol {protocol!r}; expected one of {list(PROTOCOLS)}")
     sheet = _sheet(name)
     defaults: dict[str, Any] = sheet["defaults"]
-    special = next((row for key, row in sheet["models"].items() if _last_part(key) == _last_part(model)), None) or {}
+    special = sheet["models"].get(_row_for(sheet, model) or "") or {}
     presets, variants = sheet["presets"], sheet["variants"]
     if preset is not None and preset not in presets | variants:
         known = sorted(presets | variants) or "none"
@@ -66,6 +86,32 @@ def resolve_hparams(
         raise HparamsError(f"editor {name!r}: {'; '.join(wrong)}{hint}")
     numbers = {key: float(value) if isinstance(defaults[key], float) else value for key, value in values.items()}
     return {**numbers, "protocol": protocol}
+
+
+def borrowed_from(name: str, *, model: str, preset: str | None = None) -> str | None:
+    """Return the model whose numbers an editor takes for ``model``, where they are another's; None where they are its own.
+
+    They are its own with a row of that name, with a preset (the numbers of one source), and where a sheet has none by model.
+    """
+    sheet = _sheet(name)
+    if preset in sheet["presets"]:
+        return None
+    row = _row_for(sheet, model)
+    if row is None:
+        return _MODEL_OF_DEFAULTS if _MODEL_OF_DEFAULTS in sheet["models"] else None
+    return None if _last_part(row) == _last_part(model) else row
+
+
+def is_variant(model: str, row: str) -> bool:
+    """Return whether a model takes a row as a chat or size variant of it."""
+    return VARIANTS_BY_NAME.get(_last_part(model)) == _last_part(row)
+
+
+def _row_for(sheet: Mapping[str, Mapping[str, Any]], model: str) -> str | None:
+    """Return the key of the row that a model takes: its own, or that of which it is a variant."""
+    rows = {_last_part(key): key for key in sheet["models"]}
+    name = _last_part(model)
+    return rows.get(name) or rows.get(VARIANTS_BY_NAME.get(name, ""))
 
 
 def preset_names(name: str) -> list[str]:
@@ -106,3 +152,6 @@ def _kind(value: Any) -> str:
         return type(value).__name__ if not isinstance(value, float) or isfinite(value) else "not finite"
     kinds = sorted({type(item).__name__ for item in value or [0.0]})
     return f"list of {' and '.join(kinds)}"
+
+
+VARIANTS_BY_NAME = {_last_part(model): _last_part(row) for model, row in VARIANTS.items()}

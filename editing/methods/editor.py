@@ -186,6 +186,10 @@ class Editor(Protocol):
         """Return how context prefixes are sampled for it; None if it reads none."""
         ...
 
+    def seeds(self) -> Sequence[str]:
+        """Return the hyper-parameters that are seeds of what is random in it; a run's seed takes their place."""
+        ...
+
     def training(self, batch_size: int) -> Training | None:
         """Return how long its network is trained, and for how many joint edits; None if it has none."""
         ...
@@ -244,6 +248,9 @@ class BaseEditor:
 
     def sampling(self) -> Mapping[str, Any] | None:
         return None
+
+    def seeds(self) -> Sequence[str]:
+        return ()
 
     def training(self, batch_size: int) -> Training | None:
         return None

@@ -90,6 +90,9 @@ class TrainedEditor(BaseEditor):
     def unsettled(self) -> str | None:
         return unsettled_microbatch(self.protocol, self.microbatch)
 
+    def seeds(self) -> Sequence[str]:
+        return ("training_seed",)
+
     # --- training
 
     def training(self, batch_size: int) -> Training | None:

@@ -52,8 +52,8 @@ labelled AS (
     GROUP BY cell
 )
 SELECT
-    runs.editor, runs.batch_size, runs.model, runs.sample, totals.* EXCLUDE (cell, hits),
+    r.* EXCLUDE (run_id), totals.* EXCLUDE (cell, hits),
     labelled.* EXCLUDE (cell)
 FROM totals
-JOIN runs USING (run_id)
+JOIN run_columns AS r USING (run_id)
 LEFT JOIN labelled USING (cell)

@@ -55,12 +55,13 @@ checkpoints AS (
 ),
 seen AS (
     SELECT
-        runs.model, runs.editor, runs.batch_size, runs.sample, checkpoint.* EXCLUDE (scored_at, scored_before),
+        r.* EXCLUDE (run_id), checkpoint.* EXCLUDE (scored_at, scored_before),
         avg(own.efficacy_accuracy) AS new_edits_accuracy,
         avg(own.neighborhood_accuracy) FILTER (WHERE unedited.neighborhood_accuracy IS NOT NULL) AS neighborhood_accuracy,
         avg(unedited.neighborhood_accuracy) AS neighborhood_level
     FROM checkpoints AS checkpoint
     JOIN runs USING (run_id)
+    JOIN run_columns AS r USING (run_id)
     LEFT JOIN own_rates AS own
         ON own.run_id = checkpoint.run_id AND own.edited_at > scored_before AND own.edited_at <= checkpoint.scored_at
     LEFT JOIN own_rates AS unedited ON unedited.run_id = runs.baseline_run_id AND unedited.fact_id = own.fact_id

@@ -5,8 +5,8 @@
 -- accepted: {outcome: [edited, unchanged, unsolved, nan]}
 -- references: {run_id: runs.run_id}
 SELECT
-    runs.editor, runs.batch_size, runs.model, runs.sample, rounds.run_id, rounds.round, rounds.edits_so_far AS edits,
+    r.* EXCLUDE (run_id), rounds.run_id, rounds.round, rounds.edits_so_far AS edits,
     rounds.parameter, rounds.outcome, rounds.update_norm, rounds.drift, rounds.drift_per_value, rounds.shortfall
 FROM rounds
-JOIN runs USING (run_id)
+JOIN run_columns AS r USING (run_id)
 ORDER BY rounds.run_id, rounds.parameter, rounds.round

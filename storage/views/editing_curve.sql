@@ -6,8 +6,8 @@
 -- rates: [efficacy, paraphrase, neighborhood, efficacy_accuracy, paraphrase_accuracy, neighborhood_accuracy]
 -- accepted: {window_edits: [5, 50]}
 -- references: {run_id: runs.run_id}
-SELECT runs.editor, runs.batch_size, runs.model, runs.sample, editing_windows.* EXCLUDE (
+SELECT r.* EXCLUDE (run_id), editing_windows.* EXCLUDE (
     efficacy_variance, paraphrase_variance, neighborhood_variance
 )
-FROM editing_windows JOIN runs USING (run_id)
+FROM editing_windows JOIN run_columns AS r USING (run_id)
 ORDER BY run_id, window_edits, edits

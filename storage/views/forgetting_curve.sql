@@ -6,7 +6,7 @@
 -- not_null: [run_id, editor, batch_size, edits, n_scored]
 -- rates: [forgotten, forgotten_ever, retention, retention_accuracy]
 -- references: {run_id: runs.run_id}
-SELECT runs.editor, runs.batch_size, runs.model, runs.sample, check_rates.*
+SELECT r.* EXCLUDE (run_id), check_rates.*
 FROM check_rates
-JOIN runs USING (run_id)
+JOIN run_columns AS r USING (run_id)
 ORDER BY run_id, edits

@@ -7,7 +7,7 @@
 -- rates: [repetition]
 -- references: {run_id: runs.run_id}
 SELECT
-    runs.model, runs.editor, runs.batch_size, runs.sample, g.run_id, g.scored_at, g.edits_so_far AS edits,
+    r.* EXCLUDE (run_id), g.run_id, g.scored_at, g.edits_so_far AS edits,
     count(*) AS n_texts, count(*) FILTER (WHERE text IS NULL) AS n_lost, avg(entropy) AS entropy, avg(repetition) AS repetition
-FROM generations AS g JOIN runs USING (run_id)
+FROM generations AS g JOIN run_columns AS r USING (run_id)
 GROUP BY ALL ORDER BY g.run_id, edits

@@ -20,9 +20,10 @@ residuals AS (
     SELECT run_id, avg(mean_residual) AS mean_residual, count(DISTINCT round) AS n_batches FROM rounds GROUP BY run_id
 )
 SELECT
-    run.run_id, run.model, run.editor, run.hparams_digest, run.layers, run.mode, run.batch_size, residuals.n_batches,
+    r.*, run.hparams_digest, residuals.n_batches,
     shares.edit_success, shares.generalisation_success, shares.locality_success, residuals.mean_residual
 FROM run_latest AS run
+JOIN run_columns AS r USING (run_id)
 JOIN shares USING (run_id)
 JOIN residuals USING (run_id)
 ORDER BY run.model, run.editor, run.batch_size, run.run_id

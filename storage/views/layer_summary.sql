@@ -1,29 +1,56 @@
--- Layer search: scores of independent edits of each layer, means over edits of the mean over their prompts.
+-- Layer search: scores of independent edits of each layer, means over edits of the mean over their prompts, each with an
+-- interval of 95 % over the edits (as in `setting_summary`).
 --
 -- unique: [run_id, editor, layer]
 -- not_null: [run_id, model, editor, layer, n_edits]
--- rates: [efficacy, paraphrase, neighborhood, score]
-WITH per_kind AS (
+-- rates: [efficacy, paraphrase, neighborhood, score, efficacy_low, efficacy_high, score_low, score_high]
+WITH probes AS (
     SELECT
         run_id, model, editor, protocol, layer, fact_id, kind,
-        avg(CASE
+        CASE
             WHEN kind = 'neighborhood' THEN is_likelier(nll_true, n_true, nll_new, n_new)
             ELSE is_likelier(nll_new, n_new, nll_true, n_true)
-        END::INT) AS rate
+        END::INT AS holds
     FROM layer_scores
+),
+per_edit AS (
+    SELECT
+        run_id, model, editor, protocol, layer, fact_id,
+        avg(holds) FILTER (WHERE kind = 'rewrite') AS es,
+        avg(holds) FILTER (WHERE kind = 'paraphrase') AS ps,
+        avg(holds) FILTER (WHERE kind = 'neighborhood') AS ns
+    FROM probes
     GROUP BY ALL
 ),
 rates AS (
     SELECT
-        run_id, model, editor, protocol, layer,
-        count(DISTINCT fact_id) AS n_edits,
-        avg(rate) FILTER (WHERE kind = 'rewrite') AS efficacy,
-        avg(rate) FILTER (WHERE kind = 'paraphrase') AS paraphrase,
-        avg(rate) FILTER (WHERE kind = 'neighborhood') AS neighborhood
-    FROM per_kind
+        run_id, model, editor, protocol, layer, count(*) AS n_edits,
+        avg(es) AS efficacy, avg(ps) AS paraphrase, avg(ns) AS neighborhood,
+        harmonic_mean(efficacy, paraphrase, neighborhood) AS score,
+        answers_of_facts(count(es), efficacy, var_pop(es)) AS es_answers,
+        answers_of_facts(count(ps), paraphrase, var_pop(ps)) AS ps_answers,
+        answers_of_facts(count(ns), neighborhood, var_pop(ns)) AS ns_answers
+    FROM per_edit
     GROUP BY ALL
 ),
-final AS (
-    SELECT *, harmonic_mean(efficacy, paraphrase, neighborhood) AS score FROM rates
+spread AS (
+    -- The variance of what each edit adds to S, to first order.
+    SELECT
+        run_id, editor, layer,
+        var_pop(
+            coalesce((es - efficacy) / efficacy ** 2, 0) + coalesce((ps - paraphrase) / paraphrase ** 2, 0)
+            + coalesce((ns - neighborhood) / neighborhood ** 2, 0)
+        ) * any_value(score) ** 4 / 9 AS variance
+    FROM per_edit JOIN rates USING (run_id, editor, layer)
+    WHERE score > 0
+    GROUP BY ALL
 )
-SELECT * FROM final ORDER BY model, editor, layer
+SELECT
+    run_id, model, editor, protocol, layer, n_edits, efficacy, paraphrase, neighborhood, score,
+    rate_low(efficacy, es_answers) AS efficacy_low, rate_high(efficacy, es_answers) AS efficacy_high,
+    rate_low(paraphrase, ps_answers) AS paraphrase_low, rate_high(paraphrase, ps_answers) AS paraphrase_high,
+    rate_low(neighborhood, ns_answers) AS neighborhood_low, rate_high(neighborhood, ns_answers) AS neighborhood_high,
+    rate_low(score, answers_of_facts(n_edits, score, coalesce(variance, 0))) AS score_low,
+    rate_high(score, answers_of_facts(n_edits, score, coalesce(variance, 0))) AS score_high
+FROM rates LEFT JOIN spread USING (run_id, editor, layer)
+ORDER BY model, editor, layer

@@ -5,8 +5,8 @@
 -- not_null: [run_id, edits, n_texts, n_lost]
 -- references: {run_id: runs.run_id}
 SELECT
-    runs.model, runs.editor, runs.batch_size, runs.sample, t.run_id, t.scored_at, t.edits_so_far AS edits,
+    r.* EXCLUDE (run_id), t.run_id, t.scored_at, t.edits_so_far AS edits,
     count(*) AS n_texts, sum(t.n_tokens) AS n_scored_tokens, count(*) - count(nll) AS n_lost,
     CASE WHEN n_lost = 0 AND sum(nll) / n_scored_tokens < 700 THEN exp(sum(nll) / n_scored_tokens) END AS perplexity
-FROM text_nlls AS t JOIN runs USING (run_id)
+FROM text_nlls AS t JOIN run_columns AS r USING (run_id)
 GROUP BY ALL ORDER BY t.run_id, edits

@@ -44,7 +44,7 @@ rates AS (
     GROUP BY ALL
 )
 SELECT
-    runs.model, runs.editor, runs.batch_size, runs.mode, runs.sample, rates.*,
+    r.* EXCLUDE (run_id), rates.*,
     harmonic_mean(efficacy, paraphrase, neighborhood) AS score
-FROM rates JOIN runs USING (run_id)
+FROM rates JOIN run_columns AS r USING (run_id)
 ORDER BY model, editor, batch_size, run_id, scored DESC, after_edits, scoring_protocol

@@ -21,7 +21,7 @@ per_fact AS (
     FROM own GROUP BY ALL
 )
 SELECT
-    runs.model, runs.editor, runs.batch_size, runs.sample, run_id,
+    r.* EXCLUDE (run_id), run_id,
     count(*) AS n_facts,
     count(*) FILTER (WHERE rewrite = 1) AS n_rewritten,
     avg(rewrite) AS rewrite_accuracy,
@@ -31,7 +31,7 @@ SELECT
     avg(completion) FILTER (WHERE rewrite = 1) AS completion_if_rewritten,
     avg(question_contained) AS question_contained,
     avg(completion_contained) AS completion_contained
-FROM per_fact JOIN runs USING (run_id)
+FROM per_fact JOIN run_columns AS r USING (run_id)
 GROUP BY ALL
 HAVING count(question) + count(completion) > 0
-ORDER BY runs.model, runs.editor, runs.batch_size, run_id
+ORDER BY r.model, r.editor, r.batch_size, run_id

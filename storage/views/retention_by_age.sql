@@ -15,8 +15,8 @@ parts AS (
     SELECT *, least(9, floor(10 * age / longest))::INT AS part FROM checked
 )
 SELECT
-    runs.model, runs.editor, runs.batch_size, runs.sample, run_id, part,
+    r.* EXCLUDE (run_id), run_id, part,
     min(age) AS youngest, max(age) AS oldest, count(*) AS n_checks, avg(is_right::INT) AS retained
-FROM parts JOIN runs USING (run_id)
+FROM parts JOIN run_columns AS r USING (run_id)
 GROUP BY ALL
 ORDER BY run_id, part

@@ -14,6 +14,6 @@ WITH last_check AS (
 half AS (
     SELECT run_id, min(youngest) FILTER (WHERE retained <= 0.5) AS half_life FROM retention_by_age GROUP BY run_id
 )
-SELECT runs.model, runs.editor, runs.batch_size, runs.sample, last_check.*, half.half_life
-FROM last_check JOIN runs USING (run_id) LEFT JOIN half USING (run_id)
-ORDER BY runs.model, runs.editor, runs.batch_size, run_id
+SELECT r.* EXCLUDE (run_id), last_check.*, half.half_life
+FROM last_check JOIN run_columns AS r USING (run_id) LEFT JOIN half USING (run_id)
+ORDER BY r.model, r.editor, r.batch_size, run_id

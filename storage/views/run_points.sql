@@ -1,6 +1,28 @@
 -- step
 -- What each run adds to each point of `setting_summary` and `setting_curve`: the mean of n values (of facts, questions, texts)
--- and their population variance, which is NULL where a run gives one number. `bounded`: the mean is a rate in [0, 1].
+-- and their population variance, which is NULL where a run gives one number. `bounded`: the mean is a rate in [0, 1]. Curves of
+-- benchmarks and texts begin with what the unedited model made of them.
+WITH shown AS (
+    SELECT run_id AS source, run_id FROM runs WHERE editor <> 'none'
+    UNION ALL
+    SELECT baseline_run_id, run_id FROM runs WHERE editor <> 'none'
+),
+-- Each benchmark with the metric that its definition names first. One that is asked in two ways has two names.
+asked AS (
+    SELECT
+        shown.run_id, b.* EXCLUDE (run_id), coalesce(main_metric, CASE WHEN f1 IS NULL THEN 'accuracy' ELSE 'f1' END) AS main_metric,
+        benchmark || ', ' || n_shots || ' shots' || CASE
+            WHEN count(DISTINCT questions_run_id) OVER (PARTITION BY benchmark, n_shots) = 1 THEN ''
+            ELSE ' (' || right(questions_run_id, 4) || ')'
+        END AS name
+    FROM benchmark_metrics AS b
+    JOIN shown ON b.run_id = shown.source
+    LEFT JOIN (
+        SELECT run_id AS questions_run_id, any_value(spec->'definition'->'metrics'->>0) AS main_metric
+        FROM commits WHERE kind = 'questions' GROUP BY run_id
+    ) USING (questions_run_id)
+    WHERE part IS NULL
+)
 SELECT
     run_id, 'summary' AS curve, '' AS name, scored, metric, run_latest.edits, true AS bounded,
     count(*) AS n, avg(value) AS mean, var_pop(value) AS variance, any_value(from_age) AS from_age
@@ -53,30 +75,43 @@ FROM (
 )
 WHERE mean IS NOT NULL
 UNION ALL
-SELECT run_id, 'downstream', benchmark, 'checkpoint', metric, edits, metric <> 'mcc', n_examples, mean, n_examples * error ** 2, NULL
+SELECT run_id, 'downstream', name, 'checkpoint', metric, edits, metric <> 'mcc', n_examples, mean, n_examples * error ** 2, NULL
 FROM (
-    SELECT run_id, benchmark, edits, n_examples, unnest([
+    SELECT run_id, edits, n_examples, name, unnest([
         {'metric': 'accuracy', 'mean': accuracy, 'error': accuracy_stderr},
         {'metric': 'f1', 'mean': f1, 'error': f1_stderr},
+        {'metric': 'f1_weighted', 'mean': f1_weighted, 'error': f1_weighted_stderr},
         {'metric': 'mcc', 'mean': mcc, 'error': mcc_stderr},
         {'metric': 'mean_value', 'mean': mean_value, 'error': mean_value_stderr}
     ], recursive := true)
-    FROM benchmark_metrics WHERE part IS NULL
+    FROM asked
 )
 WHERE mean IS NOT NULL
 UNION ALL
-SELECT run_id, 'free texts', '', 'checkpoint', metric, edits, false, n_texts - n_lost, mean, variance, NULL
+SELECT
+    run_id, 'benchmarks', name || ': ' || main_metric, 'checkpoint', 'main', edits, main_metric <> 'mcc', n_examples,
+    CASE main_metric
+        WHEN 'f1' THEN f1 WHEN 'f1_weighted' THEN f1_weighted WHEN 'mcc' THEN mcc WHEN 'token_f1' THEN mean_value ELSE accuracy
+    END AS mean,
+    n_examples * CASE main_metric
+        WHEN 'f1' THEN f1_stderr WHEN 'f1_weighted' THEN f1_weighted_stderr WHEN 'mcc' THEN mcc_stderr
+        WHEN 'token_f1' THEN mean_value_stderr ELSE accuracy_stderr
+    END ** 2, NULL
+FROM asked
+WHERE mean IS NOT NULL
+UNION ALL
+SELECT shown.run_id, 'free texts', '', 'checkpoint', metric, edits, false, n_texts - n_lost, mean, variance, NULL
 FROM (
     SELECT run_id, edits_so_far AS edits, count(*) AS n_texts, count(*) FILTER (WHERE text IS NULL) AS n_lost, unnest([
         {'metric': 'entropy', 'mean': avg(entropy), 'variance': var_pop(entropy)},
         {'metric': 'repetition', 'mean': avg(repetition), 'variance': var_pop(repetition)}
     ], recursive := true)
     FROM generations GROUP BY run_id, edits_so_far
-)
+) AS written JOIN shown ON written.run_id = shown.source
 WHERE mean IS NOT NULL
 UNION ALL
-SELECT run_id, 'perplexity', '', 'checkpoint', 'perplexity', edits, false, 1, perplexity, NULL, NULL
-FROM perplexity_curve WHERE perplexity IS NOT NULL
+SELECT shown.run_id, 'perplexity', '', 'checkpoint', 'perplexity', edits, false, 1, perplexity, NULL, NULL
+FROM perplexity_curve AS p JOIN shown ON p.run_id = shown.source WHERE perplexity IS NOT NULL
 UNION ALL
 SELECT run_id, 'drift', parameter, 'checkpoint', metric, edits, false, 1, mean, NULL, NULL
 FROM (

@@ -26,5 +26,5 @@ SELECT
     left(md5((subject, mode)::VARCHAR), 10) AS pool,
     coalesce(spec->'facts'->>'order_digest', (spec->'facts'->>'sample_seed', sample)::VARCHAR) AS draw,
     model, dtype, facts, editor, variant, preset, protocol, layers, batch_size, mode, hparams_digest,
-    left(md5(spec->'contexts_recipe'->>'texts'), 8) AS given_contexts, sample, seed
+    left(md5(spec->'contexts_recipe'->>'texts'), 8) AS given_contexts, left(md5(numbers), 12) AS numbers, sample, seed
 FROM described

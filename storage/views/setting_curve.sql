@@ -1,6 +1,6 @@
 -- Every curve by setting, over its samples and seeds, each point with an interval of 95 % as in `setting_summary`. `curve` and
--- `name` say what is drawn: `editing` (window 5, window 50), `forgetting`, `downstream` (benchmarks), `free texts`,
--- `perplexity`, `drift` (parameters).
+-- `name` say what is drawn: `editing` (window 5, window 50), `forgetting`, `downstream` (every metric of each benchmark),
+-- `benchmarks` (the metric that the definition of each names first), `free texts`, `perplexity`, `drift` (parameters).
 --
 -- unique: [setting, curve, name, metric, edits]
 -- not_null: [setting, curve, name, metric, edits, mean, n_runs]

@@ -8,7 +8,7 @@ WITH runs_of AS (
         setting, draw, seed, run_points.* EXCLUDE (run_id),
         -- All runs are asked the same questions and texts.
         n * CASE
-            WHEN curve IN ('downstream', 'free texts') OR metric = 'benchmark_f1'
+            WHEN curve IN ('downstream', 'benchmarks', 'free texts') OR metric = 'benchmark_f1'
                 THEN 1 / count(*) OVER (PARTITION BY setting, curve, name, scored, metric, edits)
             ELSE coalesce(share_of_its_own, 1)
         END AS n_own

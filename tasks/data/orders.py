@@ -73,6 +73,34 @@ def listed_order(requests: Sequence[EditRequest], path: Path, *, sample: int, di
     return Order(tuple(kept), f"order-{digest}", digest)
 
 
+def disjoint_orders(requests: Sequence[EditRequest], first: Order, *, size: int, samples: int) -> tuple[Order, ...]:
+    """Return orders that have no fact in common, each of ``size`` facts but the first, which is the seeded order itself.
+
+    Raises:
+        InputError: There are too few facts.
+    """
+    if len(first.positions) < size * samples:
+        raise InputError(
+            f"{samples} disjoint samples of {size} facts need {size * samples}; the data set has {len(first.positions)} that "
+            "can be edited; lower facts.size or facts.samples"
+        )
+    parts = [first.positions[start : start + size] for start in range(size, size * samples, size)]
+    digests = [_digest(requests, part) for part in parts]
+    return (first, *(Order(part, f"order-{digest}", digest) for part, digest in zip(parts, digests, strict=True)))
+
+
+def check_disjoint(requests: Sequence[EditRequest], samples: Sequence[Sequence[int]], path: str) -> None:
+    """Raise InputError if a fact is in two samples of a list."""
+    seen: dict[int, int] = {}
+    for number, positions in enumerate(samples):
+        for position in positions:
+            if seen.setdefault(position, number) != number:
+                raise InputError(
+                    f"{path}: fact {requests[position].request_id!r} is in the samples {seen[position]} and {number}; expected "
+                    "none in two of them, or leave facts.disjoint out"
+                )
+
+
 def publish_order(store: Store, facts_run_id: str, requests: Sequence[EditRequest], order: Order) -> None:
     """Write an order to the table ``fact_orders``, once."""
     if not store.is_committed(facts_run_id, order.name):

@@ -35,10 +35,22 @@ class Plan:
     store_timeout_s: float
     notes: tuple[str, ...] = ()
     """What a reader of the plan should know of its inputs."""
+    warnings: tuple[str, ...] = ()
+    """What makes its results doubtful."""
 
     @property
     def models(self) -> list[ModelRef]:
         return list({run.model.digest: run.model for run in self.runs}.values())
+
+
+def shown_in_report(plan: Plan, runs: Sequence[RunSpec]) -> list[str]:
+    """Return the ids of all that a report of an experiment is about.
+
+    Args:
+        runs: The plan's, with the layers that were found.
+    """
+    found = [run.run_id for run in runs] + [search.run_id for search in plan.searches]
+    return found + [trace.run_id for trace in plan.traces] + [training.run_id for training in plan.trainings]
 
 
 def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:

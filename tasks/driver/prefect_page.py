@@ -1,6 +1,7 @@
 """What a run has found, as artifacts on Prefect's pages: the summary, the figures, and where the report is."""
 
 import logging
+from base64 import b64encode
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,8 +11,7 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 
 from tasks.driver.heartbeat import artifact_key
-from tasks.reports.report import SUMMARY_COLUMNS, Report
-from tasks.reports.tables import format_cell
+from tasks.reports.report import Report
 
 _log = logging.getLogger(__name__)
 
@@ -27,9 +27,13 @@ def show_report(name: str, report: Report) -> None:
 
 
 def _publish(name: str, report: Report) -> None:
-    rows = [{column: format_cell(row[column]) for column in SUMMARY_COLUMNS} for row in report.summary]
-    create_table_artifact(rows, key=artifact_key("summary", name), description=f"Runs of {name}: the view run_summary")
-    pages = [f"## {title}\n\n![{title}](data:image/png;base64,{image})\n" for title, image in report.figures.items()]
+    create_table_artifact(
+        report.summary, key=artifact_key("summary", name), description=f"Runs of {name}: the view setting_summary"
+    )
+    pages = [
+        f"## {title}\n\n![{title}](data:image/png;base64,{b64encode(image).decode()})\n"
+        for title, image in report.pictures().items()
+    ]
     create_markdown_artifact("\n".join(pages), key=artifact_key("figures", name), description=f"Figures of {name}")
     create_link_artifact(
         _address(report.location),

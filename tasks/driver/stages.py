@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from storage.compaction import compact
 from storage.store import Store
-from tasks.driver.plan import with_known_layers
+from tasks.driver.plan import shown_in_report, with_known_layers
 from tasks.driver.session import Session
 from tasks.errors import InputError
 from tasks.reports.report import Report, write_report
@@ -123,7 +123,7 @@ def _starts_pristine(store: Store, run: RunSpec) -> bool:
 
 def analyse(session: Session, runs: tuple[RunSpec, ...]) -> Report:
     """Write the report with all figures, and return it."""
-    return write_report(session.store, [run.run_id for run in runs], title=session.plan.name)
+    return write_report(session.store, shown_in_report(session.plan, runs), title=session.plan.name)
 
 
 def refuse_failed(session: Session, report: Report) -> None:

@@ -1,7 +1,7 @@
 """Whether a report shows what its store holds now."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +18,7 @@ def report_name(title: str) -> str:
     return "report.html" if title == "report" else f"report-{title}.html"
 
 
-def current_report(store: Store, run_ids: Sequence[str], title: str) -> str | None:
+def current_report(store: Store, run_ids: Collection[str], title: str) -> str | None:
     """Return where a report is that was made of what the store holds now, by the code that is here now; None if none is."""
     with suppress(FileNotFoundError):
         page = store.files.read(report_name(title))[:2000].decode("utf-8", "replace")
@@ -28,7 +28,7 @@ def current_report(store: Store, run_ids: Sequence[str], title: str) -> str | No
     return None
 
 
-def made_of(store: Store, run_ids: Sequence[str] | None) -> str:
+def made_of(store: Store, run_ids: Collection[str] | None) -> str:
     """Return a digest of all that a report of these runs is made of: commits, of which a view may read any, and code."""
     commits = [
         [run_id, unit_id, row["attempt"], row["kind"], row["recipe"]]
@@ -43,4 +43,4 @@ def made_of(store: Store, run_ids: Sequence[str] | None) -> str:
 
 
 def _versions() -> list[str]:
-    return [metadata.version(name) for name in ("matplotlib", "duckdb", "jinja2")]
+    return [metadata.version(name) for name in ("vl-convert-python", "duckdb", "jinja2", "scipy")]

@@ -1,105 +1,154 @@
-"""One self-contained HTML report of a store: summary table, figures, and where every number comes from."""
+"""One self-contained HTML report: what was found, figures, tables, single facts, and where every number comes from."""
 
-import base64
-import io
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
-from storage.sql import query_many
+from storage.sql import query, query_many
 from storage.store import Store
-from tasks.reports.figures import FIGURES
+from tasks.reports.charts import Chart, chart, picture
+from tasks.reports.findings import COMPARISONS, answers, contrasts, differs_only_in, verdicts_on_runs
+from tasks.reports.labels import labelled
 from tasks.reports.made_of import made_of, report_name
+from tasks.reports.panels import PANELS
+from tasks.reports.pictures import statement
+from tasks.reports.summary import RUNS, SETTINGS, summary_rows
 from tasks.reports.tables import format_cell
+from tasks.reports.warnings import DOUBTS, warnings_of
 
-SUMMARY_COLUMNS = (
-    "run_id",
-    "editor",
-    "layers",
-    "batch_size",
-    "edits",
-    "efficacy",
-    "paraphrase",
-    "neighborhood",
-    "score",
-    "forgotten",
-    "drift",
-    "benchmark_f1",
-    "collapsed_at",
-)
-
-MOMENTS = """SELECT DISTINCT model, layer, n_texts AS texts, n_tokens AS tokens, change, digest
+_INPUTS = ("facts-", "questions-", "prepare")
+"""How the ids of what runs share begin."""
+_ABOUT = """
+    SELECT
+        list(DISTINCT model ORDER BY model) AS models, list(DISTINCT facts ORDER BY facts) AS facts,
+        list(DISTINCT experiment ORDER BY experiment) AS experiments, count(*) FILTER (WHERE editor <> 'none') AS n_runs
+    FROM runs
+"""
+_DAYS = "SELECT min(finished_at)::DATE::VARCHAR AS first, max(finished_at)::DATE::VARCHAR AS last FROM commits"
+_PROVENANCE = """
+    SELECT run_id, model, model_digest, dtype, facts_run_id, hparams, versions, device_kind FROM runs ORDER BY run_id
+"""
+_MOMENTS = """SELECT DISTINCT model, layer, n_texts AS texts, n_tokens AS tokens, change, digest
 FROM second_moments WHERE digest IS NOT NULL ORDER BY ALL"""
+_FACTS = """
+    SELECT run_id, editor, batch_size, layers, fact_id, edited_at, scored, after_edits, prompt, expected, text, holds
+    FROM edit_texts WHERE kind = 'rewrite'
+    QUALIFY dense_rank() OVER (PARTITION BY run_id ORDER BY edited_at, fact_id) <= 50
+"""
+"""Of each run's first edits, what was said."""
 
 
 class Report(NamedTuple):
     """A report that was written."""
 
     location: str
-    summary: list[dict[str, Any]]
-    """Rows of ``run_summary``."""
-    figures: dict[str, str]
-    """Pictures by what they show: PNG in base64."""
+    summary: list[dict[str, str]]
+    """Rows of the table that a run ends with."""
+    charts: dict[str, Chart]
+    """By title."""
+
+    def pictures(self) -> dict[str, bytes]:
+        """Return the charts as PNG."""
+        return {title: picture(each, "png") for title, each in self.charts.items()}
 
 
-def write_report(store: Store, run_ids: Sequence[str] | None = None, *, title: str = "report") -> Report:
+def write_report(store: Store, run_ids: Collection[str] | None = None, *, title: str = "report") -> Report:
     """Write ``<store>/report.html`` (or ``report-<title>.html``); no network is needed to open it.
 
     Args:
-        run_ids: Runs to show, with their searches and traces; all of the store if None.
+        run_ids: Runs, searches and traces to show; all of the store if None.
     """
-    runs_sql = "SELECT run_id, model, model_digest, dtype, facts_run_id, hparams, versions, device_kind FROM runs"
     mark = made_of(store, run_ids)  # before it is read: what is committed meanwhile may be missing
-    views = ["run_summary", *(view for view, _ in FIGURES.values())]
-    statements = [_select(view, run_ids) for view in views] + [runs_sql + _only(run_ids) + " ORDER BY run_id", MOMENTS]
-    summary, *shown, runs, moments = (table.to_pylist() for table in query_many(store, statements))
-    sections = [
-        {"name": name, "view": view, "image": _png(draw(rows))}
-        for (name, (view, draw)), rows in zip(FIGURES.items(), shown, strict=True)
-        if rows
-    ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True)
+    unseen = others(store, run_ids)
+    texts = [_ABOUT, _DAYS, SETTINGS, RUNS, COMPARISONS, _PROVENANCE, _MOMENTS, _FACTS, DOUBTS]
+    tables = query_many(store, [*texts, *map(statement, PANELS)], unseen=unseen)
+    (about,), (days,), settings, runs, comparisons, provenance, moments, facts, doubts = (
+        table.to_pylist() for table in tables[: len(texts)]
     )
-    environment.filters["cell"] = format_cell
-    page = environment.get_template("report.html.jinja").render(
+    charts = {
+        panel.title: made
+        for panel, table in zip(PANELS, tables[len(texts) :], strict=True)
+        if (made := chart(panel, table.to_pylist())) is not None
+    }
+    summary = summary_rows(settings, runs)
+    page = _environment().get_template("report.html.jinja").render(
         title=title,
-        columns=SUMMARY_COLUMNS,
+        about=about,
+        days=days,
+        findings=_findings(settings, runs, comparisons),
+        warnings=warnings_of(doubts),
         summary=summary,
-        sections=sections,
-        runs=runs,
+        charts=[{"title": name, "json": _json(each)} for name, each in charts.items()],
+        bundle=Markup(_bundle()),
+        facts=_json(_facts(facts)),
+        runs=provenance,
         moments=moments,
         made_of=mark,
-    )
+    )  # fmt: skip
     name = report_name(title)
     store.files.write(name, page.encode())
-    figures = {section["name"]: section["image"] for section in sections}
-    return Report(f"{store.location}/{name}", summary, figures)
+    return Report(f"{store.location}/{name}", summary, charts)
 
 
-def _select(view: str, run_ids: Sequence[str] | None) -> str:
-    grouped = (
-        "batch_size_summary",
-        "layer_summary",
-        "trace_summary",
-        "moment_curve",
-        "training_curve",
-    )  # not about single runs
-    return f"SELECT * FROM {view}" + ("" if view in grouped else _only(run_ids))
-
-
-def _only(run_ids: Sequence[str] | None) -> str:
+def others(store: Store, run_ids: Collection[str] | None) -> set[str]:
+    """Return what of a store is neither of these runs nor shared by runs."""
     if run_ids is None:
-        return ""
-    if not run_ids:
-        return " WHERE false"
-    return " WHERE run_id IN (" + ", ".join(f"'{run_id}'" for run_id in run_ids) + ")"
+        return set()
+    kept = set(run_ids)
+    baselines = query(store, "SELECT DISTINCT run_id, baseline_run_id FROM runs").to_pylist()
+    kept |= {row["baseline_run_id"] for row in baselines if row["run_id"] in kept}
+    return {run_id for run_id in store.run_ids() if run_id not in kept and not run_id.startswith(_INPUTS)}
 
 
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _findings(settings: Sequence[Any], runs: Sequence[Any], comparisons: Sequence[Any]) -> list[tuple[str, list[str]]]:
+    names = {row["setting"]: row["label"] for row in labelled(settings)}
+    simple = [row for row in comparisons if len(row["differs_in"]) == 1 or differs_only_in(row, "editor")]
+    found = [part for part in (verdicts_on_runs(runs),) if part[1]]
+    for metric, scored in (("score", "final"), ("forgotten", "final"), ("neighborhood", "own")):
+        mine = [row for row in simple if row["metric"] == metric and row["scored"] == scored]
+        found += answers(contrasts(mine, names), metric, scored)
+    return found
+
+
+def _facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was said of each fact, in the order of time."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        fact = found.setdefault(
+            (row["run_id"], row["fact_id"]),
+            {
+                "run": row["run_id"],
+                "fact": row["fact_id"],
+                "prompt": row["prompt"],
+                "expected": row["expected"],
+                "said": [],
+            },
+        )
+        fact["said"].append([row["scored"], row["after_edits"], row["text"], row["holds"]])
+    return list(found.values())
+
+
+def _environment() -> Environment:
+    found = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True))
+    found.filters["cell"] = format_cell
+    return found
+
+
+def _json(value: Any) -> Markup:
+    """Return JSON that may stand in a script element."""
+    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _bundle() -> str:
+    """Return the scripts that draw charts, for a page that needs no network."""
+    import vl_convert as convert
+
+    from tasks.reports.charts import VEGA_LITE
+
+    return str(convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)).replace(
+        "</script", "<\\/script"
+    )

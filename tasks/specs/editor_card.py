@@ -4,11 +4,11 @@ The editor itself says all of this; what it has said is remembered, so that a pl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from editing.errors import HparamsError
-from editing.hparams import editor_names, preset_names, resolve_hparams
+from editing.hparams import borrowed_from, editor_names, is_variant, preset_names, resolve_hparams
 from editing.model.families import FAMILIES
 from editing.shapes import absent_layers, refused_layers, too_large_batch, too_many_layers, unordered_layers
 from tasks.cache import remembered
@@ -38,9 +38,21 @@ class EditorCard:
     """What it leaves to the machine that results depend on; such an editor cannot be run."""
     sampling: Mapping[str, Any] | None
     """How its context prefixes are sampled."""
+    seeds: Sequence[str] = ()
+    """Hyper-parameters that are seeds of what is random in it."""
     preset: str | None = None
     context_texts: tuple[str, ...] | None = None
     """Context prefixes that are given, in place of sampled ones."""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether runs that differ only in their seed differ at all."""
+        samples = self.sampling is not None and self.context_texts is None and self.sampling["contexts"] > 0
+        return bool(self.seeds) or samples
+
+    def seeded(self, seed: int) -> "EditorCard":
+        """Return the card with a run's seed in the place of its own."""
+        return replace(self, hparams={**self.hparams, **dict.fromkeys(self.seeds, seed)})
 
     def layers_problem(self, family: str, layers: Sequence[int], model: str) -> str | None:
         """Return why the editor cannot edit these layers of a model; None if it can."""
@@ -105,10 +117,28 @@ def editor_card(
             "carried": dict(made.carried()),
             "unsettled": made.unsettled(),
             "sampling": made.sampling(),
+            "seeds": list(made.seeds()),
         }
 
     found = remembered("editors", ["card", name, hparams], ask)
     return EditorCard(name=name, hparams=hparams, preset=preset, **found | {"needs": frozenset(found["needs"])})
+
+
+def borrowed_hparams(name: str, model: str, preset: str | None) -> str | None:
+    """Return a warning where an editor's numbers for a model were made for another one that it is no variant of."""
+    row = borrowed_from(name, model=model, preset=preset)
+    if row is None or is_variant(model, row):
+        return None
+    return (
+        f"{name} has no hyper-parameters of its own for {model}: it takes those of {row}, which were found for that one; "
+        "give them beside the editor's name, or name a preset (palimpsest list editors)"
+    )
+
+
+def inherited_hparams(name: str, model: str, preset: str | None) -> str | None:
+    """Return whose numbers an editor takes for a chat or size variant of a model."""
+    row = borrowed_from(name, model=model, preset=preset)
+    return f"{name} takes the hyper-parameters of {row} for {model}" if row and is_variant(model, row) else None
 
 
 def editor_rows() -> list[dict[str, Any]]:
@@ -127,6 +157,11 @@ def editor_rows() -> list[dict[str, Any]]:
 def editor_needs(name: str) -> frozenset[str]:
     """Return what an editor needs besides a model and facts, whatever its hyper-parameters."""
     return frozenset(_of_class(name)["needs"])
+
+
+def writes_weights(name: str) -> bool:
+    """Return whether an editor changes weights, or tables beside them, at all."""
+    return bool(_of_class(name)["writes"] != "nothing")
 
 
 def ledger_floats(name: str, n_edits: int, d_out: int, d_in: int) -> int:

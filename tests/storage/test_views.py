@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -238,23 +239,24 @@ def test_a_tie_fails_on_both_sides(store: Store) -> None:
 
 def check_columns(root: Path) -> list[str]:
     """Return every declared check that a store's views break."""
-    broken, connection = [], open_store(root)
-    for view, rules in ((name, marts()[name].rules) for name in public_marts()):
-        key = ", ".join(rules["unique"])
-        wrong = [f"SELECT {key} FROM checked GROUP BY {key} HAVING count(*) > 1"]
-        wrong += [f"SELECT * FROM checked WHERE {column} IS NULL" for column in rules["not_null"]]
-        wrong += [f"SELECT * FROM checked WHERE {column} NOT BETWEEN 0 AND 1" for column in rules.get("rates", ())]
-        wrong += [
-            f"SELECT * FROM checked WHERE {column} NOT IN ({', '.join(repr(value) for value in values)})"
-            for column, values in rules.get("accepted", {}).items()
-        ]
-        for column, target in rules.get("references", {}).items():
-            table, _, other = target.partition(".")
-            wrong.append(f"SELECT * FROM checked WHERE {column} NOT IN (SELECT {other} FROM {table})")
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE checked AS SELECT * FROM {view}"
-        )  # each view is computed once
-        broken += [f"{view}: {sql}" for sql in wrong if connection.execute(sql).fetchone()]
+    broken: list[str] = []
+    with closing(open_store(root)) as connection:
+        for view, rules in ((name, marts()[name].rules) for name in public_marts()):
+            key = ", ".join(rules["unique"])
+            wrong = [f"SELECT {key} FROM checked GROUP BY {key} HAVING count(*) > 1"]
+            wrong += [f"SELECT * FROM checked WHERE {column} IS NULL" for column in rules["not_null"]]
+            wrong += [f"SELECT * FROM checked WHERE {column} NOT BETWEEN 0 AND 1" for column in rules.get("rates", ())]
+            wrong += [
+                f"SELECT * FROM checked WHERE {column} NOT IN ({', '.join(repr(value) for value in values)})"
+                for column, values in rules.get("accepted", {}).items()
+            ]
+            for column, target in rules.get("references", {}).items():
+                table, _, other = target.partition(".")
+                wrong.append(f"SELECT * FROM checked WHERE {column} NOT IN (SELECT {other} FROM {table})")
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE checked AS SELECT * FROM {view}"
+            )  # each view is computed once
+            broken += [f"{view}: {sql}" for sql in wrong if connection.execute(sql).fetchone()]
     return broken
 
 

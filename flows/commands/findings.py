@@ -1,0 +1,137 @@
+"""Commands that say what a store shows.  Heavy libraries are imported inside the commands that need them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.options import DEFAULT_STORE, StoreOption
+
+if TYPE_CHECKING:
+    from tasks.reports.findings import Contrast
+
+app = typer.Typer()
+Row = Mapping[str, Any]
+METRICS = ("score", "efficacy", "paraphrase", "neighborhood", "forgotten")
+WhereOption = Annotated[str, typer.Option(help="An SQL condition on the columns of the view.")]
+_SIDES = ("editor", "batch_size", "layers", "preset", "setting")
+"""Columns by whose values one side of a comparison may be named."""
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        str | None, typer.Argument(metavar="[A]", help="An editor, a batch size, layers, or a run.")
+    ] = None,
+    second: Annotated[str | None, typer.Argument(metavar="[B]", help="What it is compared with.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="In what alone settings differ: batch_size, layers, editor ...")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="score, efficacy, paraphrase, neighborhood or forgotten.")] = None,
+    scored: Annotated[str, typer.Option(help="own: right after each round; final: on the final model.")] = "final",
+    where: WhereOption = "true",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Say which settings differ by more than noise, over the same facts; of A and B, or of all that the store holds."""
+    from storage.sql import query_many
+    from tasks.reports.findings import COMPARISONS, DIMENSIONS, contrasts, differs_only_in
+    from tasks.reports.labels import labelled
+    from tasks.reports.summary import RUNS, SETTINGS
+
+    _check(first, second, by, metric, scored)
+    settings, runs, rows = (
+        table.to_pylist()
+        for table in query_many(store, [SETTINGS, RUNS, f"{COMPARISONS} WHERE scored = '{scored}' AND ({where})"])
+    )
+    kept = [row for row in rows if (by is None or differs_only_in(row, by)) and metric in (None, row["metric"])]
+    if first is not None and second is not None:
+        kept = list(filter(None, (_turned(row, first, second, runs) for row in kept)))
+    elif by is None:  # what can be asked of one dimension at a time
+        kept = [row for row in kept if any(differs_only_in(row, dimension) for dimension in DIMENSIONS)]
+    names = {row["setting"]: row["label"] for row in labelled(settings)}
+    _print_contrasts(contrasts(kept, names), metric, scored, are_named=first is not None)
+
+
+def _check(first: str | None, second: str | None, by: str | None, metric: str | None, scored: str) -> None:
+    from flows.spec import SpecError
+    from tasks.reports.findings import DIMENSIONS
+
+    if (first is None) != (second is None):
+        raise SpecError("compare takes two things, as `compare memit emmet`, or none")
+    for name, given, known in (
+        ("--by", by, DIMENSIONS),
+        ("--metric", metric, METRICS),
+        ("--scored", scored, ("own", "final")),
+    ):
+        if given is not None and given not in known:
+            raise SpecError(f"{name} {given!r}: expected one of {list(known)}")
+
+
+def _turned(row: Row, first: str, second: str, runs: Sequence[Row]) -> Row | None:
+    """Return a comparison of A with B, whichever of them the view names first; None if it is of others."""
+    if _is_named(row, "", first, runs) and _is_named(row, "other_", second, runs):
+        return row
+    if not (_is_named(row, "", second, runs) and _is_named(row, "other_", first, runs)):
+        return None
+    swapped = {name: row[f"other_{name}"] for name in ("setting", "mean", *_SIDES)}
+    swapped |= {f"other_{name}": row[name] for name in swapped}
+    return {**row, **swapped, "difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
+
+
+def _is_named(row: Row, side: str, name: str, runs: Sequence[Row]) -> bool:
+    own = {str(row[f"{side}{column}"]) for column in _SIDES} | {f"b{row[f'{side}batch_size']}"}
+    own |= {",".join(map(str, row[f"{side}layers"]))}
+    return name in own or any(run["run_id"] == name and run["setting"] == row[f"{side}setting"] for run in runs)
+
+
+def _print_contrasts(found: "Sequence[Contrast]", metric: str | None, scored: str, *, are_named: bool) -> None:
+    from tasks.reports.findings import answers
+    from tasks.reports.tables import print_table
+
+    if not found:
+        typer.echo(
+            "nothing to compare: no two settings of one model, data set and mode have edited the same facts, after equally "
+            'many edits, and differ as asked (`palimpsest query "FROM setting_summary"` lists all)'
+        )
+        return
+    for each in [metric] if metric else ["forgotten", "score"]:
+        for question, said in [] if are_named else answers(found, each, scored):
+            typer.echo(f"{question}\n" + "\n".join(f"  {line}" for line in said))
+    if are_named:
+        typer.echo("\n".join(each.sentence() for each in found))
+    typer.echo(f"\n{len(found)} comparisons, of which {sum(each.is_told for each in found)} are more than noise:")
+    print_table([_row(each) for each in found])
+
+
+def _row(each: "Contrast") -> dict[str, Any]:
+    row = each.row
+    return {
+        "metric": row["metric"],
+        "A": each.name,
+        "B": each.other_name,
+        "A's": row["mean"],
+        "B's": row["other_mean"],
+        "difference": row["difference"],
+        "95 %": f"{row['low']:.3f} to {row['high']:.3f}",
+        "pairs": row["n_pairs"],
+        "p": row["p"],
+        "Holm": each.p_holm,
+        "verdict": "not told apart" if not each.is_told else f"{each.higher} is higher",
+    }
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="A figure of `palimpsest list figures`.")],
+    out: Annotated[Path, typer.Option(help="A file that ends on .svg, .pdf, .png, .html, .csv or .json (Vega-Lite).")],
+    where: WhereOption = "true",
+    apart: Annotated[
+        bool, typer.Option("--apart", help="A line for each sample and seed, in place of their mean.")
+    ] = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Draw one figure, or write the rows that it shows."""
+    from tasks.reports.pictures import draw
+
+    typer.echo(draw(store, name, out, where=where, apart=apart))

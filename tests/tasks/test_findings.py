@@ -1,0 +1,130 @@
+"""Sentences and tables that say what a store shows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from storage.sql import query, query_many
+from storage.store import Store
+from tasks.reports.findings import COMPARISONS, answers, contrasts, holm, ranking, verdicts_on_runs
+from tasks.reports.labels import labelled
+from tasks.reports.report import others, write_report
+from tasks.reports.summary import RUNS, SETTINGS, summary_rows
+from tests.storage.test_settings import always, run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "store", create=True)
+    run(made, "a", always, facts=range(100), batch_size=5, final=lambda fact, kind: fact >= 10)
+    run(made, "b", always, facts=range(100), batch_size=50, final=lambda fact, kind: fact >= 40)
+    run(made, "c", always, facts=range(100), batch_size=10, final=lambda fact, kind: fact >= 11)
+    return made
+
+
+def said(store: Store, metric: str, scored: str = "final") -> list[tuple[str, list[str]]]:
+    settings, rows = (table.to_pylist() for table in query_many(store, [SETTINGS, COMPARISONS]))
+    names = {row["setting"]: row["label"] for row in labelled(settings)}
+    return answers(contrasts([row for row in rows if row["metric"] == metric], names), metric, scored)
+
+
+def test_what_is_best_is_said_with_what_it_cannot_be_told_from(store: Store) -> None:
+    assert said(store, "efficacy") == [
+        ("Which batch size has the highest efficacy?", [
+            "memit b5 has the highest efficacy on the final model (0.900), and cannot be told from memit b10; it is told from "
+            "memit b50."
+        ])
+    ]  # fmt: skip
+
+
+def test_a_pair_is_said_with_difference_and_interval(tmp_path: Path) -> None:
+    store = Store(tmp_path / "pair", create=True)
+    run(store, "a", always, facts=range(100), batch_size=5, final=always)
+    run(
+        store,
+        "b",
+        always,
+        facts=range(100),
+        batch_size=50,
+        final=lambda fact, kind: kind != "neighborhood" or fact >= 30,
+    )
+    ((question, (sentence,)),) = said(store, "neighborhood")
+    assert question == "Which batch size keeps most neighborhoods?"
+    assert re.fullmatch(
+        r"memit b5 keeps 30\.0 points more neighborhoods than memit b50 \(on the final model; 95 % 20\.\d to 38\.\d, "
+        r"100 paired facts, p < 0\.001\)\.", sentence
+    ), sentence  # fmt: skip
+    ((_, (sentence,)),) = said(store, "efficacy")
+    assert sentence.startswith(
+        "No difference can be told between memit b5 and memit b50 in efficacy on the final model (0.0 points"
+    )
+
+
+def test_holm_is_as_worked_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_ties_of_a_ranking_have_a_letter_in_common() -> None:
+    means = {"x": 0.9, "y": 0.8, "z": 0.5}
+    assert ranking(list(means), means, [("x", "z")]) == [("x", "a"), ("y", "ab"), ("z", "b")]
+    assert ranking(list(means), means, [("x", "z"), ("y", "z"), ("x", "y")]) == [("x", "a"), ("y", "b"), ("z", "c")]
+
+
+def test_runs_that_collapsed_are_named() -> None:
+    row = {"n_judged": 4, "collapsed_at": None}
+    assert verdicts_on_runs([row])[1] == ["None of the runs has lost both at any checkpoint."]
+    fallen = {"run_id": "ft-b1-x", "n_judged": 4, "collapsed_at": 100}
+    assert verdicts_on_runs([row, fallen])[1] == [
+        "ft-b1-x has lost what it knew and what it was taught by 100 edits.",
+        "The other 1 runs have not lost both at any checkpoint.",
+    ]
+    assert verdicts_on_runs([row | {"n_judged": 0}])[1] == []
+
+
+def table_of(store: Store) -> list[dict[str, str]]:
+    return summary_rows(*(table.to_pylist() for table in query_many(store, [SETTINGS, RUNS])))
+
+
+def test_the_table_has_both_times_and_intervals_and_fits(store: Store) -> None:
+    rows = table_of(store)
+    assert [row["run"] for row in rows] == ["a", "c", "b"]
+    assert rows[0]["ES"] == "1.000" and rows[0]["final ES"] == "0.900" and rows[2]["S "].startswith("0.600±.0")
+    assert all(re.fullmatch(r"[01]\.\d{3}±\.\d{3}", row["S"]) for row in rows)
+    widths = [max(len(str(row[name])) for row in [*rows, {name: name for name in rows[0]}]) + 2 for name in rows[0]]
+    assert sum(widths) + len("emmet-b50-f427674fc0") <= 140
+
+
+def test_samples_are_one_row_and_grids_are_told_apart(store: Store) -> None:
+    run(store, "d", always, facts=range(100, 200), sample=1, batch_size=5, final=always)
+    run(store, "e", always, facts=range(100), batch_size=5, layers=[3], final=always)
+    rows = table_of(store)
+    assert [(row["run"], row["runs"]) for row in rows] == [
+        ("memit b5 layer 0", "2"), ("e layer 3", "1"), ("c", "1"), ("b", "1")
+    ]  # fmt: skip
+
+
+def test_a_report_shows_its_own_runs_and_no_others(store: Store) -> None:
+    run(store, "other", always, facts=range(100, 200), sample=1, batch_size=5, final=lambda fact, kind: False)
+    assert others(store, ["a", "b", "c"]) == {"other"} and others(store, None) == set()
+    page = Path(write_report(store, ["a", "b", "c"]).location).read_text()
+    assert "0.900" in page and "other" not in re.findall(r"<summary>(\w+)</summary>", page)
+    whole = Path(write_report(store).location).read_text()
+    assert "<summary>other</summary>" in whole and "memit b5" in whole
+
+
+def test_a_report_needs_no_network_and_says_what_was_found(store: Store) -> None:
+    page = Path(write_report(store, ["a", "b"], title="t").location).read_text()
+    assert "ft" not in re.findall(r'(?:src|href)="([^"]+)"', page) and not re.findall(r'(?:src|href)="http', page)
+    assert "memit b5 has an S that is" in page and "What was found" in page and "prefers-color-scheme: dark" in page
+    assert len(page) < 6e6
+
+
+def test_what_a_report_leaves_unseen_is_as_if_it_were_not_there(store: Store) -> None:
+    sql = "SELECT * FROM setting_summary WHERE metric = 'efficacy' AND scored = 'final' AND batch_size = 5"
+    (before,) = query(store, sql).to_pylist()
+    run(store, "other", always, facts=range(100, 200), sample=1, batch_size=5, final=lambda fact, kind: False)
+    (table,) = query_many(store, [sql], unseen={"other"})
+    assert table.to_pylist() == [before]
+    assert query(store, sql).to_pylist()[0]["n_runs"] == 2
