@@ -9,7 +9,7 @@ import typer
 from flows.commands.findings import app as findings
 from flows.commands.schedules import app as schedules
 from flows.commands.store import app as upkeep
-from flows.options import DEFAULT_STORE, SetOption, StoreOption, StrictOption, overrides
+from flows.options import DEFAULT_STORE, SetOption, StoreOption, StrictOption, check_run, overrides
 
 if TYPE_CHECKING:
     from tasks.driver.plan import Plan
@@ -144,7 +144,7 @@ def status(
     from tasks.reports.tables import print_table
 
     if run_id is not None:
-        _check_run(store, run_id)
+        check_run(store, run_id)
     if watch:
         from tasks.driver.watching import watch_progress
 
@@ -166,7 +166,7 @@ def logs(
     """Print what workers said while they did a run's units, in the order of its rounds; or one of them."""
     from storage.sql import query
 
-    _check_run(store, run_id)
+    check_run(store, run_id)
     sql = f"""
         SELECT unit_id, log FROM commits WHERE run_id = '{run_id}' AND log IS NOT NULL
         ORDER BY first_round, kind, unit_id
@@ -283,20 +283,6 @@ def doctor(
     print_table(rows)
     if any(row["state"] == "fails" for row in rows):
         raise typer.Exit(1)
-
-
-def _check_run(store: str, run_id: str) -> None:
-    """Refuse the name of a run that the store does not hold, with those that are called alike."""
-    import difflib
-
-    from storage.errors import StorageError
-    from storage.store import Store, check_name
-
-    check_name(run_id)
-    known = Store(store).run_ids()
-    if run_id not in known:
-        near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.3) or known[:3]
-        raise StorageError(f"no run {run_id!r} in {store}; near it: {near}; `palimpsest status` lists all of them")
 
 
 def _print_summary(plan: "Plan") -> None:

@@ -29,3 +29,17 @@ def overrides(given: list[str] | None) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"--set {entry}: the value is not YAML: {error}") from error
     return found
+
+
+def check_run(store: str, run_id: str) -> None:
+    """Refuse the name of a run that the store does not hold, with those that are called alike."""
+    import difflib
+
+    from storage.errors import StorageError
+    from storage.store import Store, check_name
+
+    check_name(run_id)
+    known = Store(store).run_ids()
+    if run_id not in known:
+        near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.3) or known[:3]
+        raise StorageError(f"no run {run_id!r} in {store}; near it: {near}; `palimpsest status` lists all of them")

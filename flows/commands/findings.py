@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.options import DEFAULT_STORE, StoreOption
+from flows.options import DEFAULT_STORE, StoreOption, check_run
 
 if TYPE_CHECKING:
     from tasks.reports.findings import Contrast
@@ -100,7 +100,7 @@ def _print_contrasts(found: "Sequence[Contrast]", metric: str | None, scored: st
             typer.echo(f"{question}\n" + "\n".join(f"  {line}" for line in said))
     if are_named:
         typer.echo("\n".join(each.sentence() for each in found))
-    typer.echo(f"\n{len(found)} comparisons, of which {sum(each.is_told for each in found)} are more than noise:")
+    typer.echo(f"\nMore than noise: {sum(each.is_told for each in found)} of {len(found)} comparisons.")
     print_table([_row(each) for each in found])
 
 
@@ -119,6 +119,21 @@ def _row(each: "Contrast") -> dict[str, Any]:
         "Holm": each.p_holm,
         "verdict": "not told apart" if not each.is_told else f"{each.higher} is higher",
     }
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    fact: Annotated[str | None, typer.Argument(metavar="[FACT]", help="A fact's id, or words of its prompt.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Show what a run's edits did to what the model says: before, right after, at checkpoints, and on the final model."""
+    from storage.store import Store
+    from tasks.reports.single_facts import fact_lines
+
+    check_run(store, run_id)
+    for line in fact_lines(Store(store), run_id, fact):
+        typer.echo(line)
 
 
 @app.command()

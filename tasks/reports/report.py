@@ -24,8 +24,9 @@ _INPUTS = ("facts-", "questions-", "prepare")
 """How the ids of what runs share begin."""
 _ABOUT = """
     SELECT
-        list(DISTINCT model ORDER BY model) AS models, list(DISTINCT facts ORDER BY facts) AS facts,
-        list(DISTINCT experiment ORDER BY experiment) AS experiments, count(*) FILTER (WHERE editor <> 'none') AS n_runs
+        coalesce(list(DISTINCT model ORDER BY model), []) AS models,
+        coalesce(list(DISTINCT facts ORDER BY facts), []) AS facts,
+        count(*) FILTER (WHERE editor <> 'none') AS n_runs
     FROM runs
 """
 _DAYS = "SELECT min(finished_at)::DATE::VARCHAR AS first, max(finished_at)::DATE::VARCHAR AS last FROM commits"

@@ -91,7 +91,9 @@ def test_what_does_not_go_together_is_refused_in_the_plan(tmp_path: Path) -> Non
     file.write_text(json.dumps(["The river. "]))
     with pytest.raises(SpecError, match="found context_starts beside contexts_file"):
         plan(tmp_path, **given(file, context_starts=["The"]))
-    with pytest.raises(SpecError, match=r"expected one seed, found \[0, 1\]"):
+    with pytest.raises(
+        SpecError, match=r"contexts_file gives its context prefixes\): runs with the seeds \[0, 1\] would"
+    ):
         plan(tmp_path, **given(file), seeds=[0, 1])
     with pytest.raises(SpecError, match="no_op reads no context prefixes"):
         plan(tmp_path, **(SMALL | {"editors": [{"name": "no_op", "contexts_file": str(file)}]}))

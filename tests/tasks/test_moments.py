@@ -180,7 +180,7 @@ def test_a_layer_stops_by_itself(tmp_path: Path) -> None:
             == [*[False] * (len(mine) - 1), True]
         )
     page = Path(write_report(store).location).read_text()
-    assert 'alt="second moments"' in page and all(
+    assert "Second moments: change of updates" in page and all(
         f"<td>{row['n_tokens']}</td>" in page for row in waves if row["is_last"]
     )
     assert wanted.layers == (1,) and torch.equal(moments(other, wanted)[1], both[1])
