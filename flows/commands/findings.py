@@ -9,6 +9,7 @@ import typer
 from flows.options import DEFAULT_STORE, StoreOption, check_run
 
 if TYPE_CHECKING:
+    from tasks.reports.diagnosis import Step
     from tasks.reports.findings import Contrast
 
 app = typer.Typer()
@@ -134,6 +135,32 @@ def show(
     check_run(store, run_id)
     for line in fact_lines(Store(store), run_id, fact):
         typer.echo(line)
+
+
+@app.command()
+def diagnose(
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    start: Annotated[int | None, typer.Option("--from", help="Edits at a checkpoint before the fall.")] = None,
+    stop: Annotated[int | None, typer.Option("--to", help="Edits at a checkpoint after it.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also edit all later rounds anew, without that edit.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Find the edit after which a run's model broke, and say what it does alone, as a first edit, and left out."""
+    from tasks.workers.bisection import diagnose as bisect
+
+    check_run(store, run_id)
+    typer.echo(f"{'stage':10} {'after edits':>11} {'retention':>9} {'neighborhood':>12} {'update norm':>11}  fact")
+    found = bisect(store, run_id, start=start, stop=stop, again=again, told=_print_step)
+    typer.echo(f"\n{found.text}")
+
+
+def _print_step(step: "Step") -> None:
+    from tasks.reports.tables import format_cell
+
+    shares = (format_cell(step.retention), format_cell(step.neighborhood), format_cell(step.update_norm))
+    typer.echo(
+        f"{step.stage:10} {step.after_edits:11} {shares[0]:>9} {shares[1]:>12} {shares[2]:>11}  {step.fact_id or ''}"
+    )
 
 
 @app.command()

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from storage.commits import Commit
+from storage.store import Store
 from tasks.specs.run import RunSpec
 from tasks.specs.scoring import BenchmarkRef
 from tasks.units.score import Score, checkpoints
 from tasks.units.unit import Bench, Done, Record
+
+if TYPE_CHECKING:
+    from editing.model.lm import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,31 +68,10 @@ class Benchmark(Score):
         return self.rounds
 
     def do(self, bench: Bench) -> Done:
-        from tasks.benchmarks.answering import answer_row, ask, grade
-        from tasks.benchmarks.harness import harness_rows
-        from tasks.benchmarks.questions import read_questions, read_recipe
-        from tasks.benchmarks.sandbox import run_program
-
         lm, asked = bench.at(self.run, self.rounds), range(self.first, self.last)
-        common = {
-            "benchmark": self.benchmark.name,
-            "questions_run_id": self.benchmark.run_id,
-            "scored_at": self.rounds - 1,
-            "edits_so_far": self.rounds * self.run.batch_size,
-        }
-        harness = read_recipe(bench.store, self.benchmark.run_id).spec.get("harness")
-        if harness is not None:
-            common |= {"n_shots": harness["shots"], "shots_from": "lm-eval"}
-            rows = harness_rows(lm, harness, asked)
-        else:
-            questions, rule, recipe = read_questions(bench.store, self.benchmark.run_id, asked)
-            common |= {"n_shots": recipe["n_shots"], "shots_from": recipe["shots_from"]}
-            check = run_program if rule.value == "code" else None
-            rows = [
-                answer_row(question, answer, grade(question, answer, rule, check), rule)
-                for question, answer in zip(questions, ask(lm, questions, rule), strict=True)
-            ]
-        return Done({"benchmark_answers": [common | row for row in rows]}, self._record)
+        when = {"scored_at": self.rounds - 1, "edits_so_far": self.rounds * self.run.batch_size}
+        rows = answer_rows(lm, bench.store, self.benchmark, asked)
+        return Done({"benchmark_answers": [when | row for row in rows]}, self._record)
 
     @property
     def _record(self) -> BenchmarkRecord:
@@ -100,3 +83,24 @@ class Benchmark(Score):
             n_examples=self.last,
             n_items=self.n_items,
         )
+
+
+def answer_rows(lm: "LanguageModel", store: Store, benchmark: BenchmarkRef, asked: range) -> list[dict[str, Any]]:
+    """Ask a model, as it is now, some of a benchmark's questions; a row of ``benchmark_answers`` each, but for the time."""
+    from tasks.benchmarks.answering import answer_row, ask, grade
+    from tasks.benchmarks.harness import harness_rows
+    from tasks.benchmarks.questions import read_questions, read_recipe
+    from tasks.benchmarks.sandbox import run_program
+
+    common = {"benchmark": benchmark.name, "questions_run_id": benchmark.run_id}
+    harness = read_recipe(store, benchmark.run_id).spec.get("harness")
+    if harness is not None:
+        common |= {"n_shots": harness["shots"], "shots_from": "lm-eval"}
+        return [common | row for row in harness_rows(lm, harness, asked)]
+    questions, rule, recipe = read_questions(store, benchmark.run_id, asked)
+    common |= {"n_shots": recipe["n_shots"], "shots_from": recipe["shots_from"]}
+    check = run_program if rule.value == "code" else None
+    return [
+        common | answer_row(question, answer, grade(question, answer, rule, check), rule)
+        for question, answer in zip(questions, ask(lm, questions, rule), strict=True)
+    ]
