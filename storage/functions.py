@@ -2,23 +2,33 @@
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_type_hints
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from duckdb.func import PythonUDFType
 
+from storage.change_points import ChangePoint, change_point
+
 _PATTERNS = 1 << 14
 """Patterns of signs that are drawn where there are more than so many: a p-value of 0.05 is then right to 0.0017 (one sigma)."""
 _RARE = 0.005
+_CHANGE_TYPE = pa.struct(
+    [(name, pa.int64() if kind is int else pa.float64()) for name, kind in get_type_hints(ChangePoint).items()]
+)
+_CHANGE = (
+    "STRUCT("
+    + ", ".join(f"{field.name} {'BIGINT' if field.type == pa.int64() else 'DOUBLE'}" for field in _CHANGE_TYPE)
+    + ")"
+)
 _MANY = 30
 
 
 def add_functions(connection: duckdb.DuckDBPyConnection) -> None:
     """Give a connection ``t_quantile(p, df)``, ``t_tail(t, df)``, ``beta_quantile(p, a, b)`` and ``flip_p(differences)``.
 
-    ``t_tail`` is of both sides.
+    ``t_tail`` is of both sides. ``change_point(series)`` is :func:`storage.change_points.change_point`.
     """
     for name, function, n_numbers in (
         ("t_quantile", _t_quantile, 2),
@@ -26,6 +36,7 @@ def add_functions(connection: duckdb.DuckDBPyConnection) -> None:
         ("beta_quantile", _beta_quantile, 3),
     ):
         connection.create_function(name, function, ["double"] * n_numbers, "double", type=PythonUDFType.ARROW)
+    connection.create_function("change_point", _change_point, ["double[]"], _CHANGE, type=PythonUDFType.ARROW)
     connection.create_function("flip_p", _flip_p, ["double[]"], "double", type=PythonUDFType.ARROW)
 
 
@@ -88,6 +99,12 @@ def _drawn(n: int) -> np.ndarray:
     signs = 1.0 - 2.0 * np.random.default_rng(0).integers(0, 2, size=(_PATTERNS, n), dtype=np.int8)
     signs[0] = 1.0
     return signs
+
+
+def _change_point(series: pa.ChunkedArray) -> pa.Array:
+    found = [change_point(np.asarray(each.as_py(), dtype=np.float64)) for each in series]
+    nothing = dict.fromkeys(ChangePoint._fields)  # DuckDB takes no NULL from a function
+    return pa.array([nothing if each is None else each._asdict() for each in found], _CHANGE_TYPE)
 
 
 def _flip_p(differences: pa.ChunkedArray) -> pa.Array:
