@@ -19,6 +19,7 @@ from tasks.specs.editor_card import (
     editor_needs,
     inherited_hparams,
     layers_problem,
+    predicts,
 )
 from tasks.specs.execution import Compute, Execution
 from tasks.specs.placement import Placement
@@ -154,6 +155,7 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
         if card is None:
             continue
         seeds = _seeds(experiment, spec, card, where, problems)
+        _check_guard(experiment, spec, where, problems)
         chosen = spec.layers if spec.layers is not None else experiment.layers
         for layers, recipe in _layer_sets(inputs, chosen, search, trace, f"{where}.layers", problems):
             if (problem := _layers_problem(inputs, card, layers, recipe)) is not None:
@@ -180,7 +182,23 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
                             mode=experiment.mode,
                             sample=sample,
                             seed=seed,
+                            guard=None if spec.guard is None else spec.guard.model_dump(),
                         )
+
+
+def _check_guard(experiment: Experiment, spec: EditorSpec, where: str, problems: list[str]) -> None:
+    """Add why a guard cannot keep edits of an editor out."""
+    if spec.guard is None:
+        return
+    if not predicts(spec.name):
+        problems.append(
+            f"{where}.guard: {spec.name} predicts nothing of an edit before it is written, so there is nothing to go by; leave "
+            "guard out, or use an editor with a closed form (rome, memit, emmet, alphaedit)"
+        )
+    if experiment.mode == "independent":
+        problems.append(
+            f"{where}.guard: in mode: independent no batch has earlier ones to be compared with; leave it out"
+        )
 
 
 def _seeds(experiment: Experiment, spec: EditorSpec, card: EditorCard, where: str, problems: list[str]) -> list[int]:
@@ -247,6 +265,7 @@ def _run(
     mode: Any,
     sample: int,
     seed: int,
+    guard: dict[str, Any] | None = None,
 ) -> RunSpec:
     experiment, card = inputs.experiment, card.seeded(seed)
     order = inputs.orders[sample]
@@ -273,6 +292,7 @@ def _run(
         contexts=_contexts(inputs.model, card, seed) if "contexts" in card.needs else None,
         moments=inputs.moments if "second_moment" in card.needs else None,
         network=network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
+        guard=guard,
     )
     return RunSpec(
         trajectory=trajectory,

@@ -94,6 +94,18 @@ class FactsSpec(_Strict):
     seed: int = 0
 
 
+class GuardSpec(_Strict):
+    """What keeps an edit out that is predicted to break the model: more than ``times`` the median of earlier ones."""
+
+    on_spike: Literal["skip", "stop"]
+    """``skip`` leaves the fact out and solves its batch again; ``stop`` leaves out its round and all later ones."""
+    by: Literal["disturbance", "norm"] = "disturbance"
+    """Of what is predicted before a write: tr(ΔCΔᵀ), or ‖Δ‖."""
+    times: float = Field(default=10.0, gt=1)
+    after: int = Field(default=10, gt=0)
+    """Facts that must have been written before."""
+
+
 class EditorSpec(BaseModel):
     """An editor; further keys are its hyper-parameters."""
 
@@ -108,6 +120,7 @@ class EditorSpec(BaseModel):
     """Of this editor's runs, in place of the experiment's."""
     contexts_file: str | None = None
     """A JSON list of context prefixes, in place of sampled ones; its content is part of the identity."""
+    guard: GuardSpec | None = None
 
     @property
     def hparams(self) -> dict[str, Any]:

@@ -166,6 +166,8 @@ class Editor(Protocol):
     max_batch: ClassVar[int | None]
     max_layers: ClassVar[int | None]
     writes: ClassVar[Literal["low_rank", "dense", "nothing"]]
+    predicts: ClassVar[bool]
+    """Whether it says of each edit, before it is written, what it will do (:class:`EditUpdateReport`)."""
 
     def needed(self) -> frozenset[Need]:
         """Return what it needs with these hyper-parameters: ``needs``, or less."""
@@ -236,6 +238,7 @@ class BaseEditor:
     max_layers: ClassVar[int | None] = None
     writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "dense"
     """What a round adds to the ledger, for forecasts of its size: rows per edit, whole weights, or next to nothing."""
+    predicts: ClassVar[bool] = False
 
     def needed(self) -> frozenset[Need]:
         return self.needs

@@ -149,6 +149,7 @@ class LocatingEditor(BaseEditor):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"second_moment", "contexts", "subject"})
     writes: ClassVar[Literal["low_rank", "dense", "nothing"]] = "low_rank"
+    predicts: ClassVar[bool] = True
 
     @classmethod
     def refusal(cls, family: Family, n_layers: int) -> str | None:

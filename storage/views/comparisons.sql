@@ -56,7 +56,7 @@ tested AS (
     SELECT
         p.*, a.* EXCLUDE (place, pool), b.setting AS other_setting, b.editor AS other_editor, b.variant AS other_variant,
         b.preset AS other_preset, b.protocol AS other_protocol, b.layers AS other_layers, b.batch_size AS other_batch_size,
-        b.numbers AS other_numbers, b.given_contexts AS other_given_contexts,
+        b.numbers AS other_numbers, b.guard AS other_guard, b.given_contexts AS other_given_contexts,
         coalesce(sa.error_of_seeds, 0) + coalesce(sb.error_of_seeds, 0) AS error_by_seed,
         least(sa.n_seeds, sb.n_seeds) - 1 AS df_of_seeds,
         greatest(half_width(error_of_facts, n_pairs - 1), half_width(error_of_samples, n_samples - 1)) AS half_of_facts,
@@ -96,6 +96,7 @@ SELECT
         CASE WHEN protocol <> other_protocol THEN 'protocol' END,
         CASE WHEN editor = other_editor AND preset IS DISTINCT FROM other_preset THEN 'preset' END,
         CASE WHEN editor = other_editor AND numbers <> other_numbers THEN 'hparams' END,
+        CASE WHEN guard IS DISTINCT FROM other_guard THEN 'guard' END,
         CASE WHEN given_contexts IS DISTINCT FROM other_given_contexts THEN 'contexts' END
     ], lambda part: part IS NOT NULL) AS differs_in,
     setting, other_setting, pool

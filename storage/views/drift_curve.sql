@@ -2,7 +2,7 @@
 --
 -- unique: [run_id, parameter, round]
 -- not_null: [run_id, parameter, round, edits, outcome]
--- accepted: {outcome: [edited, unchanged, unsolved, nan]}
+-- accepted: {outcome: [edited, unchanged, unsolved, nan, guarded]}
 -- references: {run_id: runs.run_id}
 SELECT
     r.* EXCLUDE (run_id), rounds.run_id, rounds.round, rounds.edits_so_far AS edits,

@@ -145,7 +145,7 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-DIMENSIONS = ("batch_size", "layers", "preset", "protocol", "hparams", "contexts", "editor")
+DIMENSIONS = ("batch_size", "layers", "preset", "protocol", "hparams", "contexts", "guard", "editor")
 """In what settings may differ, as ``comparisons.differs_in`` names it."""
 
 

@@ -1,5 +1,6 @@
 """What settings are called in a legend: by what tells them apart, and by nothing else."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,7 +8,18 @@ from typing import Any
 Row = Mapping[str, Any]
 _GROUP = ("model", "facts", "dtype", "mode")
 """What nobody compares within one picture: each has a row of small multiples of its own."""
-_FURTHER = ("layers", "preset", "protocol", "variant", "given_contexts", "hparams_digest", "sample", "seed", "setting")
+_FURTHER = (
+    "layers",
+    "preset",
+    "protocol",
+    "variant",
+    "guard",
+    "given_contexts",
+    "hparams_digest",
+    "sample",
+    "seed",
+    "setting",
+)
 """What a name says beside editor and batch size, in this order, until all names differ."""
 _SPLIT = ("layers", "preset", "editor", "sample")
 """By what too many lines are spread over several rows of pictures."""
@@ -95,6 +107,8 @@ def _value(row: Row, column: str) -> str:
         return f"layer {value[0]}" if len(value) == 1 else f"layers {', '.join(map(str, value))}"
     if column in ("sample", "seed"):
         return f"{column} {value}"
+    if column == "guard":
+        return f"guard: {json.loads(value)['on_spike']}"
     if column == "given_contexts":
         return f"contexts {value}"
     return str(value)[:6] if column in ("hparams_digest", "setting") else str(value)

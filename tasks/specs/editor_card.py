@@ -164,6 +164,11 @@ def writes_weights(name: str) -> bool:
     return bool(_of_class(name)["writes"] != "nothing")
 
 
+def predicts(name: str) -> bool:
+    """Return whether an editor says of each edit what it will do before it is written."""
+    return bool(_of_class(name)["predicts"])
+
+
 def ledger_floats(name: str, n_edits: int, d_out: int, d_in: int) -> int:
     """Return about how many numbers one round of an editor adds to the ledger per layer."""
     dense = d_out * d_in
@@ -191,7 +196,7 @@ def _of_class(name: str) -> dict[str, Any]:
         from editing.methods.editor import editor_class
 
         cls = editor_class(name)
-        return {"needs": sorted(cls.needs), "writes": cls.writes}
+        return {"needs": sorted(cls.needs), "writes": cls.writes, "predicts": cls.predicts}
 
     found: dict[str, Any] = remembered("editors", ["class", name], ask)
     return found

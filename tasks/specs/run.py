@@ -90,6 +90,8 @@ class Trajectory:
     contexts: ContextsRecipe | None
     moments: MomentsRecipe | None
     network: NetworkRecipe | None
+    guard: Mapping[str, Any] | None = None
+    """What keeps edits out that are predicted to break the model (:class:`tasks.runs.guard.Guard`)."""
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class Segment(RunUnit):
 
     def _work(self, bench: Bench, run: RunSpec) -> "RunInWork":
         """Return a run that stands at this segment's first round; unless it is alone, with a copy of its parameters."""
+        from tasks.runs.guard import Guard
         from tasks.runs.rows import run_row
         from tasks.units.work.edited_rounds import RunInWork
 
@@ -108,6 +109,7 @@ class Segment(RunUnit):
             state=bench.models.state_before(run, self.first),
             shared=bench.targets(run) if from_pristine else {},
             weights=loaded.lm.snapshot(names) if self.others else {},
+            guard=Guard.of(bench.store, run, self.first),
         )
         if self.first == 0:
             work.tables["runs"] = [run_row(run, digests, bench.device)]

@@ -42,6 +42,7 @@ BASE: dict[str, Any] = {
 
 def plan(tmp_path: Path, **changes: Any) -> Plan:
     path = tmp_path / "experiment.yaml"
+    tmp_path.mkdir(exist_ok=True)
     wanted = BASE | {"store": str(tmp_path / "store")} | changes
     # Free texts of the usual length take most of a small run's time; a test that is about them asks for more.
     wanted["score"] = {"text_tokens": 2} | wanted["score"]

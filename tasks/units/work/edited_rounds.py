@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from editing.methods.editor import Artifacts, Editor
+from editing.methods.editor import Artifacts, Editor, EditResult
 from editing.methods.locate import LocatingEditor
 from editing.methods.targets import Targets
 from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
 from storage.schemas import Tables
+from tasks.runs.guard import GUARDED, Guard, guarded_row
 from tasks.runs.ledger import digest_of_parameters, state_rows
 from tasks.runs.rows import add_round, edit_batch, logits_row, round_rows
 from tasks.specs.run import RunSpec
@@ -31,10 +32,13 @@ class RunInWork:
     state: Mapping[str, Tensor]
     shared: Mapping[str, Targets]
     """By request id, targets that were found on the pristine weights."""
+    guard: Guard | None = None
     weights: dict[str, Tensor] = field(default_factory=dict)
     """Its parameters, and those of the runs that it goes in step with; empty if it is alone."""
     tables: Tables = field(
-        default_factory=lambda: {"edits": [], "edit_updates": [], "rounds": [], "ledger": [], "logits": []}
+        default_factory=lambda: {
+            name: [] for name in ("edits", "edit_updates", "rounds", "ledger", "logits", "measurements")
+        }
     )
 
     def batch(self, round_: int) -> Sequence[EditRequest]:
@@ -53,7 +57,7 @@ class RunInWork:
             lm.patches.clear()
             self.state = {}
         batch, before = self.batch(round_), lm.snapshot(self.names)
-        outcome, message, result = edit_batch(lm, self.method, batch, self.run, self.state, inputs)
+        outcome, message, result = self._edited(lm, batch, round_, inputs)
         if result is not None:
             self.state = result.state
             result.apply(lm)
@@ -61,6 +65,32 @@ class RunInWork:
         self.tables["rounds"] += round_rows(
             lm, self.names, self.pristine, before, self.run, round_, outcome, message, result
         )
+
+    def _edited(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], round_: int, inputs: Artifacts
+    ) -> tuple[str, str | None, EditResult | None]:
+        """Return (outcome, message, result) of a batch, without what the run's guard keeps out."""
+        guard, kept, left_out = self.guard, list(batch), dict[str, float]()
+        if guard is not None and guard.has_stopped:
+            return GUARDED, "an earlier round was kept out, and the guard stops there", None
+        while True:
+            outcome, message, result = edit_batch(lm, self.method, kept, self.run, self.state, inputs)
+            suspects = {} if guard is None or result is None else guard.suspects(result)
+            if not suspects or guard is None:
+                break
+            left_out |= suspects
+            guard.has_stopped = guard.rule["on_spike"] == "stop"
+            kept = [] if guard.has_stopped else [request for request in kept if request.request_id not in suspects]
+            if not kept:
+                result = None
+                break
+        if guard is not None and result is not None:
+            guard.remember(result)
+        if not left_out:
+            return outcome, message, result
+        self.tables["measurements"] += [guarded_row(self.run, round_, *each) for each in left_out.items()]
+        said = ", ".join(f"{fact} ({times:.1f} times the median)" for fact, times in left_out.items())
+        return GUARDED, f"kept out by the guard: {said}", result
 
     def finish(self, lm: LanguageModel, last: int) -> str:
         """Add what a segment ends with; return the digest of the parameters."""
