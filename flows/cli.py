@@ -247,7 +247,9 @@ def export_contexts(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="editors, models, datasets, benchmarks, views, figures or experiments")],
+    what: Annotated[
+        str, typer.Argument(help="editors, models, datasets, benchmarks, views, figures, papers or experiments")
+    ],
 ) -> None:
     """List what there is."""
     from flows.listing import listing

@@ -6,7 +6,7 @@ from typing import Any
 from flows.spec import SpecError
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
-KINDS = ("editors", "models", "datasets", "benchmarks", "views", "figures", "experiments")
+KINDS = ("editors", "models", "datasets", "benchmarks", "views", "figures", "papers", "experiments")
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -40,6 +40,20 @@ def listing(what: str) -> list[dict[str, Any]]:
         from tasks.reports.panels import PANELS
 
         return [{"figure": each.name, "what": each.title} for each in PANELS]
+    if what == "papers":
+        from flows.papers import load_paper, paper_names
+
+        papers = {name: load_paper(name) for name in paper_names()}
+        return [
+            {
+                "paper": name,
+                "title": p.title,
+                "source": p.source,
+                "scales": ", ".join(p.scales),
+                "claims": len(p.claims),
+            }
+            for name, p in papers.items()
+        ]
     if what == "experiments":
         return [{"experiment": path.stem, "file": str(path)} for path in sorted(EXPERIMENTS.glob("*.yaml"))]
     raise SpecError(f"list {what!r}: expected one of {list(KINDS)}")

@@ -177,3 +177,28 @@ def figure(
     from tasks.reports.pictures import draw
 
     typer.echo(draw(store, name, out, where=where, apart=apart))
+
+
+@app.command()
+def reproduce(
+    what: Annotated[
+        str, typer.Argument(metavar="PAPER[.ITEM]", help="As forgetting, or forgetting.fig-4; list papers.")
+    ],
+    scale: Annotated[str, typer.Option(help="A scale of the paper's file: full needs GPUs, small minutes.")] = "small",
+    store: Annotated[str | None, typer.Option(help="Where results go; results/PAPER-SCALE unless given.")] = None,
+) -> None:
+    """Run a paper's experiments, say of each of its claims whether it holds, and draw its figures on one page."""
+    from flows.papers import load_paper
+    from flows.reproduction import reproduce as run_paper
+    from tasks.reports.tables import print_table
+
+    name, _, item = (what, "", "") if what.endswith(".yaml") else what.partition(".")
+    label = Path(name).stem
+    place = store or f"results/{label}-{scale}"
+    paper, folder = load_paper(name), Path("results", "papers", label)
+    found = run_paper(paper, label, item or None, scale=scale, store=place, folder=folder, said=typer.echo)
+    print_table([
+        {"of": each.claim.item, "the paper says": each.claim.says, "verdict": each.verdict, "found (95 %)": each.found or "–"}
+        for each in found.judged
+    ])  # fmt: skip
+    typer.echo(f"page: {found.page}")

@@ -1,0 +1,127 @@
+"""Whether a paper's claim holds in a store: agrees, differs, undecided, or not run; with the interval that it rests on."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from storage.sql import query_many
+from storage.store import Store
+
+Verdict = Literal["agrees", "differs", "undecided", "not run"]
+_WORST: tuple[Verdict, ...] = ("differs", "undecided", "not run", "agrees")
+"""A claim over several rows is as good as the worst of them."""
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a claim says of a value."""
+
+    above: float | None = None
+    below: float | None = None
+    within: tuple[float, float] | None = None
+    """Of what is said to be alike: the margin that is stated."""
+    published: float | None = None
+    tolerance: float = 0.0
+
+    def judge(self, row: Row, *, with_numbers: bool) -> Verdict:
+        """Return what a value with its interval says of the claim.
+
+        Args:
+            with_numbers: Whether the published number is judged, or only the direction.
+        """
+        low, high = row["low"], row["high"]
+        if low is None or high is None:
+            return "not run"
+        found = [_side(low, high, self.above, None), _side(low, high, None, self.below)]
+        if self.within is not None:
+            found.append(_inside(low, high, *self.within))
+        if self.published is not None:
+            near = (self.published - self.tolerance, self.published + self.tolerance)
+            found.append(_near(row["value"], low, high, *near) if with_numbers else "not run")
+        asked = [verdict for verdict in found if verdict is not None]
+        told = [verdict for verdict in asked if verdict != "not run"]
+        return worst(told or asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One sentence of a paper that a store can agree with."""
+
+    name: str
+    item: str
+    """The table or figure."""
+    says: str
+    sql: str
+    """Gives ``value``, ``low``, ``high``, ``n``, and ``what`` it is of: a row for each model or setting."""
+    expected: Expected
+    least_n: int = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A claim with what was found."""
+
+    claim: Claim
+    verdict: Verdict
+    rows: tuple[Row, ...]
+    """With a ``verdict`` each."""
+
+    @property
+    def found(self) -> str:
+        """Return what it rests on, in a line."""
+        return "; ".join(
+            f"{row['what']}: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}, n {row['n']})"
+            for row in self.rows
+            if row["low"] is not None and row["high"] is not None
+        )
+
+
+def judge(store: Store, claims: Sequence[Claim], *, with_numbers: bool, unseen: Collection[str] = ()) -> list[Judged]:
+    """Return every claim with its verdict.
+
+    Args:
+        with_numbers: Whether published numbers are judged: at small scale only directions are.
+        unseen: Runs that are not looked at.
+    """
+    tables = query_many(store, [claim.sql for claim in claims], unseen=unseen)
+    return [_judged(claim, table.to_pylist(), with_numbers) for claim, table in zip(claims, tables, strict=True)]
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the worst of some verdicts; ``not run`` of none."""
+    return next((verdict for verdict in _WORST if verdict in verdicts), "not run")
+
+
+def _judged(claim: Claim, rows: Sequence[Row], with_numbers: bool) -> Judged:
+    told = [
+        {
+            **row,
+            "verdict": claim.expected.judge(row, with_numbers=with_numbers) if row["n"] >= claim.least_n else "not run",
+        }
+        for row in rows
+        if row["value"] is not None
+    ]
+    return Judged(claim=claim, verdict=worst([row["verdict"] for row in told]), rows=tuple(told))
+
+
+def _side(low: float, high: float, above: float | None, below: float | None) -> Verdict | None:
+    if above is not None:
+        return "agrees" if low > above else "differs" if high < above else "undecided"
+    if below is not None:
+        return "agrees" if high < below else "differs" if low > below else "undecided"
+    return None
+
+
+def _inside(low: float, high: float, least: float, most: float) -> Verdict:
+    """Alike only if the whole interval lies within the margin."""
+    if least <= low and high <= most:
+        return "agrees"
+    return "differs" if high < least or low > most else "undecided"
+
+
+def _near(value: float, low: float, high: float, least: float, most: float) -> Verdict:
+    """A published number is met if what was measured lies within its tolerance, missed if the whole interval lies outside."""
+    if high < least or low > most:
+        return "differs"
+    return "agrees" if least <= value <= most else "undecided"

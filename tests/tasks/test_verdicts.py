@@ -1,0 +1,166 @@
+"""Claims of papers: what makes each agree, differ, or stay undecided; planted stores flip them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.papers import load_paper, paper_names
+from flows.reproduction import experiment_files
+from flows.spec import SpecError
+from storage.sql import query
+from storage.store import Store
+from tasks.reports.paper_page import Shown, write_page
+from tasks.reports.verdicts import Claim, Expected, Judged, judge, worst
+from tests.storage.test_settings import always, run
+
+
+def row(value: float, half: float, n: int = 100) -> dict[str, Any]:
+    return {"what": "x", "value": value, "low": value - half, "high": value + half, "n": n}
+
+
+@pytest.mark.parametrize(
+    ("expected", "value", "half", "verdict"),
+    [
+        (Expected(above=0), 0.2, 0.1, "agrees"),
+        (Expected(above=0), -0.2, 0.1, "differs"),
+        (Expected(above=0), 0.05, 0.1, "undecided"),
+        (Expected(below=0), -0.2, 0.1, "agrees"),
+        (Expected(within=(-0.05, 0.05)), 0.0, 0.04, "agrees"),
+        (Expected(within=(-0.05, 0.05)), 0.0, 0.06, "undecided"),
+        (Expected(within=(-0.05, 0.05)), 0.2, 0.1, "differs"),
+        (Expected(published=0.9, tolerance=0.05), 0.92, 0.02, "agrees"),
+        (Expected(published=0.9, tolerance=0.05), 0.5, 0.02, "differs"),
+        (Expected(published=0.9, tolerance=0.05), 0.84, 0.02, "undecided"),
+    ],
+)
+def test_what_a_value_says_of_a_claim(expected: Expected, value: float, half: float, verdict: str) -> None:
+    assert expected.judge(row(value, half), with_numbers=True) == verdict
+
+
+def test_numbers_are_judged_at_full_scale_only() -> None:
+    expected = Expected(published=0.9, tolerance=0.05)
+    assert expected.judge(row(0.5, 0.02), with_numbers=False) == "not run"
+    both = Expected(above=0, published=0.9, tolerance=0.05)
+    assert (
+        both.judge(row(0.5, 0.02), with_numbers=False) == "agrees"
+        and both.judge(row(0.5, 0.02), with_numbers=True) == "differs"
+    )
+
+
+def test_a_claim_is_as_good_as_the_worst_of_its_rows() -> None:
+    assert worst(["agrees", "undecided"]) == "undecided" and worst(["agrees", "differs", "undecided"]) == "differs"
+    assert worst([]) == "not run"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", create=True)
+
+
+def verdicts(store: Store, paper: str) -> dict[str, str]:
+    return {
+        each.claim.name: each.verdict for each in judge(store, load_paper(paper).claims_of(None), with_numbers=True)
+    }
+
+
+def plant_forgetting(store: Store, rome: str, memit: str) -> None:
+    """Two editors: what the paper says of ``rome`` holds for the one that is called so here."""
+    facts = range(120)
+    worse = {"facts": facts, "final": lambda fact, kind: fact % 2 == 0 or fact > 100, "model": "m"}
+    better = {"facts": facts, "final": lambda fact, kind: fact % 6 != 0 or fact > 100, "model": "m"}
+    run(store, "worse", lambda fact, kind: kind != "neighborhood" or fact < 60, editor=rome, **worse)
+    run(store, "better", lambda fact, kind: kind == "neighborhood" or fact % 5 != 0, editor=memit, **better)
+
+
+FORGETTING = ("rome-forgets-more", "rome-works-more-often", "memit-keeps-neighborhoods")
+
+
+def test_planted_data_flip_what_the_forgetting_paper_says(store: Store, tmp_path: Path) -> None:
+    plant_forgetting(store, "rome", "memit")
+    found = verdicts(store, "forgetting")
+    assert {found[name] for name in FORGETTING} == {"agrees"} and found["neighborhoods-suffer"] == "agrees"
+    assert found["rome-edits-work"] == "agrees" and found["downstream-is-lost"] == "not run"
+    other = Store(tmp_path / "other", create=True)
+    plant_forgetting(other, "memit", "rome")
+    found = verdicts(other, "forgetting")
+    assert {found[name] for name in FORGETTING} == {"differs"}
+    assert found["rome-forgets-three-times"] == "differs", "a false number"
+
+
+def plant_batches(store: Store, *, falls: bool, alike: bool) -> None:
+    """Batches of 4 and 64, of two editors, each alone and in a sequence of 64."""
+    for editor in ("emmet", "memit"):
+        for size in (4, 16, 64):
+            lost = (size if falls else 70 - size) + (0 if alike or editor == "memit" else 30)
+            for mode in ("independent", "sequential"):
+                holds = lambda fact, kind, lost=lost: kind != "neighborhood" or fact >= lost  # noqa: E731
+                run(store, f"{editor}-{size}-{mode}", holds, facts=range(128), batch_size=size, mode=mode, editor=editor,
+                    model="m", final=holds if mode == "sequential" else None)  # fmt: skip
+
+
+def test_planted_data_flip_what_the_llama_3_paper_says(store: Store, tmp_path: Path) -> None:
+    plant_batches(store, falls=True, alike=True)
+    found = verdicts(store, "llama3-batch-size")
+    fall = ("memit-neighborhoods-fall", "emmet-neighborhoods-fall", "neighborhoods-fall-most")
+    assert {found[name] for name in fall} == {"agrees"} and found["memit-and-emmet-alike"] == "agrees"
+    other = Store(tmp_path / "other", create=True)
+    plant_batches(other, falls=False, alike=False)
+    found = verdicts(other, "llama3-batch-size")
+    assert {found[name] for name in fall} == {"differs"} and found["memit-and-emmet-alike"] == "differs"
+
+
+@pytest.mark.parametrize("name", paper_names())
+def test_every_statement_of_a_paper_runs_and_nothing_is_claimed_of_nothing(store: Store, name: str) -> None:
+    run(store, "a", always, facts=range(8))
+    paper = load_paper(name)
+    assert set(verdicts(store, name).values()) <= {"not run"} | ({"agrees"} if name == "forgetting" else set())
+    for item in paper.items.values():
+        if item.table:
+            query(store, item.table)
+
+
+@pytest.mark.parametrize("name", paper_names())
+def test_every_item_is_drawn_judged_or_excused(store: Store, name: str) -> None:
+    paper = load_paper(name)
+    judged = {claim.item for claim in paper.claims.values()}
+    assert all(item.pictures or item.table or item.excused or key in judged for key, item in paper.items.items())
+    assert {"full", "small"} <= paper.scales.keys()
+
+
+def test_a_paper_of_ones_own_that_is_wrong_says_where(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    good: dict[str, Any] = {
+        "title": "t",
+        "source": "s",
+        "scales": {"small": []},
+        "items": {"fig-1": {"title": "f", "excused": "x"}},
+    }
+    claim = {"item": "fig-1", "says": "s", "sql": "SELECT 1"}
+    for claims, message in (
+        ({"a": claim}, "expected what is said of the value"),
+        ({"a": claim | {"item": "fig-2", "above": 0}}, "claims \\['a'\\] are of items that are not listed"),
+        ({"a": {"item": "fig-1", "says": "s", "above": 0}}, "expected one of compare and sql"),
+    ):
+        file.write_text(yaml.safe_dump(good | {"claims": claims}))
+        with pytest.raises(SpecError, match=message):
+            load_paper(str(file))
+    with pytest.raises(SpecError, match="no paper 'nope'; expected one of"):
+        load_paper("nope")
+    with pytest.raises(SpecError, match="--scale 'tiny': expected one of"):
+        experiment_files(load_paper("forgetting"), "tiny", tmp_path)
+
+
+def test_the_page_shows_claims_pictures_and_excuses(store: Store) -> None:
+    plant_forgetting(store, "rome", "memit")
+    claim = Claim(name="c", item="fig-1", says="it is so", sql="", expected=Expected(above=0))
+    items = [
+        Shown("fig-1", "a figure", [("editing", "true", False)], None, None),
+        Shown("table-1", "a table", [], "SELECT editor, mean FROM setting_summary WHERE metric = 'score'", None),
+        Shown("fig-2", "another", [], None, "needs a hub"),
+    ]
+    judged = [Judged(claim=claim, verdict="agrees", rows=(row(0.5, 0.1) | {"verdict": "agrees"},))]
+    page = Path(write_page(store, "t", "Title", items, judged, unseen=())).read_text()
+    assert "<svg" in page and "it is so" in page and "x: 0.500 (0.400 to 0.600, n 100)" in page
+    assert "not here, needs a hub" in page and "<td>memit</td>" in page
