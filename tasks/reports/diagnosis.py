@@ -85,8 +85,8 @@ def gradual(run_id: str, first_edit: int, last_edit: int, fall: float, whole: fl
 
 def together(run_id: str, round_: int, n_facts: int, before: Step, after: Step) -> str:
     return (
-        f"{run_id}: round {round_} breaks the model ({before.said} before it, {after.said} after it), but none of its "
-        f"{n_facts} facts does so alone on the state before it: the batch as a whole does."
+        f"{run_id}: round {round_} breaks the model ({before.said} before it, {after.said} after it), but among its {n_facts} "
+        "facts, each edited alone on the state before it, none stands out: the round as a whole does it, not one edit."
     )
 
 

@@ -209,6 +209,6 @@ def verdicts_on_runs(runs: Sequence[Row]) -> tuple[str, list[str]]:
     ]
     judged = [run for run in runs if run["n_judged"] and run["collapsed_at"] is None]
     if judged:
-        all_ = "None of the runs has" if not fallen else f"The other {len(judged)} runs have not"
-        said.append(f"{all_} lost both at any checkpoint.")
+        who = "None of the runs has" if not fallen else f"Of the other runs that were judged ({len(judged)}) none has"
+        said.append(f"{who} lost both at any checkpoint.")
     return "Did a model collapse?", said

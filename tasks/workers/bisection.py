@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -161,7 +162,7 @@ def _bisected(case: _Case, window: Window, ends: Sequence[Step], *, again: bool)
     fall, whole = before.health - after.health, ends[0].health - ends[1].health
     if fall < FALL or fall < whole / 2:
         return replace(found, text=gradual(run.run_id, low * size + 1, high * size, fall, whole))
-    culprit = _culprit(case, low, before)
+    culprit = _culprit(case, low, before, after)
     if culprit is None:
         return replace(found, text=together(run.run_id, low, size, before, after))
     _look_elsewhere(case, low, culprit, window.last // size, again=again)
@@ -172,15 +173,18 @@ def _bisected(case: _Case, window: Window, ends: Sequence[Step], *, again: bool)
     return replace(found, culprit=culprit.request_id, text=text)
 
 
-def _culprit(case: _Case, round_: int, before: Step) -> EditRequest | None:
-    """Return the fact of a round whose edit alone, on the state before it, loses most, if that breaks the model."""
+def _culprit(case: _Case, round_: int, before: Step, after: Step) -> EditRequest | None:
+    """Return the fact of a round whose edit alone, on the state before it, breaks the model; None if none stands out."""
     steps = []
     for request in case.batch(round_):
         lm, state = case.before(round_)
         edited = case.edit(lm, [request], state)
         steps.append((case.look(lm, "alone", round_, request.request_id, edited.norm), request))
     worst, request = min(steps, key=lambda pair: pair[0].health)
-    return request if before.health - worst.health >= FALL else None
+    loss = before.health - worst.health
+    others = [before.health - step.health for step, other in steps if other is not request]
+    does_it = loss >= max(FALL, 0.75 * (before.health - after.health))
+    return request if does_it and (not others or median(others) < loss / 2) else None
 
 
 def _look_elsewhere(case: _Case, round_: int, culprit: EditRequest, last: int, *, again: bool) -> None:

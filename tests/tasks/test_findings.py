@@ -78,7 +78,7 @@ def test_runs_that_collapsed_are_named() -> None:
     fallen = {"run_id": "ft-b1-x", "n_judged": 4, "collapsed_at": 100}
     assert verdicts_on_runs([row, fallen])[1] == [
         "ft-b1-x has lost what it knew and what it was taught by 100 edits.",
-        "The other 1 runs have not lost both at any checkpoint.",
+        "Of the other runs that were judged (1) none has lost both at any checkpoint.",
     ]
     assert verdicts_on_runs([row | {"n_judged": 0}])[1] == []
 
