@@ -50,7 +50,14 @@ def _is_known(error: Exception) -> bool:
 
 
 @app.command()
-def plan(file: Path, set_: SetOption = None, strict: StrictOption = False) -> None:
+def plan(
+    file: Path,
+    set_: SetOption = None,
+    strict: StrictOption = False,
+    device: Annotated[
+        str | None, typer.Option(help="Estimate the cost on one of these: a100, h100, h200, l40s, rtx4090.")
+    ] = None,
+) -> None:
     """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
     from flows.experiment_file import load_experiment
     from flows.forecast import forecast
@@ -58,11 +65,18 @@ def plan(file: Path, set_: SetOption = None, strict: StrictOption = False) -> No
     from flows.plan import plan_experiment
     from tasks.reports.tables import print_table
 
-    planned = plan_experiment(read_inputs(load_experiment(file, overrides(set_))))
-    rows, notes = forecast(planned)
+    inputs = read_inputs(load_experiment(file, overrides(set_)))
+    planned = plan_experiment(inputs)
+    rows, notes, are_timed = forecast(planned)
     print_table(rows)
     for note in notes:
         typer.echo(note)
+    if device is not None or not are_timed:
+        from flows.costs import costs
+
+        stages, said = costs(planned, inputs.requests, device)
+        print_table(stages)
+        typer.echo(said)
     _warn(planned, strict)
 
 

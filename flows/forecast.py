@@ -14,8 +14,8 @@ from tasks.units.groups import with_companions
 from tasks.units.moments import MomentsJob
 
 
-def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return a row per run and notes on the whole."""
+def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
+    """Return a row per run, notes on the whole, and whether the store's timings say how long it takes."""
     store = Store(plan.store) if is_store(plan.store) else None
     speed = _seconds_per_edit(plan.store) if store else {}
     rows, total = [], 0.0
@@ -45,7 +45,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
         n_workers = plan.placement.actors or 1
         notes.append(f"expected editing time: {total:.0f} s of one worker, {total / n_workers:.0f} s on {n_workers}")
     else:
-        notes.append("expected time: unknown until the store holds timings of these editors (run a small size first)")
+        notes.append("expected time: no timings of these editors in the store yet; by the model's shapes:")
     searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
     traced = sum(trace.wanted for trace in plan.traces)
     notes.append(f"before editing: {searched} independent edits for the layer search, {traced} known facts traced")
@@ -61,7 +61,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     ]
     if any(row["left over"] for row in rows):
         notes.append("only full batches are edited: the column `left over` counts facts that no batch takes")
-    return rows, notes
+    return rows, notes, len(timed) == sum(bool(row["edits"]) for row in rows)
 
 
 def _moments_note(job: MomentsJob) -> str:

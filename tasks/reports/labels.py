@@ -29,15 +29,18 @@ Line = tuple[Any, ...]
 """What has a line of its own: a setting, or one of its runs where rows are of single ones."""
 
 
-def labelled(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def labelled(rows: Sequence[Row], *, spread: bool = True) -> list[dict[str, Any]]:
     """Return rows with ``label``, what their line is called, ``series``, the same for all batch sizes, and ``group``, in which
     row of pictures it stands.
+
+    Args:
+        spread: Spread many lines over several rows of pictures.
 
     Rows of no setting (the unedited model, tracing, second moments) have neither.
     """
     lines = {_line(row): row for row in rows if row.get("setting")}
     grouped = _different(lines.values(), _GROUP)
-    split = _split(lines, grouped)
+    split = _split(lines, grouped) if spread else ()
     names: dict[Line, str] = {}
     for group in {_said(row, grouped) for row in lines.values()}:
         names |= _names({line: row for line, row in lines.items() if _said(row, grouped) == group}, split)

@@ -30,7 +30,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def palimpsest(
-    *arguments: str, check: bool = True, timeout: float = 900, **variables: str
+    *arguments: str, check: bool = True, timeout: float = 900, cwd: Path = ROOT, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return what it printed."""
     done = subprocess.run(
@@ -38,7 +38,7 @@ def palimpsest(
         capture_output=True,
         text=True,
         timeout=timeout,
-        cwd=ROOT,
+        cwd=cwd,
         check=False,
         env=environment() | variables,
     )

@@ -1,0 +1,168 @@
+"""What an experiment will cost before anything of it has run: FLOPs of each stage, from the model's shapes, and hours.
+
+An estimate, meant to be right within a factor of three: what a stage reads is counted in tokens, and every token costs two
+FLOPs for each weight that it passes (three times that where a gradient goes back).
+"""
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flows.spec import SpecError
+from tasks.driver.plan import Plan
+from tasks.specs.run import RunSpec
+
+DEVICES: Mapping[str, Mapping[str, float]] = {
+    "a100": {"float32": 19.5, "half": 312.0},
+    "h100": {"float32": 67.0, "half": 989.0},
+    "h200": {"float32": 67.0, "half": 989.0},
+    "l40s": {"float32": 91.6, "half": 362.0},
+    "rtx4090": {"float32": 82.6, "half": 165.0},
+}
+"""Peak TFLOP/s without sparsity, by the makers' data sheets."""
+_SHARE_OF_PEAK = {"device": 0.25, "here": 0.4}
+"""What passes of a few hundred short rows reach of it (docs/benchmarks.md)."""
+_PROBES, _ANSWER = 13, 3
+"""Prompts of a fact, and tokens of an answer with the one before it."""
+_QUESTION = 150
+"""Tokens of a benchmark's question with its shots, about."""
+
+
+class Shapes(NamedTuple):
+    """A model's weights, by its files' headers."""
+
+    n_layers: int
+    block: int
+    """Weights of a block."""
+    all: int
+
+
+def shapes_of(folder: Path, n_layers: int) -> Shapes:
+    """Return the shapes of a checkpoint."""
+    from tasks.data.weight_files import read_headers
+
+    total, blocks = 0, 0
+    for name, header in read_headers(folder).items():
+        size = 1
+        for side in header.shape:
+            size *= side
+        total += size
+        blocks += size if re.search(r"\.\d+\.", name) else 0
+    return Shapes(n_layers, blocks // max(1, n_layers), total)
+
+
+def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tuple[list[dict[str, Any]], str]:
+    """Return a row per stage with its PFLOP and the time of one worker, and what they rest on.
+
+    Args:
+        requests: The experiment's facts, by whose length prompts are counted.
+        device: One of ``DEVICES``; this machine's processor, measured now, if None.
+
+    Raises:
+        SpecError: No such device.
+    """
+    model = plan.models[0]
+    shapes = shapes_of(Path(model.folder), model.n_layers) if model.folder else None
+    if shapes is None:
+        return [], "cost: the model's files are not here"
+    rate, said = _rate(model.dtype, device)
+    prompt = max(4.0, sum(len(request.prompt) for request in requests[:200]) / max(1, len(requests[:200])) / 4)
+    work: Counter[str] = Counter()
+    for job in plan.moments:
+        texts = sum(map(len, job.waves)) * job.shard_texts
+        tokens = texts * min(job.recipe["max_tokens"] or 512, 512)
+        work["second moments"] += int(2 * shapes.block * shapes.n_layers * tokens)
+    for training in plan.trainings:
+        work["training"] += int(training.steps * training.recipe["edits"] * 6 * _pass(shapes, prompt + _ANSWER))
+    for search in plan.searches:
+        each = _edit(search.template, shapes, prompt) + _score(shapes, prompt, 0)
+        work["layer search"] += int(len(search.layers) * len(search.positions) * each)
+    for trace in plan.traces:
+        work["tracing"] += int(
+            trace.wanted * (trace.samples + 2) * 3 * shapes.n_layers * prompt * _pass(shapes, prompt)
+        )
+    for run in plan.runs:
+        work["editing"] += int(run.n_rounds * run.batch_size * _edit(run, shapes, prompt))
+        work["scoring"] += int(_scores(run, shapes, prompt))
+    work["all"] = sum(work.values())
+    rows = [
+        {"stage": stage, "PFLOP": flops / 1e15, "one worker": _time(flops / rate)}
+        for stage, flops in work.items()
+        if flops
+    ]
+    bytes_each = 4 if model.dtype in ("float32", "auto") else 8 if model.dtype == "float64" else 2
+    weights = f"{shapes.all / 1e9:.2f} billion weights, {shapes.all * bytes_each / 2**30:.1f} GB of a device"
+    return rows, f"cost: {said}; {weights}; an estimate within a factor of three"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _pass(shapes: Shapes, tokens: float, share: float = 1.0) -> float:
+    """Return the FLOPs of a forward pass of so many tokens through a share of the blocks."""
+    return 2 * shapes.block * shapes.n_layers * share * tokens
+
+
+def _edit(run: RunSpec, shapes: Shapes, prompt: float) -> float:
+    """Return the FLOPs of one fact's edit: its target search, or steps of a gradient, and its keys."""
+    hparams = run.hparams
+    steps, contexts = int(hparams.get("steps", 1)), int(hparams.get("contexts", 0)) + 1
+    if run.is_unedited:
+        return 0.0
+    if run.trajectory.network is not None:  # trained before; an edit is one gradient
+        return 3 * _pass(shapes, prompt + _ANSWER)
+    if "contexts" not in hparams:
+        return 3 * steps * _pass(shapes, prompt + _ANSWER)
+    above = 1 - (max(run.layers) if run.layers else 0) / shapes.n_layers
+    search = 3 * steps * _pass(shapes, contexts * (_ANSWER + prompt / 2), above)
+    return search + max(1, len(run.layers)) * _pass(shapes, contexts * (prompt + 8))
+
+
+def _score(shapes: Shapes, prompt: float, text_tokens: int) -> float:
+    return _pass(shapes, _PROBES * (prompt + 2 * _ANSWER + text_tokens))
+
+
+def _scores(run: RunSpec, shapes: Shapes, prompt: float) -> float:
+    scoring, edits = run.scoring, run.n_rounds * run.batch_size
+    facts = run.facts.size if run.is_unedited else edits
+    total = facts * _score(shapes, prompt, scoring.text_tokens)
+    questions = sum(benchmark.n_examples for benchmark in scoring.benchmarks)
+    for rounds in run.checkpoints:
+        again = 0 if scoring.retention == "none" else rounds * run.batch_size
+        again = again if isinstance(scoring.retention, str) else min(again, scoring.retention)
+        total += again * _score(shapes, prompt, 0) + questions * _pass(shapes, _QUESTION)
+    return total
+
+
+def _rate(dtype: str, device: str | None) -> tuple[float, str]:
+    """Return FLOP/s, and what they are."""
+    if device is None:
+        measured = _measured()
+        return measured * _SHARE_OF_PEAK["here"], f"{measured / 1e9:.0f} GFLOP/s of one thread here, measured now"
+    if device not in DEVICES:
+        raise SpecError(f"--device {device!r}: expected one of {sorted(DEVICES)}")
+    kind = "half" if dtype in ("bfloat16", "float16") else "float32"
+    peak = DEVICES[device][kind]
+    return peak * 1e12 * _SHARE_OF_PEAK[
+        "device"
+    ], f"one {device}, {peak:g} TFLOP/s peak in {kind}, a quarter of it reached"
+
+
+def _measured() -> float:
+    """Return the FLOP/s of a float32 matrix product on one thread of this machine."""
+    import numpy as np
+
+    side = 1536
+    a = np.ones((side, side), dtype=np.float32)
+    a @ a
+    started = time.perf_counter()
+    for _ in range(3):
+        a @ a
+    return 3 * 2 * side**3 / (time.perf_counter() - started) / (os.cpu_count() or 1)

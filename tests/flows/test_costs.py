@@ -1,0 +1,56 @@
+"""What an experiment will cost, told before anything has run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from editing.model.bundled import bundled_folder
+from flows.costs import DEVICES, costs, shapes_of
+from flows.experiment_file import load_experiment
+from flows.inputs import read_inputs
+from flows.plan import plan_experiment
+from flows.spec import SpecError
+from tests.flows.support import write
+
+
+def estimated(tmp_path: Path, device: str | None = "h200", **changes: object) -> tuple[dict[str, float], str]:
+    inputs = read_inputs(load_experiment(write(tmp_path, **changes)))
+    rows, said = costs(plan_experiment(inputs), inputs.requests, device)
+    return {row["stage"]: row["PFLOP"] for row in rows}, said
+
+
+def test_weights_are_counted_by_the_files_headers() -> None:
+    folder = bundled_folder("factworld-tiny")
+    assert folder is not None
+    config = json.loads((folder / "config.json").read_text())
+    shapes = shapes_of(folder, config["num_hidden_layers"])
+    d, ff = config["hidden_size"], config["intermediate_size"]
+    kv = config["num_key_value_heads"] * config.get("head_dim", d // config["num_attention_heads"])
+    assert shapes.block == pytest.approx(2 * d * d + 2 * d * kv + 3 * d * ff + 2 * d, rel=0.02)
+
+
+def test_a_target_search_costs_what_its_steps_cost(tmp_path: Path) -> None:
+    few, _ = estimated(tmp_path, editors=[{"name": "memit", "steps": 10}])
+    many, _ = estimated(tmp_path, editors=[{"name": "memit", "steps": 20}])
+    assert 1.7 < many["editing"] / few["editing"] < 2.01 and few["scoring"] == many["scoring"]
+    double, _ = estimated(tmp_path, editors=[{"name": "memit", "steps": 10}], facts={"name": "factworld", "size": 16})
+    assert double["editing"] == pytest.approx(2 * few["editing"], rel=0.05)
+    assert few["all"] == pytest.approx(sum(value for stage, value in few.items() if stage != "all"))
+
+
+def test_every_stage_is_counted(tmp_path: Path) -> None:
+    found, said = estimated(
+        tmp_path, locate={"search": {"edits": 4}, "trace": {"facts": 2}}, editors=["memit", {"name": "malmen", "edits": 4}],
+        training={"validation": 8}, layers=[[4, 5]],
+    )  # fmt: skip
+    assert found.keys() == {"second moments", "training", "layer search", "tracing", "editing", "scoring", "all"}
+    assert "one h200, 67 TFLOP/s peak in float32" in said and "within a factor of three" in said
+
+
+def test_this_machine_is_measured_and_devices_are_known(tmp_path: Path) -> None:
+    _, said = estimated(tmp_path, None)
+    assert "GFLOP/s of one thread here, measured now" in said
+    with pytest.raises(SpecError, match="--device 'abacus': expected one of"):
+        estimated(tmp_path, "abacus")
+    assert "h200" in DEVICES
