@@ -17,8 +17,8 @@ OWN = {
                 "name": "two-editors",
                 "model": "factworld-tiny",
                 "facts": {"name": "factworld", "size": 32},
-                "editors": [{"name": "memit", "steps": 8, "contexts": 2}, "no_op"],
-                "layers": [[0, 1]],
+                "editors": [{"name": "emmet", "steps": 8, "contexts": 2}, "no_op"],
+                "layers": [0],
                 "batch_sizes": [8],
                 "second_moment": {"n_texts": 150},
                 "score": {"every_edits": 16, "text_tokens": 2},
@@ -33,15 +33,15 @@ OWN = {
     "claims": {
         "edits-work": {
             "item": "fig-1",
-            "says": "MEMIT's edits work, and nothing's do not",
-            "compare": {"a": {"editor": "memit"}, "b": {"editor": "no_op"}, "metric": "efficacy"},
+            "says": "EMMET's edits work, and nothing's do not",
+            "compare": {"a": {"editor": "emmet"}, "b": {"editor": "no_op"}, "metric": "efficacy"},
             "above": 0,
             "least_n": 30,
         },
         "false": {
             "item": "table-1",
             "says": "Nothing's edits work as well",
-            "compare": {"a": {"editor": "no_op"}, "b": {"editor": "memit"}, "metric": "efficacy"},
+            "compare": {"a": {"editor": "no_op"}, "b": {"editor": "emmet"}, "metric": "efficacy"},
             "within": [-0.05, 0.05],
             "least_n": 30,
         },
@@ -56,7 +56,7 @@ def test_a_paper_of_ones_own(tmp_path: Path) -> None:
     lines = {line.split()[0]: line for line in said.splitlines() if line.startswith(("fig-1", "table-1"))}
     assert "agrees" in lines["fig-1"] and "differs" in lines["table-1"]
     page = (tmp_path / "results/two-small/paper-two.html").read_text()
-    assert page.count("<svg") >= 2 and "not here, not measured" in page and "<td>memit</td>" in page
+    assert page.count("<svg") >= 2 and "not here, not measured" in page and "<td>emmet</td>" in page
     again = palimpsest("reproduce", "two.yaml", cwd=tmp_path).stdout
     assert "running" not in again and "agrees" in again
 
