@@ -1,0 +1,129 @@
+"""The papers' full-size experiments pass the plan on checkpoints of the real shapes: true headers, and holes for the data."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, GPT2Config, GPTJConfig, LlamaConfig
+
+from flows.costs import costs
+from flows.experiment_file import load_experiment
+from flows.inputs import read_inputs
+from flows.papers import load_paper, paper_names
+from flows.plan import plan_experiment
+from flows.reproduction import experiment_files
+from tests.scores.models import byte_level_bpe
+
+LLAMA: dict[str, Any] = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "dtype": "bfloat16"}
+CONFIGS: dict[str, Any] = {
+    "openai-community/gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25, dtype="float32"),
+    "EleutherAI/gpt-j-6b": GPTJConfig(
+        n_embd=4096, n_layer=28, n_head=16, rotary_dim=64, vocab_size=50400, dtype="float32"
+    ),
+    "meta-llama/Llama-2-7b-hf": LlamaConfig(**LLAMA, intermediate_size=11008, vocab_size=32000),
+    "meta-llama/Llama-2-7b-chat-hf": LlamaConfig(**LLAMA, intermediate_size=11008, vocab_size=32000),
+    "meta-llama/Meta-Llama-3-8B": LlamaConfig(
+        **LLAMA, intermediate_size=14336, num_key_value_heads=8, vocab_size=128256, max_position_embeddings=8192
+    ),
+}
+"""The published config.json, in the numbers that matter to a plan."""
+TEMPLATE = "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }}{% endfor %}"
+
+
+def sparse_checkpoint(name: str, folder: Path) -> Path:
+    """Write a checkpoint whose files have the real headers and sizes, and no data."""
+    config = CONFIGS[name]
+    folder.mkdir(parents=True)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    dtype = {"float32": "F32", "bfloat16": "BF16"}[str(config.dtype).removeprefix("torch.")]
+    size = 4 if dtype == "F32" else 2
+    entries, end = {}, 0
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
+    for key, tensor in model.state_dict().items():
+        if key in tied:
+            continue
+        start, end = end, end + tensor.numel() * size
+        entries[key] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    header = json.dumps(entries | {"__metadata__": {"format": "pt"}}).encode()
+    header += b" " * (-len(header) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + end)
+    config.save_pretrained(folder)
+    tokenizer = byte_level_bpe(SENTENCES)
+    if "chat" in name:
+        tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+SENTENCES = [f"The mother tongue of Person{i} Name{i} is French, English or Danish." for i in range(300)]
+
+
+def counterfact(path: Path, n: int) -> Path:
+    rows = [
+        {
+            "case_id": i,
+            "requested_rewrite": {
+                "prompt": "The mother tongue of {} is",
+                "relation_id": "P103",
+                "target_new": {"str": "English", "id": "Q1"},
+                "target_true": {"str": "French", "id": "Q2"},
+                "subject": f"Person{i} Name{i}",
+            },
+            "paraphrase_prompts": [f"Person{i} Name{i} speaks"],
+            "neighborhood_prompts": [f"The mother tongue of Person{i + 1} is"],
+            "generation_prompts": [],
+        }
+        for i in range(n)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def zsre(path: Path, n: int) -> Path:
+    rows = [
+        {
+            "src": f"What is the mother tongue of Person{i} Name{i}?",
+            "subject": f"Person{i} Name{i}",
+            "alt": "English",
+            "answers": ["French"],
+            "rephrase": f"Which language does Person{i} Name{i} speak?",
+            "loc": f"which tongue is that of Person{i + 1}",
+            "loc_ans": "Danish",
+        }
+        for i in range(n)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize("name", paper_names())
+def test_every_full_size_experiment_can_be_planned_and_says_hours(tmp_path: Path, name: str) -> None:
+    """Benchmarks come from a hub, which is not asked here."""
+    models: dict[str, Path] = {}
+    for file in experiment_files(load_paper(name), "full", tmp_path / "files"):
+        raw = yaml.safe_load(file.read_text())
+        hub = raw["model"]["name"]
+        if hub not in models:
+            models[hub] = sparse_checkpoint(hub, tmp_path / "models" / hub)
+        write = counterfact if raw["facts"]["name"] == "counterfact" else zsre
+        size = raw["facts"]["size"] * raw["facts"].get("samples", 1) + raw.get("training", {}).get("facts", 1000)
+        facts = write(tmp_path / f"{file.stem}.json", size + 600)
+        overrides = {
+            "model.name": str(models[hub]),
+            "model.revision": None,
+            "facts.path": str(facts),
+            "score.benchmarks": [],
+        }
+        inputs = read_inputs(load_experiment(file, overrides | {"store": str(tmp_path / "store")}))
+        plan = plan_experiment(inputs)
+        assert not plan.warnings, plan.warnings
+        rows, said = costs(plan, inputs.requests, "h200")
+        assert rows[-1]["stage"] == "all" and rows[-1]["PFLOP"] > 1 and "GB of a device" in said
