@@ -116,6 +116,38 @@ def ranking(names: Sequence[str], means: Mapping[str, float], told: Sequence[tup
     return [(name, "".join(letters[i % 26] for i, group in enumerate(groups) if name in group)) for name in order]
 
 
+def ranking_rows(settings: Sequence[Row], comparisons: Sequence[Row], metric: str, scored: str) -> list[dict[str, Any]]:
+    """Return settings from the best one on under a metric, each with its interval and the letters of its ties.
+
+    Settings of one model, data set and mode, after equally many edits, stand together.
+
+    Args:
+        settings: Of ``setting_summary``, with ``label``.
+        comparisons: All of the view ``comparisons``.
+    """
+    mine = [row for row in settings if row["metric"] == metric and row["scored"] == scored]
+    names = {row["setting"]: str(row["label"]) for row in settings}
+    found = []
+    for pool in dict.fromkeys((row["pool"], row["edits"]) for row in mine):
+        here = {row["setting"]: row for row in mine if (row["pool"], row["edits"]) == pool}
+        rows = [
+            row
+            for row in comparisons
+            if (row["pool"], row["edits"], row["metric"], row["scored"]) == (*pool, metric, scored)
+        ]
+        told = [(each.row["setting"], each.row["other_setting"]) for each in contrasts(rows, names) if each.is_told]
+        sign = -1 if metric == "forgotten" else 1
+        ordered = ranking(list(here), {setting: sign * row["mean"] for setting, row in here.items()}, told)
+        for place, (setting, ties) in enumerate(ordered, 1):
+            row = here[setting]
+            interval = "–" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+            found.append(
+                {"rank": place, "setting": names[setting], "mean": row["mean"], "95 %": interval, "ties": ties}
+                | ({"edits": row["edits"]} if len({(r["pool"], r["edits"]) for r in mine}) > 1 else {})
+            )
+    return found
+
+
 def best_sentence(metric: str, scored: str, contrasts_of: Sequence[Contrast], means: Mapping[str, float]) -> str:
     """Return which of some settings is best under a metric, and from which others it cannot be told."""
     names = list(means)

@@ -11,7 +11,14 @@ from markupsafe import Markup
 from storage.sql import query, query_many
 from storage.store import Store
 from tasks.reports.charts import Chart, chart, picture
-from tasks.reports.findings import COMPARISONS, answers, contrasts, differs_only_in, verdicts_on_runs
+from tasks.reports.findings import (
+    COMPARISONS,
+    answers,
+    contrasts,
+    differs_only_in,
+    ranking_rows,
+    verdicts_on_runs,
+)
 from tasks.reports.labels import labelled
 from tasks.reports.made_of import made_of, report_name
 from tasks.reports.panels import PANELS
@@ -82,6 +89,7 @@ def write_report(store: Store, run_ids: Collection[str] | None = None, *, title:
         days=days,
         findings=_findings(settings, runs, comparisons),
         warnings=warnings_of(doubts),
+        ranking=ranking_rows(labelled(settings), comparisons, "score", "final"),
         summary=summary,
         charts=[{"title": name, "json": _json(each)} for name, each in charts.items()],
         bundle=Markup(_bundle()),

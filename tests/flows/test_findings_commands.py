@@ -38,7 +38,10 @@ def test_compare_answers_by_itself(store: Store) -> None:
         "memit b5 layer 0 has the highest S on the final model (1.000), and cannot be told from memit b10 layer 0"
         in text
     )
-    assert "editor" not in text, "there is one"
+    assert "Which editor" not in text, "there is one"
+    ranked = [line.split() for line in text.split("share a letter")[1].splitlines()[2:] if line.strip()]
+    assert [row[0] for row in ranked] == list("123456") and ranked[0][2] == "b5" and ranked[-1][2] == "b50"
+    assert ranked[0][-1] == "a" and ranked[-1][-1] == "b", "the last ones are told from the first"
 
 
 def test_compare_takes_two_things_in_either_order(store: Store) -> None:
