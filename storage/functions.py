@@ -23,6 +23,7 @@ _CHANGE = (
     + ")"
 )
 _MANY = 30
+_NORMAL = 4096
 
 
 def add_functions(connection: duckdb.DuckDBPyConnection) -> None:
@@ -56,13 +57,15 @@ def flip_p(differences: np.ndarray) -> float:
     moved = moved[moved != 0]
     if not moved.size:
         return 1.0
+    if moved.size > _NORMAL:  # a sum of so many is normal, and so many patterns would fill the memory
+        return math.erfc(abs(float(moved.sum())) / math.sqrt(2 * float(moved @ moved)))
     sums, total = np.abs(_signs(moved.size) @ moved), abs(moved.sum())
     near = 1e-9 * total  # sums of the same numbers in another order differ in their last bits
     beyond, equal = np.mean(sums > total + near), np.mean(np.abs(sums - total) <= near)
     p = float(beyond + equal * (0.5 if moved.size >= _MANY else 1.0))
     if p > _RARE or len(sums) < _PATTERNS:
         return p
-    return _tail_of_signs(np.abs(moved), total)
+    return min(p, _tail_of_signs(np.abs(moved), total))
 
 
 def _tail_of_signs(sizes: np.ndarray, total: float) -> float:

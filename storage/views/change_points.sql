@@ -9,7 +9,9 @@
 -- rates: [p, before, after]
 -- references: {run_id: runs.run_id}
 WITH series AS (
-    SELECT run_id, metric, change_point(list(value ORDER BY position)) AS found, count(*) AS n_edits
+    SELECT
+        run_id, metric, change_point(list(value ORDER BY position)) AS found, list(position + 1 ORDER BY position) AS edits_at,
+        count(*) AS n_edits
     FROM (
         SELECT run_id, position, unnest([
             {'metric': 'efficacy', 'value': efficacy}, {'metric': 'neighborhood', 'value': neighborhood}
@@ -20,7 +22,8 @@ WITH series AS (
     GROUP BY run_id, metric
 )
 SELECT
-    r.*, metric, n_edits, found.place + 1 AS edits, found.low + 1 AS low, found.high + 1 AS high, found.p, found.step,
+    r.*, metric, n_edits, edits_at[found.place + 1] AS edits, edits_at[found.low + 1] AS low,
+    edits_at[found.high + 1] AS high, found.p, found.step,
     found.size AS step_in_sd, 100 * found.slope AS slope_per_100, found.before, found.after,
     found.p <= 0.01 AND found.size >= 1.5 AS is_change
 FROM series JOIN run_columns AS r USING (run_id)

@@ -1,5 +1,6 @@
 -- Settings compared in pairs: of one model, data set and mode, after equally many edits, over the facts that both have edited as
--- parts of the same samples (`n_pairs`; `n_differ` of them with different values; a fact's value is its mean over seeds).
+-- parts of the same samples (`n_pairs` different facts, two or more; `n_differ` with different values; a fact's value is its mean
+-- over seeds and samples).
 -- `difference` is that of the first setting to the second, with an interval of 95 % (half a pair for and half a pair against are
 -- added; over samples, where their differences differ by more than their facts explain; wider by the spread between seeds).
 -- `p`: two-sided, by flipping the signs of pairs; of Student's t, where that is larger and samples differ or there are seeds.
@@ -20,7 +21,7 @@ values_of AS (
 ),
 pairs AS (
     SELECT
-        a.place, b.place AS other_place, a.pool, a.draw, a.edits, a.scored, a.metric, a.value, b.value AS other_value,
+        a.place, b.place AS other_place, a.pool, a.draw, a.edits, a.scored, a.metric, a.fact_id, a.value, b.value AS other_value,
         round(a.value - b.value, 12) AS difference, a.from_age
     FROM values_of AS a JOIN values_of AS b
         ON b.pool = a.pool AND b.draw = a.draw AND b.edits = a.edits AND b.scored = a.scored AND b.metric = a.metric
@@ -28,9 +29,22 @@ pairs AS (
 ),
 draws AS (
     SELECT
-        place, other_place, pool, edits, scored, metric, draw, count(*) AS n, avg(value) AS mean,
-        avg(other_value) AS other_mean, avg(difference) AS difference, sum(difference) AS total, sum(difference ** 2) AS squares,
-        var_samp(difference) / n AS squared_error, list(difference) AS differences, max(from_age) AS from_age
+        place, other_place, pool, edits, scored, metric, draw, count(*) AS n, avg(difference) AS difference,
+        var_samp(difference) / n AS squared_error
+    FROM pairs GROUP BY ALL
+),
+samples AS (
+    SELECT
+        place, other_place, pool, edits, scored, metric, count(*) AS n_samples, avg(difference) AS difference_of_samples,
+        var_samp(difference) / count(*) AS error_of_spread,
+        coalesce(is_spread(var_samp(difference), avg(squared_error), count(*)), false) AND count(*) > 1 AS by_sample
+    FROM draws GROUP BY ALL
+),
+-- A fact that several samples have counts once.
+per_fact AS (
+    SELECT
+        place, other_place, pool, edits, scored, metric, fact_id, avg(value) AS value, avg(other_value) AS other_value,
+        round(avg(difference), 12) AS difference, max(from_age) AS from_age
     FROM pairs GROUP BY ALL
 ),
 seeds AS (
@@ -43,33 +57,37 @@ seeds AS (
 ),
 pooled AS (
     SELECT
-        place, other_place, pool, edits, scored, metric, count(*) AS n_samples, sum(n)::BIGINT AS n_pairs,
-        avg(mean) AS mean, avg(other_mean) AS other_mean, avg(difference) AS difference,
-        sum(total) / (sum(n) + 2) AS middle,
-        ((sum(squares) + 1) / (sum(n) + 2) - middle ** 2) / (sum(n) + 1) AS error_of_facts,
-        coalesce(is_spread(var_samp(difference), avg(squared_error), count(*)), false) AND count(*) > 1 AS by_sample,
-        CASE WHEN by_sample THEN var_samp(difference) / count(*) END AS error_of_samples,
-        flatten(list(differences)) AS differences, max(from_age) AS from_age
-    FROM draws GROUP BY ALL
+        place, other_place, pool, edits, scored, metric, count(*) AS n_pairs, avg(value) AS mean, avg(other_value) AS other_mean,
+        avg(difference) AS difference_of_facts, sum(difference) / (n_pairs + 2) AS middle_of_facts,
+        ((sum(difference ** 2) + 1) / (n_pairs + 2) - middle_of_facts ** 2) / (n_pairs + 1) AS error_of_facts,
+        list(difference) AS differences, max(from_age) AS from_age
+    FROM per_fact GROUP BY ALL HAVING count(*) > 1
 ),
 tested AS (
     SELECT
-        p.*, a.* EXCLUDE (place, pool), b.setting AS other_setting, b.editor AS other_editor, b.variant AS other_variant,
+        p.*, n_samples, by_sample, a.* EXCLUDE (place, pool), b.setting AS other_setting, b.editor AS other_editor,
         b.preset AS other_preset, b.protocol AS other_protocol, b.layers AS other_layers, b.batch_size AS other_batch_size,
         b.numbers AS other_numbers, b.guard AS other_guard, b.given_contexts AS other_given_contexts,
+        b.prefixes AS other_prefixes, b.moments AS other_moments,
+        CASE WHEN by_sample THEN difference_of_samples ELSE difference_of_facts END AS difference,
+        CASE WHEN by_sample THEN difference_of_samples ELSE middle_of_facts END AS middle,
+        CASE WHEN by_sample THEN error_of_spread END AS error_of_samples,
         coalesce(sa.error_of_seeds, 0) + coalesce(sb.error_of_seeds, 0) AS error_by_seed,
         least(sa.n_seeds, sb.n_seeds) - 1 AS df_of_seeds,
         greatest(half_width(error_of_facts, n_pairs - 1), half_width(error_of_samples, n_samples - 1)) AS half_of_facts,
         sqrt(half_of_facts ** 2 + coalesce(half_width(error_by_seed, df_of_seeds), 0) ** 2) AS half,
         len(list_filter(differences, lambda d: d <> 0)) AS n_differ,
+        coalesce(error_of_samples, error_of_facts) AS own_error,
+        CASE WHEN by_sample THEN n_samples ELSE n_pairs END - 1 AS own_df,
+        -- Welch's and Satterthwaite's degrees of freedom of both errors together.
+        (own_error + error_by_seed) ** 2 / (own_error ** 2 / own_df + error_by_seed ** 2 / df_of_seeds) AS df_of_both,
         greatest(
             flip_p(differences),
-            CASE WHEN by_sample THEN t_tail(p.difference / sqrt(error_of_samples), n_samples - 1) END,
-            CASE WHEN df_of_seeds IS NOT NULL
-                THEN t_tail(p.difference / sqrt(greatest(error_of_facts, coalesce(error_of_samples, 0)) + error_by_seed), df_of_seeds)
-            END
+            CASE WHEN by_sample THEN t_tail(difference / sqrt(error_of_samples), n_samples - 1) END,
+            CASE WHEN df_of_seeds > 0 THEN t_tail(difference / sqrt(own_error + error_by_seed), df_of_both) END
         ) AS p
     FROM pooled AS p
+    JOIN samples USING (place, other_place, pool, edits, scored, metric)
     JOIN ordered AS a ON a.place = p.place
     JOIN ordered AS b ON b.place = p.other_place
     LEFT JOIN seeds AS sa ON sa.setting = a.setting AND sa.edits = p.edits AND sa.scored = p.scored AND sa.metric = p.metric
@@ -82,7 +100,7 @@ adjusted AS (
 final AS (
     SELECT *, least(1, max(stepped) OVER (PARTITION BY pool, edits ORDER BY p)) AS p_holm FROM adjusted
 )
-SELECT
+SELECT * EXCLUDE (found_in) FROM (SELECT
     model, facts, mode, edits, scored, metric,
     editor, batch_size, layers, preset, other_editor, other_batch_size, other_layers, other_preset,
     mean, other_mean, difference, middle - half AS low, middle + half AS high, p, p_holm,
@@ -94,11 +112,16 @@ SELECT
         CASE WHEN batch_size <> other_batch_size THEN 'batch_size' END,
         CASE WHEN layers <> other_layers THEN 'layers' END,
         CASE WHEN protocol <> other_protocol THEN 'protocol' END,
-        CASE WHEN editor = other_editor AND preset IS DISTINCT FROM other_preset THEN 'preset' END,
-        CASE WHEN editor = other_editor AND numbers <> other_numbers THEN 'hparams' END,
         CASE WHEN guard IS DISTINCT FROM other_guard THEN 'guard' END,
-        CASE WHEN given_contexts IS DISTINCT FROM other_given_contexts THEN 'contexts' END
-    ], lambda part: part IS NOT NULL) AS differs_in,
+        CASE WHEN moments <> other_moments THEN 'moments' END,
+        CASE WHEN editor = other_editor AND preset IS DISTINCT FROM other_preset THEN 'preset' END,
+        -- A preset and a protocol have numbers of their own, and these prefixes of their own.
+        CASE WHEN editor = other_editor AND preset IS NOT DISTINCT FROM other_preset AND protocol = other_protocol
+            AND numbers <> other_numbers THEN 'hparams' END,
+        CASE WHEN given_contexts IS DISTINCT FROM other_given_contexts OR (numbers = other_numbers AND prefixes <> other_prefixes)
+            THEN 'contexts' END
+    ], lambda part: part IS NOT NULL) AS found_in,
+    CASE WHEN found_in = [] THEN ['other'] ELSE found_in END AS differs_in,
     setting, other_setting, pool
-FROM final
+FROM final)
 ORDER BY model, edits, scored DESC, metric, editor, batch_size, layers, other_editor, other_batch_size, other_layers

@@ -1,5 +1,4 @@
 -- kept
--- The earlier edits that each run's last checkpoint looked at.
+-- The earlier edits that each run's last checkpoint looked at, if that stands behind its last round.
 SELECT run_id, fact_id, edits_so_far, age, was_right, wrong_now
-FROM checked_edits
-QUALIFY scored_at = max(scored_at) OVER (PARTITION BY run_id)
+FROM checked_edits SEMI JOIN last_rounds USING (run_id, scored_at)

@@ -25,6 +25,7 @@ per_edit AS (
 rates AS (
     SELECT
         run_id, model, editor, protocol, layer, count(*) AS n_edits,
+        count(es) AS n_es, count(ps) AS n_ps, count(ns) AS n_ns,
         avg(es) AS efficacy, avg(ps) AS paraphrase, avg(ns) AS neighborhood,
         harmonic_mean(efficacy, paraphrase, neighborhood) AS score,
         answers_of_facts(count(es), efficacy, var_pop(es)) AS es_answers,
@@ -38,19 +39,21 @@ spread AS (
     SELECT
         run_id, editor, layer,
         var_pop(
-            coalesce((es - efficacy) / efficacy ** 2, 0) + coalesce((ps - paraphrase) / paraphrase ** 2, 0)
-            + coalesce((ns - neighborhood) / neighborhood ** 2, 0)
+            coalesce((es - efficacy) / efficacy ** 2 * n_edits / n_es, 0)
+            + coalesce((ps - paraphrase) / paraphrase ** 2 * n_edits / n_ps, 0)
+            + coalesce((ns - neighborhood) / neighborhood ** 2 * n_edits / n_ns, 0)
         ) * any_value(score) ** 4 / 9 AS variance
     FROM per_edit JOIN rates USING (run_id, editor, layer)
     WHERE score > 0
     GROUP BY ALL
 )
-SELECT
+SELECT * EXCLUDE (s_answers) FROM (SELECT
     run_id, model, editor, protocol, layer, n_edits, efficacy, paraphrase, neighborhood, score,
     rate_low(efficacy, es_answers) AS efficacy_low, rate_high(efficacy, es_answers) AS efficacy_high,
     rate_low(paraphrase, ps_answers) AS paraphrase_low, rate_high(paraphrase, ps_answers) AS paraphrase_high,
     rate_low(neighborhood, ns_answers) AS neighborhood_low, rate_high(neighborhood, ns_answers) AS neighborhood_high,
-    rate_low(score, answers_of_facts(n_edits, score, coalesce(variance, 0))) AS score_low,
-    rate_high(score, answers_of_facts(n_edits, score, coalesce(variance, 0))) AS score_high
-FROM rates LEFT JOIN spread USING (run_id, editor, layer)
+    -- S near 0 is about three times the rate that is.
+    answers_of_facts(CASE WHEN score > 0 THEN n_edits ELSE n_edits / 3 END, score, coalesce(variance, 0)) AS s_answers,
+    rate_low(score, s_answers) AS score_low, rate_high(score, s_answers) AS score_high
+FROM rates LEFT JOIN spread USING (run_id, editor, layer))
 ORDER BY model, editor, layer

@@ -3,5 +3,5 @@
 -- setting.
 SELECT
     run_id, runs.model, runs.editor, runs.variant, runs.preset, runs.protocol, runs.layers, runs.batch_size, runs.mode,
-    runs.sample, runs.seed, guard, setting
+    runs.sample, runs.seed, guard, moments, setting
 FROM runs LEFT JOIN run_setting USING (run_id)

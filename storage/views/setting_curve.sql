@@ -5,7 +5,7 @@
 -- unique: [setting, curve, name, metric, edits]
 -- not_null: [setting, curve, name, metric, edits, mean, n_runs]
 SELECT
-    model, editor, variant, preset, protocol, layers, batch_size, mode, facts, guard, curve, name, metric, edits, mean, sd, low, high,
+    model, editor, variant, preset, protocol, layers, batch_size, mode, facts, guard, moments, curve, name, metric, edits, mean, sd, low, high,
     CASE WHEN by_sample THEN 'sample' WHEN low IS NOT NULL THEN 'fact' END AS clustered_by,
     n_runs, n_samples, coalesce(n_seeds, 1) AS n_seeds, n, round(n_facts)::BIGINT AS n_facts, setting, pool
 FROM setting_points JOIN settings USING (setting)

@@ -157,3 +157,18 @@ def test_the_size_of_the_permutation_test(n: int, share: float, kind: str) -> No
     # Three standard errors of 2,000 repetitions beside the limits.
     assert np.mean(rejected) < 0.06 + 0.015
     assert n * share < 30 or np.mean(rejected) > 0.04 - 0.013
+
+
+def test_a_tiny_difference_beside_large_ones_is_no_obstacle() -> None:
+    exact = 2 * 0.5**14
+    for tiny in (1e-6, 1e-3, 1e-2):
+        assert flip_p(np.r_[np.ones(14), tiny]) == pytest.approx(exact, rel=0.01)
+
+
+def test_very_many_pairs_are_taken_for_normal() -> None:
+    draw = np.random.default_rng(0)
+    differences = draw.choice([-1.0, 0.0, 1.0], 20_000, p=[0.1, 0.79, 0.11])
+    z = differences.sum() / np.sqrt((differences**2).sum())
+    assert flip_p(np.r_[differences, differences, differences]) == pytest.approx(
+        2 * stats.norm.sf(abs(z) * np.sqrt(3)), rel=1e-6
+    )

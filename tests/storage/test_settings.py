@@ -185,3 +185,68 @@ def test_differences_that_differ_from_sample_to_sample_are_judged_over_samples(s
 def test_baselines_are_no_setting(store: Store) -> None:
     run(store, BASELINE, always, facts=range(4), editor="none")
     assert ask(store, "SELECT * FROM setting_summary") == [] and ask(store, "SELECT * FROM comparisons") == []
+
+
+def test_a_fact_that_samples_share_is_one_pair(store: Store) -> None:
+    for sample in range(3):
+        run(store, f"a{sample}", lambda fact, kind: fact >= 4, facts=range(40), sample=sample, batch_size=5)
+        run(store, f"b{sample}", lambda fact, kind: fact >= 9, facts=range(40), sample=sample, batch_size=50)
+    (row,) = ask(store, "SELECT * FROM comparisons WHERE metric = 'efficacy'")
+    assert row["n_pairs"] == 40 and row["n_samples"] == 3 and row["n_differ"] == 5
+    assert row["p"] == 2 * 0.5**5, "five facts, all one way"
+
+
+def test_one_pair_is_no_comparison(store: Store) -> None:
+    for size in (1, 2):
+        run(store, f"b{size}", always, facts=range(1), batch_size=size)
+    assert ask(store, "SELECT * FROM comparisons") == []
+
+
+def test_seeds_do_not_hide_what_hundreds_of_facts_show(store: Store) -> None:
+    for seed in range(2):
+        run(
+            store,
+            f"a{seed}",
+            lambda fact, kind, seed=seed: fact >= 10 + seed,
+            facts=range(200),
+            seed=seed,
+            batch_size=5,
+        )
+        run(
+            store,
+            f"b{seed}",
+            lambda fact, kind, seed=seed: fact >= 70 + seed,
+            facts=range(200),
+            seed=seed,
+            batch_size=50,
+        )
+    (row,) = ask(store, "SELECT * FROM comparisons WHERE metric = 'efficacy'")
+    assert row["verdict"] == "higher" and row["p"] < 1e-6 and row["low"] > 0.15
+
+
+def test_what_settings_differ_in_is_named_once(store: Store) -> None:
+    run(store, "plain", always, facts=range(10))
+    run(store, "preset", always, facts=range(10), preset="paper", spec={"hparams": {"lr": 0.3}})
+    run(store, "moments", always, facts=range(10), spec={"moments_recipe": {"texts": "b"}})
+    run(store, "texts", always, facts=range(10), spec={"moments_recipe": {"texts": "c"}}, batch_size=5)
+    run(store, "numbers", always, facts=range(10), spec={"hparams": {"lr": 0.7}})
+    rows = ask(store, "SELECT batch_size, other_batch_size, differs_in FROM comparisons WHERE metric = 'score'")
+    found = {tuple(row["differs_in"]) for row in rows}
+    assert {("preset",), ("hparams",)} <= found and ("preset", "hparams") not in found
+    both = [row["differs_in"] for row in rows if {row["batch_size"], row["other_batch_size"]} == {1, 5}]
+    assert all("batch_size" in each for each in both) and ["batch_size", "moments"] in both
+
+
+def test_no_neighbor_of_many_is_no_certain_zero(store: Store) -> None:
+    """S near 0 is three times the least rate: with no neighbor kept of 200 facts it may well be 0.015."""
+    run(store, "a", lambda fact, kind: kind != "neighborhood", facts=range(200))
+    (row,) = ask(store, "SELECT mean, low, high FROM setting_summary WHERE metric = 'score'")
+    assert row["mean"] == row["low"] == 0 and row["high"] > 0.035
+
+
+def test_forgetting_is_told_of_the_final_model_only(store: Store) -> None:
+    run(store, "a", always, facts=range(10), final=always)
+    more = {"edits": [{"round": at, "position": at, "fact_id": f"f{at}"} for at in range(10, 20)],
+            "fact_scores": [score(at, at, at, purpose="own", good=True) for at in range(10, 20)]}  # fmt: skip
+    store.commit("a", "segment-000010", more, CommitInfo(kind="segment", first_round=10, last_round=20))
+    assert ask(store, "SELECT * FROM setting_summary WHERE metric = 'forgotten'") == []
