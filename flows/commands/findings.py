@@ -36,8 +36,7 @@ def compare(
 ) -> None:
     """Say which settings differ by more than noise, over the same facts; of A and B, or of all that the store holds."""
     from storage.sql import query_many
-    from tasks.reports.findings import COMPARISONS, DIMENSIONS, contrasts, differs_only_in, ranking_rows
-    from tasks.reports.labels import labelled
+    from tasks.reports.findings import COMPARISONS, DIMENSIONS, contrasts, differs_only_in, names_of, ranking_rows
     from tasks.reports.summary import RUNS, SETTINGS
     from tasks.reports.tables import print_table
 
@@ -51,12 +50,11 @@ def compare(
         kept = list(filter(None, (_turned(row, first, second, runs) for row in kept)))
     elif by is None:  # what can be asked of one dimension at a time
         kept = [row for row in kept if any(differs_only_in(row, dimension) for dimension in DIMENSIONS)]
-    named = labelled(settings)
-    names = {row["setting"]: row["label"] for row in named}
+    names = names_of(settings)
     _print_contrasts(contrasts(kept, names), metric, scored, are_named=first is not None)
     if kept and first is None and by is None:
         typer.echo(f"\nBy {metric or 'score'}; settings that share a letter cannot be told apart:")
-        print_table(ranking_rows(named, rows, metric or "score", scored))
+        print_table(ranking_rows(settings, rows, metric or "score", scored))
 
 
 def _check(first: str | None, second: str | None, by: str | None, metric: str | None, scored: str) -> None:

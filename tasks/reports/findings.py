@@ -1,7 +1,12 @@
 """What a store shows, in sentences: differences with their intervals, and what cannot be told apart."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
+
+import networkx
+
+from tasks.reports.labels import labelled
 
 Row = Mapping[str, Any]
 COMPARISONS = "SELECT * FROM comparisons"
@@ -72,6 +77,16 @@ class Contrast(NamedTuple):
         )
 
 
+def names_of(settings: Sequence[Row]) -> dict[str, str]:
+    """Return what each setting is called, by its id: no two alike.
+
+    Args:
+        settings: Of ``setting_summary``.
+    """
+    found = {row["setting"]: (str(row["label"]), str(row["group"])) for row in labelled(settings, spread=False)}
+    return {setting: f"{label} ({group})" if group else label for setting, (label, group) in found.items()}
+
+
 def contrasts(rows: Sequence[Row], names: Mapping[str, str]) -> list[Contrast]:
     """Return comparisons with names and adjusted p-values.
 
@@ -96,24 +111,36 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return found
 
 
-def ranking(names: Sequence[str], means: Mapping[str, float], told: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return names from the highest mean on, each with the letters of its ties: two that share a letter are not told apart.
+def ranking(group: Sequence[Contrast], means: Mapping[str, float], *, least_first: bool) -> list[tuple[str, str]]:
+    """Return settings from the best one on, each with the letters of its ties: two share one if they are not told apart.
+
+    What pairs say goes before means, which may be over other facts: a setting stands higher that is told better than more
+    others than are told better than it.
 
     Args:
-        told: Pairs whose difference is more than noise.
+        means: By setting.
     """
-    order = sorted(names, key=lambda name: -means[name])
-    apart = {frozenset(pair) for pair in told}
-    groups: list[set[str]] = []
-    for start, name in enumerate(order):
-        group = {name}
-        for other in order[start + 1 :]:
-            if all(frozenset((other, member)) not in apart for member in group):
-                group.add(other)
-        if not any(group <= known for known in groups):
-            groups.append(group)
+    sign = -1 if least_first else 1
+    wins = dict.fromkeys(means, 0)
+    alike = networkx.Graph()
+    alike.add_nodes_from(means)
+    alike.add_edges_from(combinations(means, 2))
+    for each in group:
+        if not each.is_told:
+            continue
+        pair = (each.row["setting"], each.row["other_setting"])
+        alike.remove_edge(*pair)
+        better, worse = pair if sign * each.row["difference"] > 0 else pair[::-1]
+        wins[better] += 1
+        wins[worse] -= 1
+    order = sorted(means, key=lambda setting: (-wins[setting], -sign * means[setting], setting))
+    place = {setting: number for number, setting in enumerate(order)}
+    ties = sorted(sorted(place[setting] for setting in clique) for clique in networkx.find_cliques(alike))
     letters = "abcdefghijklmnopqrstuvwxyz"
-    return [(name, "".join(letters[i % 26] for i, group in enumerate(groups) if name in group)) for name in order]
+    return [
+        (setting, "".join(letters[i % 26] for i, clique in enumerate(ties) if place[setting] in clique))
+        for setting in order
+    ]
 
 
 def ranking_rows(settings: Sequence[Row], comparisons: Sequence[Row], metric: str, scored: str) -> list[dict[str, Any]]:
@@ -122,47 +149,66 @@ def ranking_rows(settings: Sequence[Row], comparisons: Sequence[Row], metric: st
     Settings of one model, data set and mode, after equally many edits, stand together.
 
     Args:
-        settings: Of ``setting_summary``, with ``label``.
+        settings: Of ``setting_summary``.
         comparisons: All of the view ``comparisons``.
     """
+    names, found = names_of(settings), []
     mine = [row for row in settings if row["metric"] == metric and row["scored"] == scored]
-    names = {row["setting"]: str(row["label"]) for row in settings}
-    found = []
-    for pool in dict.fromkeys((row["pool"], row["edits"]) for row in mine):
-        here = {row["setting"]: row for row in mine if (row["pool"], row["edits"]) == pool}
-        rows = [
-            row
-            for row in comparisons
-            if (row["pool"], row["edits"], row["metric"], row["scored"]) == (*pool, metric, scored)
-        ]
-        told = [(each.row["setting"], each.row["other_setting"]) for each in contrasts(rows, names) if each.is_told]
-        sign = -1 if metric == "forgotten" else 1
-        ordered = ranking(list(here), {setting: sign * row["mean"] for setting, row in here.items()}, told)
+    groups = list(dict.fromkeys(map(_group, mine)))
+    for group in groups:
+        here = {row["setting"]: row for row in mine if _group(row) == group}
+        rows = [r for r in comparisons if _group(r) == group and r["metric"] == metric and r["scored"] == scored]
+        means = {setting: row["mean"] for setting, row in here.items()}
+        ordered = ranking(contrasts(rows, names), means, least_first=metric == "forgotten")
         for place, (setting, ties) in enumerate(ordered, 1):
             row = here[setting]
             interval = "–" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
             found.append(
                 {"rank": place, "setting": names[setting], "mean": row["mean"], "95 %": interval, "ties": ties}
-                | ({"edits": row["edits"]} if len({(r["pool"], r["edits"]) for r in mine}) > 1 else {})
+                | ({"edits": row["edits"]} if len(groups) > 1 else {})
             )
     return found
 
 
-def best_sentence(metric: str, scored: str, contrasts_of: Sequence[Contrast], means: Mapping[str, float]) -> str:
+def _group(row: Row) -> tuple[Any, Any]:
+    """Return within what settings are compared: a model, data set and mode, and a number of edits."""
+    return row["pool"], row["edits"]
+
+
+def best_sentence(metric: str, scored: str, group: Sequence[Contrast]) -> str:
     """Return which of some settings is best under a metric, and from which others it cannot be told."""
-    names = list(means)
-    best = (
-        min(names, key=lambda name: means[name]) if metric == "forgotten" else max(names, key=lambda name: means[name])
-    )
-    mine = [each for each in contrasts_of if best in (each.name, each.other_name)]
-    ties = [each.other_name if each.name == best else each.name for each in mine if not each.is_told]
-    beaten = [each.other_name if each.name == best else each.name for each in mine if each.is_told]
-    text = f"{best} {_BEST[metric]} {_WHEN[scored]} ({means[best]:.3f})"
+    names = {each.row["setting"]: each.name for each in group} | {
+        each.row["other_setting"]: each.other_name for each in group
+    }
+    seen: dict[str, list[float]] = {}
+    for each in group:
+        seen.setdefault(each.row["setting"], []).append(each.row["mean"])
+        seen.setdefault(each.row["other_setting"], []).append(each.row["other_mean"])
+    means = {setting: sum(values) / len(values) for setting, values in seen.items()}
+    best = ranking(group, means, least_first=metric == "forgotten")[0][0]
+    mine = [each for each in group if best in (each.row["setting"], each.row["other_setting"])]
+    other = {id(each): each.other_name if each.row["setting"] == best else each.name for each in mine}
+    ahead = each_ahead(best, mine, least=metric == "forgotten")
+    ties = [other[id(each)] for each in mine if not each.is_told]
+    beaten = [other[id(each)] for each in mine if each.is_told and id(each) not in ahead]
+    text = f"{names[best]} {_BEST[metric]} {_WHEN[scored]} ({means[best]:.3f})"
     if ties:
         text += f", and cannot be told from {_listed(ties)}"
     if beaten:
         text += f"{'; it is' if ties else ', and is'} told from {_listed(beaten)}"
+    if ahead:
+        text += f"; over the facts that both edited, {_listed([other[key] for key in ahead])} is better"
     return f"{text}."
+
+
+def each_ahead(best: str, mine: Sequence[Contrast], *, least: bool) -> list[int]:
+    """Return the contrasts, by identity, in which another setting is told better than the best one."""
+    sign = -1 if least else 1
+    return [
+        id(each)
+        for each in mine
+        if each.is_told and (sign * each.row["difference"] > 0) != (each.row["setting"] == best)
+    ]
 
 
 def _points(difference: float) -> str:
@@ -177,26 +223,33 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-DIMENSIONS = ("batch_size", "layers", "preset", "protocol", "hparams", "contexts", "guard", "editor")
+DIMENSIONS = ("batch_size", "layers", "preset", "protocol", "hparams", "contexts", "moments", "guard", "editor")
 """In what settings may differ, as ``comparisons.differs_in`` names it."""
 
 
 def differs_only_in(row: Row, dimension: str) -> bool:
     """Return whether two settings differ in nothing else; editors have layers and numbers of their own."""
     found = set(row["differs_in"])
-    return dimension in found and not found - ({dimension} if dimension != "editor" else {"editor", "layers"})
+    own = {"editor", "layers", "preset", "contexts"} if dimension == "editor" else {dimension}
+    return dimension in found and not found - own
 
 
 def answers(rows: Sequence[Contrast], metric: str, scored: str) -> list[tuple[str, list[str]]]:
     """Return, for each dimension in which some settings alone differ, what is best under a metric, in sentences."""
     found = []
+    groups = list(dict.fromkeys(_group(each.row) for each in rows))
     for dimension in DIMENSIONS:
-        mine = [
-            each
-            for each in rows
-            if each.row["metric"] == metric and each.row["scored"] == scored and differs_only_in(each.row, dimension)
-        ]
-        said = [_answer(group, metric, scored) for group in _connected(mine)]
+        said = []
+        for group in groups:
+            mine = [
+                each
+                for each in rows
+                if _group(each.row) == group
+                and (each.row["metric"], each.row["scored"]) == (metric, scored)
+                and differs_only_in(each.row, dimension)
+            ]
+            after = f" After {group[1]} edits." if len(groups) > 1 else ""
+            said += [_answer(part, metric, scored) + after for part in _connected(mine)]
         if said:
             found.append((f"Which {_SAID.get(dimension, dimension)} {_BEST[metric]}?", said))
     return found
@@ -206,12 +259,7 @@ _SAID = {"batch_size": "batch size", "layers": "choice of layers", "hparams": "c
 
 
 def _answer(group: Sequence[Contrast], metric: str, scored: str) -> str:
-    if len(group) == 1:
-        return group[0].sentence()
-    means = {each.name: each.row["mean"] for each in group} | {
-        each.other_name: each.row["other_mean"] for each in group
-    }
-    return best_sentence(metric, scored, group, means)
+    return group[0].sentence() if len(group) == 1 else best_sentence(metric, scored, group)
 
 
 def _connected(rows: Sequence[Contrast]) -> list[list[Contrast]]:

@@ -16,6 +16,7 @@ _FURTHER = (
     "guard",
     "given_contexts",
     "hparams_digest",
+    "moments",
     "sample",
     "seed",
     "setting",
@@ -114,4 +115,4 @@ def _value(row: Row, column: str) -> str:
         return f"guard: {json.loads(value)['on_spike']}"
     if column == "given_contexts":
         return f"contexts {value}"
-    return str(value)[:6] if column in ("hparams_digest", "setting") else str(value)
+    return str(value)[:6] if column in ("hparams_digest", "moments", "setting") else str(value)

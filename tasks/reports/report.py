@@ -16,10 +16,10 @@ from tasks.reports.findings import (
     answers,
     contrasts,
     differs_only_in,
+    names_of,
     ranking_rows,
     verdicts_on_runs,
 )
-from tasks.reports.labels import labelled
 from tasks.reports.made_of import made_of, report_name
 from tasks.reports.panels import PANELS
 from tasks.reports.pictures import statement
@@ -89,7 +89,7 @@ def write_report(store: Store, run_ids: Collection[str] | None = None, *, title:
         days=days,
         findings=_findings(settings, runs, comparisons),
         warnings=warnings_of(doubts),
-        ranking=ranking_rows(labelled(settings), comparisons, "score", "final"),
+        ranking=ranking_rows(settings, comparisons, "score", "final"),
         summary=summary,
         charts=[{"title": name, "json": _json(each)} for name, each in charts.items()],
         bundle=Markup(_bundle()),
@@ -114,7 +114,7 @@ def others(store: Store, run_ids: Collection[str] | None) -> set[str]:
 
 
 def _findings(settings: Sequence[Any], runs: Sequence[Any], comparisons: Sequence[Any]) -> list[tuple[str, list[str]]]:
-    names = {row["setting"]: row["label"] for row in labelled(settings)}
+    names = names_of(settings)
     simple = [row for row in comparisons if len(row["differs_in"]) == 1 or differs_only_in(row, "editor")]
     found = [part for part in (verdicts_on_runs(runs),) if part[1]]
     for metric, scored in (("score", "final"), ("forgotten", "final"), ("neighborhood", "own")):

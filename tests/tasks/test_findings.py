@@ -1,5 +1,6 @@
 """Sentences and tables that say what a store shows."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -7,8 +8,7 @@ import pytest
 
 from storage.sql import query, query_many
 from storage.store import Store
-from tasks.reports.findings import COMPARISONS, answers, contrasts, holm, ranking, verdicts_on_runs
-from tasks.reports.labels import labelled
+from tasks.reports.findings import COMPARISONS, Contrast, answers, contrasts, holm, names_of, ranking, verdicts_on_runs
 from tasks.reports.report import others, write_report
 from tasks.reports.summary import RUNS, SETTINGS, summary_rows
 from tests.storage.test_settings import always, run
@@ -25,8 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 def said(store: Store, metric: str, scored: str = "final") -> list[tuple[str, list[str]]]:
     settings, rows = (table.to_pylist() for table in query_many(store, [SETTINGS, COMPARISONS]))
-    names = {row["setting"]: row["label"] for row in labelled(settings)}
-    return answers(contrasts([row for row in rows if row["metric"] == metric], names), metric, scored)
+    return answers(contrasts([row for row in rows if row["metric"] == metric], names_of(settings)), metric, scored)
 
 
 def test_what_is_best_is_said_with_what_it_cannot_be_told_from(store: Store) -> None:
@@ -66,10 +65,50 @@ def test_holm_is_as_worked_by_hand() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
+def told(*pairs: tuple[str, str, float]) -> list[Contrast]:
+    """Contrasts that are more than noise: which settings, and by how much the first is higher."""
+    return [
+        Contrast({"setting": a, "other_setting": b, "difference": by, "low": by - 0.01, "high": by + 0.01, "mean": 0.5 + by,
+                  "other_mean": 0.5}, a, b, 0.001)
+        for a, b, by in pairs
+    ]  # fmt: skip
+
+
 def test_ties_of_a_ranking_have_a_letter_in_common() -> None:
     means = {"x": 0.9, "y": 0.8, "z": 0.5}
-    assert ranking(list(means), means, [("x", "z")]) == [("x", "a"), ("y", "ab"), ("z", "b")]
-    assert ranking(list(means), means, [("x", "z"), ("y", "z"), ("x", "y")]) == [("x", "a"), ("y", "b"), ("z", "c")]
+    assert ranking(told(("x", "z", 0.4)), means, least_first=False) == [("x", "a"), ("y", "ab"), ("z", "b")]
+    every = told(("x", "z", 0.4), ("y", "z", 0.3), ("x", "y", 0.1))
+    assert ranking(every, means, least_first=False) == [("x", "a"), ("y", "b"), ("z", "c")]
+    assert ranking(told(("x", "z", 0.4)), means, least_first=True)[0] == ("z", "a"), (
+        "of what is forgotten, least is best"
+    )
+    four = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6}
+    ties = dict(ranking(told(("b", "c", 0.1)), four, least_first=False))
+    for one, other in itertools.combinations(four, 2):
+        assert bool(set(ties[one]) & set(ties[other])) != ({one, other} == {"b", "c"})
+
+
+def test_pairs_go_before_means_over_other_facts(tmp_path: Path) -> None:
+    """b10 has an easy sample alone, on which b1 is better than it; over both samples b1's mean is lower."""
+    store = Store(tmp_path / "unequal", create=True)
+    most = lambda fact, kind: fact >= 90  # noqa: E731
+    for size in (1, 5):
+        run(store, f"b{size}-hard", most, facts=range(100), sample=0, batch_size=size, final=most)
+        run(store, f"b{size}-easy", always, facts=range(100, 200), sample=1, batch_size=size, final=always)
+    run(store, "b10", always, facts=range(100, 200), sample=1, batch_size=10, final=lambda fact, kind: fact >= 115)
+    ((_, (sentence,)),) = said(store, "efficacy")
+    assert not sentence.startswith("memit b10") and "told from memit b10" in sentence
+
+
+def test_names_of_settings_are_never_alike(tmp_path: Path) -> None:
+    store = Store(tmp_path / "grid", create=True)
+    for layer in (0, 1, 2):
+        for size in (1, 5, 10):
+            run(store, f"{layer}-{size}", always, facts=range(20), layers=[layer], batch_size=size, final=always)
+    names = names_of(query(store, SETTINGS).to_pylist())
+    assert len(set(names.values())) == 9 and "memit b5 layer 2" in names.values()
+    for _, sentences in said(store, "score"):
+        assert all("layer" in sentence for sentence in sentences)
 
 
 def test_runs_that_collapsed_are_named() -> None:
