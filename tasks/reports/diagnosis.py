@@ -13,7 +13,8 @@ class Step(NamedTuple):
     """What of the probes holds at one state."""
 
     stage: str
-    """``window``, ``bisection``, ``alone`` (one fact on the state before its round), ``first`` (on the pristine model),
+    """``window``, ``bisection``, ``alone`` (one fact on the state before its round), ``beside`` (a later
+    fact there), ``first`` (on the pristine model),
     ``ordinary`` (another fact, there; only its norm), ``without`` (the ledger less the round), ``again`` (the later rounds
     edited anew without it)."""
     after_edits: int
@@ -86,7 +87,7 @@ def gradual(run_id: str, first_edit: int, last_edit: int, fall: float, whole: fl
 def together(run_id: str, round_: int, n_facts: int, before: Step, after: Step) -> str:
     return (
         f"{run_id}: round {round_} breaks the model ({before.said} before it, {after.said} after it), but among its {n_facts} "
-        "facts, each edited alone on the state before it, none stands out: the round as a whole does it, not one edit."
+        "facts and later ones, each edited alone on the state before it, none of its own stands out: not one edit does it."
     )
 
 
@@ -101,7 +102,7 @@ def verdict(
         ordinary: Mean norm of other facts' updates as first edits.
     """
     found = {step.stage: step for step in steps}
-    alone, first, without = found["alone"], found["first"], found["without"]
+    alone, first = found["alone"], found["first"]
     sentences = [
         f"{run_id}: the edit of {alone.fact_id} ({edit}, round {round_}) breaks the model: {before.said} before its round, "
         f"{after.said} after it."
@@ -111,10 +112,12 @@ def verdict(
             f"Alone on the state before it, its update has the norm {alone.update_norm:.4g}; as the first edit of the "
             f"pristine model {first.update_norm:.4g}, where others have {ordinary:.4g} on average."
         )
-    sentences.append(
-        f"As a first edit it {'breaks that model, too' if first.health < 1 - FALL else 'does no such harm'} ({first.said})."
-    )
-    sentences.append(f"The ledger without its round: {without.said} after {without.after_edits} edits.")
+    if first.neighborhood is not None:
+        harm = "breaks that model, too" if first.health < 1 - FALL else "does no such harm"
+        sentences.append(f"As a first edit it {harm} ({first.said}).")
+    if "without" in found:
+        without = found["without"]
+        sentences.append(f"The ledger without its round: {without.said} after {without.after_edits} edits.")
     if "again" in found:
         sentences.append(f"With the later rounds edited anew: {found['again'].said}.")
     return " ".join(sentences)

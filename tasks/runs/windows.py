@@ -9,6 +9,9 @@ from storage.store import Store
 from tasks.errors import InputError
 from tasks.specs.run import RunSpec
 
+_ENOUGH = 30
+"""Probes from which on a share says something, where some window has as many: the first edits have few neighbors."""
+
 
 class Window(NamedTuple):
     """Two checkpoints of a run, in edits, and the probes that held at the first one."""
@@ -41,7 +44,9 @@ def worst_window(store: Store, run: RunSpec, start: int | None = None, stop: int
         if value is not None and value not in points:
             raise InputError(f"{name} {value}: no checkpoint was scored there; expected one of {points}")
     if start is None and stop is None:
-        return min((_window(store, run, *pair) for pair in pairwise(points)), key=lambda window: window.kept)
+        windows = [_window(store, run, *pair) for pair in pairwise(points)]
+        enough = [window for window in windows if len(window.held) >= _ENOUGH]
+        return min(enough or windows, key=lambda window: (window.kept, -len(window.held)))
     first = start if start is not None else max((point for point in points if point < (stop or 0)), default=0)
     last = stop if stop is not None else min((point for point in points if point > first), default=points[-1])
     if first >= last:

@@ -1,10 +1,10 @@
 """After which edit a model broke: a run's ledger bisected between two checkpoints, and what that edit does elsewhere."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,12 @@ from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
 from storage.commits import CommitInfo
 from storage.digests import digest_of
+from storage.sql import query_many
 from storage.store import Store
 from tasks.errors import InputError
 from tasks.reports.diagnosis import FALL, KIND, Diagnosis, Step, gradual, nothing_lost, together, verdict
 from tasks.runs.chain import beginning_of, end_of, segments
-from tasks.runs.ledger import apply_change, changes_of, state_of
+from tasks.runs.ledger import state_of
 from tasks.runs.rows import edit_batch
 from tasks.runs.windows import Window, worst_window
 from tasks.specs.run import RunSpec
@@ -28,6 +29,8 @@ from tasks.workers.loaded_models import device_for
 
 _MOST = 200
 """Probes of a kind that are looked at."""
+_BESIDE = 6
+"""Facts at the least that are tried on the state before a round: one alone does not stand out."""
 _ORDINARY = 8
 """Other facts whose updates are sized as first edits."""
 Told = Callable[[Step], None]
@@ -51,6 +54,10 @@ class _Case:
     order: Sequence[EditRequest]
     probes: Mapping[str, Sequence[Probe]]
     told: Told
+    left_out: Collection[int] = frozenset()
+    """Rounds that wrote nothing, because a guard, a contradiction or NaN kept them out."""
+    kept_out: Collection[tuple[int, str]] = frozenset()
+    """Rounds, each with a fact that a guard kept out."""
     steps: list[Step] = field(default_factory=list)
 
     def add(self, step: Step) -> Step:
@@ -69,10 +76,18 @@ class _Case:
         return self.add(Step(stage, edits, fact, shares.get("rewrite"), shares.get("neighborhood"), norm))
 
     def batch(self, round_: int) -> Sequence[EditRequest]:
-        return self.order[round_ * self.run.batch_size : (round_ + 1) * self.run.batch_size]
+        """Return the facts that a round edited: without those that a guard kept out."""
+        batch = self.order[round_ * self.run.batch_size : (round_ + 1) * self.run.batch_size]
+        return (
+            []
+            if round_ in self.left_out
+            else [each for each in batch if (round_, each.request_id) not in self.kept_out]
+        )
 
     def edit(self, lm: LanguageModel, batch: Sequence[EditRequest], state: Mapping[str, Tensor]) -> _Edited:
-        """Edit a batch on the model as it is now, with what the run edits with."""
+        """Edit a batch on the model as it is now, with what the run edits with; nothing, if it is empty."""
+        if not batch:
+            return _Edited(state, 0.0)
         editor, artifacts, _ = self.bench.inputs(self.run)
         names = editor.parameter_names(lm, self.run.layers)
         before = {name: lm.precise(name).double().clone() for name in names}
@@ -133,7 +148,7 @@ def diagnose(
     torch.set_num_threads(run.execution.compute.threads)
     window = worst_window(store, run, start, stop)
     bench = WorkerBench(store, device_for(0), spread=False)
-    case = _Case(bench, run, bench.order(run), _probes(bench, run, window), told)
+    case = _Case(bench, run, bench.order(run), _probes(bench, run, window), told, *_kept_out(store, run))
     ends = [case.add(_stored(case, window, edits)) for edits in (window.first, window.last)]
     if ends[0].health - ends[1].health < FALL:
         found = Diagnosis(run_id=run_id, steps=(), text=nothing_lost(run_id, ends))
@@ -173,14 +188,33 @@ def _bisected(case: _Case, window: Window, ends: Sequence[Step], *, again: bool)
     return replace(found, culprit=culprit.request_id, text=text)
 
 
+def _without(case: _Case, round_: int, last: int) -> LanguageModel:
+    """Return the model after ``last`` rounds, less what one round added: whole tensors of later rounds hold it, too."""
+    names = case.bench.inputs(case.run).editor.parameter_names(case.bench.at(case.run, round_), case.run.layers)
+    ends = []
+    for at in (round_, round_ + 1):
+        lm = case.bench.at(case.run, at)
+        ends.append({name: lm.precise(name).double().clone() for name in names})
+    lm = case.bench.at(case.run, last)
+    case.leave()
+    for name in names:
+        less = lm.precise(name).double() - (ends[1][name] - ends[0][name])
+        lm.write(name, less.to(lm.stored_dtype(name)))
+    return lm
+
+
 def _culprit(case: _Case, round_: int, before: Step, after: Step) -> EditRequest | None:
     """Return the fact of a round whose edit alone, on the state before it, breaks the model; None if none stands out."""
-    steps = []
-    for request in case.batch(round_):
-        lm, state = case.before(round_)
-        edited = case.edit(lm, [request], state)
-        steps.append((case.look(lm, "alone", round_, request.request_id, edited.norm), request))
-    worst, request = min(steps, key=lambda pair: pair[0].health)
+    batch, steps = case.batch(round_), []
+    size = case.run.batch_size
+    later = case.order[(round_ + 1) * size : case.run.facts.size]  # what else might have been edited here
+    beside = list(later[:: max(1, len(later) // _BESIDE)][: max(0, _BESIDE - len(batch))])
+    for stage, requests in (("alone", batch), ("beside", beside)):
+        for request in requests:
+            lm, state = case.before(round_)
+            edited = case.edit(lm, [request], state)
+            steps.append((case.look(lm, stage, round_, request.request_id, edited.norm), request))
+    worst, request = min(steps[: len(batch)], key=lambda pair: pair[0].health)
     loss = before.health - worst.health
     others = [before.health - step.health for step, other in steps if other is not request]
     does_it = loss >= max(FALL, 0.75 * (before.health - after.health))
@@ -196,11 +230,8 @@ def _look_elsewhere(case: _Case, round_: int, culprit: EditRequest, last: int, *
     for request in others[:: max(1, len(others) // _ORDINARY)][:_ORDINARY]:
         edited = case.edit(case.bench.pristine(case.run.model), [request], {})
         case.add(Step("ordinary", 0, request.request_id, None, None, edited.norm))
-    lm = case.bench.at(case.run, round_)
-    case.leave()
-    for change in _changes(case.bench.store, case.run, range(round_ + 1, last)):
-        apply_change(lm, change)
-    case.look(lm, "without", last, culprit.request_id)
+    if not case.bench.at(case.run, last).patches.all():
+        case.look(_without(case, round_, last), "without", last, culprit.request_id)
     if again:
         lm, state = case.before(round_)
         for each in range(round_ + 1, last):
@@ -208,12 +239,15 @@ def _look_elsewhere(case: _Case, round_: int, culprit: EditRequest, last: int, *
         case.look(lm, "again", last, culprit.request_id)
 
 
-def _changes(store: Store, run: RunSpec, rounds: range) -> Iterator[Any]:
-    """Yield the changes of some rounds of a run's ledger, in order."""
-    for commit in segments(store, run.run_id):
-        if (commit.last_round or 0) > rounds.start and (commit.first_round or 0) < rounds.stop:
-            made = changes_of(store.rows(commit, "ledger"))
-            yield from (change for each in sorted(made) if each in rounds for change in made[each])
+def _kept_out(store: Store, run: RunSpec) -> tuple[set[int], set[tuple[int, str]]]:
+    """Return the rounds in which nothing was written, and the facts that a guard kept out of others."""
+    sql = (
+        f"SELECT round FROM rounds WHERE run_id = '{run.run_id}' GROUP BY round "
+        "HAVING max(update_norm) = 0 AND bool_and(outcome IN ('guarded', 'nan', 'unsolved'))",
+        f"SELECT scored_at AS round, item AS fact FROM measurements WHERE run_id = '{run.run_id}' AND score = 'guarded'",
+    )
+    rounds, facts = (table.to_pylist() for table in query_many(store, sql))
+    return {row["round"] for row in rounds}, {(row["round"], row["fact"]) for row in facts}
 
 
 def _probes(bench: WorkerBench, run: RunSpec, window: Window) -> dict[str, list[Probe]]:

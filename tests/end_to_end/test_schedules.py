@@ -67,7 +67,7 @@ def test_a_deployment_that_the_prefect_command_line_triggers(
     by_key = {str(each["key"]): each for each in shown}
     assert by_key["edit-and-score-on-demand"]["data"] == 100.0, "the progress of a stage that is done"
     summary = json.loads(str(by_key["summary-on-demand"]["data"]))
-    assert [row["editor"] for row in summary] == ["ft_c", "none"]
+    assert [row["run"].split("-")[0] for row in summary] == ["ft_c"]
     assert "data:image/png;base64," in str(by_key["figures-on-demand"]["data"])
     assert f"file://{store}/report-on-demand.html" in str(by_key["report-on-demand"]["data"])
 

@@ -12,11 +12,14 @@ from editing.editors.rome import Rome
 from editing.methods.editor import Artifacts, EditResult, ParameterUpdate, State
 from editing.model.lm import LanguageModel
 from editing.requests import EditRequest
+from storage.commits import CommitInfo
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError
 from tasks.reports.diagnosis import Diagnosis
+from tasks.runs.windows import _window, worst_window
 from tasks.specs.run import RunSpec
+from tasks.workers import bisection
 from tasks.workers.bench import WorkerBench
 from tasks.workers.bisection import diagnose
 from tests.tasks.support import edited, plan, run_all
@@ -190,3 +193,44 @@ def test_what_cannot_be_bisected_says_why(tmp_path: Path) -> None:
         diagnose(place, run.run_id)
     with pytest.raises(InputError, match="is no sequential run of edits"):
         diagnose(place, run.baseline_run_id)
+
+
+def test_an_editor_with_which_any_edit_breaks_the_model_has_no_culprit(tmp_path: Path) -> None:
+    """Fine-tuning at a great learning rate: the first edit does it, and so would any other."""
+    settings = {"editors": [{"name": "ft", "lr": 0.5, "steps": 10}]}
+    store, _, found = diagnosed(tmp_path, **settings)
+    assert found.culprit is None and "not one edit does it" in found.text
+    assert query(store, "SELECT * FROM disabling_edits").num_rows == 0
+
+
+def test_without_a_round_whole_tensors_are_as_if_it_had_added_nothing(tmp_path: Path) -> None:
+    """FT stores whole tensors, and those of later rounds hold what an earlier one did."""
+    store, planned = run_all(tmp_path, **SETTINGS | {"editors": [{"name": "ft", "steps": 3}]})
+    run = edited(planned)
+    bench = WorkerBench(store, "cpu", spread=False)
+    case = bisection._Case(bench, run, bench.order(run), {}, lambda step: None)
+    (name,) = bench.inputs(run).editor.parameter_names(bench.at(run, 0), run.layers)
+    states = [bench.at(run, rounds).precise(name).double().clone() for rounds in (2, 3, 24)]
+    without = bisection._without(case, 2, 24).precise(name).double()
+    assert torch.allclose(without, states[2] - (states[1] - states[0]), atol=1e-6)
+    assert not torch.equal(without, states[2])
+
+
+def test_a_window_of_a_few_probes_decides_nothing(tmp_path: Path) -> None:
+    store, planned = run_all(tmp_path, **SETTINGS | {"score": {"every_edits": [1, 8, 24], "text_tokens": 0}})
+    run = edited(planned)
+    windows = {(a, b): _window(store, run, a, b) for a, b in ((0, 1), (1, 8), (8, 24))}
+    assert len(windows[0, 1].held) < 30 < len(windows[8, 24].held)
+    assert worst_window(store, run)[:2] != (0, 1)
+
+
+def test_facts_that_a_guard_kept_out_are_edited_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, planned = run_all(tmp_path, **SETTINGS)
+    run, bench = edited(planned), WorkerBench(store, "cpu", spread=False)
+    fact = bench.order(run)[5].request_id
+    rows = [
+        {"score": "guarded", "scored_at": 5, "edits_so_far": 6, "item": fact, "name": "n", "value": 9.0, "text": None}
+    ]
+    store.commit(run.run_id, "guarded-x", {"measurements": rows}, CommitInfo(kind="segment-x"))
+    case = bisection._Case(bench, run, bench.order(run), {}, lambda step: None, *bisection._kept_out(store, run))
+    assert case.batch(5) == [] and len(case.batch(4)) == 1
