@@ -9,11 +9,13 @@ import yaml
 from flows.papers import load_paper, paper_names
 from flows.reproduction import experiment_files
 from flows.spec import SpecError
+from storage.commits import CommitInfo
 from storage.sql import query
 from storage.store import Store
 from tasks.reports.paper_page import Shown, write_page
 from tasks.reports.verdicts import Claim, Expected, Judged, judge, worst
 from tests.storage.test_settings import always, run
+from tests.storage.test_views import BASELINE, run_row
 
 
 def row(value: float, half: float, n: int = 100) -> dict[str, Any]:
@@ -109,6 +111,77 @@ def test_planted_data_flip_what_the_llama_3_paper_says(store: Store, tmp_path: P
     plant_batches(other, falls=False, alike=False)
     found = verdicts(other, "llama3-batch-size")
     assert {found[name] for name in fall} == {"differs"} and found["memit-and-emmet-alike"] == "differs"
+
+
+def plant_joint(store: Store, *, better: str, local: float) -> None:
+    """64 facts at once: of ``better`` (malmen, or both others) nearly all work, of the rest a third."""
+    for name, editor, preset in (
+        ("malmen", "malmen", None),
+        ("mend", "mend", None),
+        ("sum", "malmen", "sum-of-shifts"),
+    ):
+        works = 60 if (name == "malmen") == (better == "malmen") else 20
+        keeps = 64 * (local if name == "malmen" else 1.0)
+        holds = lambda fact, kind, works=works, keeps=keeps: fact < (keeps if kind == "neighborhood" else works)  # noqa: E731
+        for size in (64, 8192):
+            what = {"editor": editor, "preset": preset, "batch_size": size, "mode": "independent", "model": "m"}
+            run(
+                store,
+                f"{name}-{size}",
+                holds,
+                facts=range(64),
+                n_neighbors=1,
+                spec={"hparams": {"preset": preset}},
+                **what,
+            )
+
+
+JOINT = ("malmen-beats-mend", "normal-equation-beats-sum")
+
+
+def test_planted_data_flip_what_the_malmen_paper_says(store: Store, tmp_path: Path) -> None:
+    plant_joint(store, better="malmen", local=1.0)
+    found = verdicts(store, "malmen")
+    assert {found[name] for name in JOINT} == {"agrees"} and found["zsre-gptj-8192"] != "agrees", "0.94 is not 0.997"
+    other = Store(tmp_path / "other", create=True)
+    plant_joint(other, better="others", local=0.3)
+    found = verdicts(other, "malmen")
+    assert {found[name] for name in JOINT} == {"differs"} and found["zsre-gptj-8192"] == "differs"
+    assert found["locality-is-close"] == "differs"
+
+
+def answered(right: int, edits: int, n: int = 200) -> list[dict[str, Any]]:
+    """Answers to yes-or-no questions, of which the first so many are right."""
+    return [
+        {"benchmark": "toy", "questions_run_id": "questions-toy", "scored_at": edits - 1, "edits_so_far": edits,
+         "example_id": f"e{i:03d}", "subset": "", "labels": ["no", "yes"], "gold": gold, "predicted": said,
+         "correct": said == gold, "value": float(said == gold), "outcome": "answered", "n_shots": 0, "shots_from": "none"}
+        for i in range(n)
+        for gold in ("yes" if i % 2 else "no",)
+        for said in (gold if i < right else "no" if gold == "yes" else "yes",)
+    ]  # fmt: skip
+
+
+def plant_abilities(store: Store, *, rome: int, grace: int, one_by_one: int, at_once: int) -> None:
+    """How many of 200 questions are right after 100 edits; all are before, and after one."""
+    row = run_row(BASELINE, editor="none", model="m")
+    store.commit(BASELINE, "b", {"runs": [row], "benchmark_answers": answered(200, 0)}, CommitInfo(kind="benchmark"))
+    for name, editor, size, right in (
+        ("rome", "rome", 1, rome), ("grace", "grace", 1, grace), ("one", "memit", 1, one_by_one), ("all", "memit", 100, at_once)
+    ):  # fmt: skip
+        run(store, name, always, facts=range(100), editor=editor, batch_size=size, model="m")
+        rows = answered(200, 1) + answered(right, 100)
+        store.commit(name, "questions", {"benchmark_answers": rows}, CommitInfo(kind="benchmark"))
+
+
+def test_planted_data_flip_what_the_dual_facets_slides_say(store: Store, tmp_path: Path) -> None:
+    plant_abilities(store, rome=120, grace=200, one_by_one=120, at_once=190)
+    assert set(verdicts(store, "dual-facets").values()) == {"agrees"}
+    other = Store(tmp_path / "other", create=True)
+    plant_abilities(other, rome=200, grace=100, one_by_one=190, at_once=120)
+    found = verdicts(other, "dual-facets")
+    assert found["grace-keeps-abilities"] == found["larger-batches-harm-less"] == "differs"
+    assert found["damage-grows"] == "undecided", "nothing was lost, which no interval can rule out"
 
 
 @pytest.mark.parametrize("name", paper_names())
