@@ -1,4 +1,4 @@
--- Edits that broke their run's model, as `palimpsest diagnose` has found them (arXiv 2401.07453, table 2): the norm of the update
+-- Edits that broke their run's model, as `palimpsest diagnose` found them last (arXiv 2401.07453, table 2): the norm of the update
 -- alone on the state before its round (`norm_in_chain`), as the first edit of the pristine model (`norm_as_first`), and of other
 -- facts as first edits (`norm_of_others`, a mean); the share of neighbors that hold after it as a first edit, and of what held
 -- before at the end of the window without its round (`without_retention`, `without_neighborhood`).
@@ -7,10 +7,13 @@
 -- not_null: [run_id, fact_id, verdict]
 -- rates: [first_neighborhood, without_retention, without_neighborhood]
 -- references: {run_id: runs.run_id}
-WITH verdicts AS (
+WITH latest AS (
+    SELECT run_id, arg_max(unit_id, finished_at) AS unit_id FROM commits WHERE kind = 'diagnosis' GROUP BY run_id
+),
+verdicts AS (
     SELECT run_id, unit_id, item AS fact_id, scored_at AS round, text AS verdict
-    FROM measurements WHERE score = 'diagnosis' AND name = 'verdict' AND item IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY run_id, item ORDER BY unit_id) = 1
+    FROM measurements SEMI JOIN latest USING (run_id, unit_id)
+    WHERE score = 'diagnosis' AND name = 'verdict' AND item IS NOT NULL
 ),
 steps AS (
     SELECT run_id, unit_id, split_part(item, ' ', 2) AS stage, split_part(item, ' ', 3) AS fact_id, name, value

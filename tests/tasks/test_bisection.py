@@ -183,6 +183,18 @@ def test_later_edits_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         row["norm_in_chain"] == stages["alone"].update_norm and row["without_retention"] == stages["without"].retention
     )
     (table,) = query(store, "SELECT * FROM forgetting_summary").to_pylist()
+    verdict = {
+        "score": "diagnosis",
+        "scored_at": 1,
+        "edits_so_far": None,
+        "item": None,
+        "name": "verdict",
+        "value": None,
+    }
+    store.commit(
+        found.run_id, "diagnosis-later", {"measurements": [verdict | {"text": "none"}]}, CommitInfo(kind="diagnosis")
+    )
+    assert query(store, "SELECT * FROM disabling_edits").num_rows == 0, "the last diagnosis holds"
     assert table["n_runs"] == table["n_disabling"] == 1 and table["edits"] == 24 and table["efficacy"] > 0.5
 
 
