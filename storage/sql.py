@@ -4,6 +4,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -52,6 +53,8 @@ _FILED = ("unit_id", "attempt", "kind", "recipe", "tables", "files")
 _UNKNOWN = re.compile(r"Catalog Error: Table with name (\S+) does not exist!")
 _BY_TEXT = re.compile(r"\bquery(?:_table)?\s*\(", re.IGNORECASE)
 """Functions that name tables in texts."""
+_OFTEN = 3
+"""Statements that name a mart from which on it is computed once for all of them."""
 _ONE_SELECT = re.compile(r"\s*(?:SELECT|FROM)\b[^;]*;?\s*", re.IGNORECASE)
 """Statements in front of which `WITH` and marts can be written."""
 
@@ -123,8 +126,9 @@ def query_many(place: str | Path | Store, statements: Sequence[str], *, unseen: 
     for attempt in range(3):
         try:
             with closing(_connect(store, tables, shown, unseen)) as connection:
+                often = _compute_once(connection, statements)
                 _lock(connection)
-                return [_result(connection, statement) for statement in parsed]
+                return [_result(connection, statement, often) for statement in parsed]
         except (duckdb.Error, FileNotFoundError) as error:
             if isinstance(error, (duckdb.IOException, FileNotFoundError)) and attempt < 2:
                 continue  # a file that a compaction had replaced may have been cleared away since the plan was made
@@ -152,9 +156,23 @@ def _said(error: Exception) -> str:
     return f"{unknown.group(0)}{hint}\n(tables: {', '.join(TABLES)}; views: {', '.join(public_marts())})"
 
 
-def _result(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> pa.Table:
+def _compute_once(connection: duckdb.DuckDBPyConnection, statements: Sequence[str]) -> list[str]:
+    """Make tables of the marts that many of some statements name; return their names."""
+    counts = Counter(name for sql in statements for name in named_in(sql) if name in marts())
+    often = [name for name in marts() if counts[name] >= _OFTEN]
+    for name in often:
+        connection.execute(f"CREATE TEMP TABLE {name} AS {definition(name)}")
+    return often
+
+
+def _result(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement, tables: Sequence[str] = ()) -> pa.Table:
+    """Return a statement's answer.
+
+    Args:
+        tables: Marts that are there as tables.
+    """
     sql = statement.query
-    named = [name for name in named_in(sql) if name in marts()]
+    named = [name for name in named_in(sql) if name in marts() and name not in tables]
     if named and _ONE_SELECT.fullmatch(sql):
         # Binding a mart can take as long as running it: so it is bound once, and not for its view, for its types, and to run.
         parts = ", ".join(f"{name} AS NOT MATERIALIZED (\n{definition(name)})" for name in named)

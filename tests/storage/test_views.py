@@ -301,3 +301,11 @@ def test_declared_columns_hold_and_the_check_can_fail(store: Store) -> None:
     store.commit("run-bad", "segment-000000", bad, CommitInfo(kind="segment"))
     broken = "\n".join(check_columns(store.location))
     assert "editor IS NULL" in broken and "mode NOT IN" in broken
+
+
+def test_many_statements_about_one_view_are_answered_alike(store: Store) -> None:
+    """From three on it is computed once for all of them."""
+    fill(store, 8, own={1: False}, kept={(4, 0): False, (8, 1): False}, every=4)
+    sql = ["SELECT edits, retention FROM forgetting_curve", "FROM forgetting_curve WHERE edits > 4", "FROM run_summary"]
+    once = [rounded(query(store, each)) for each in sql]
+    assert [rounded(table) for table in query_many(store, [*sql, *sql, *sql])] == once * 3
