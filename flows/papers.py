@@ -1,7 +1,7 @@
 """A paper as a file: its experiments at every scale, its tables and figures, and its claims."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -50,6 +50,7 @@ class SideSpec(_Strict):
     batch_size: int | None = None
     layers: list[int] | None = None
     preset: str | None = None
+    """``none``: without one."""
 
 
 class CompareSpec(_Strict):
@@ -61,24 +62,30 @@ class CompareSpec(_Strict):
     scored: str = "final"
     equal: list[str] = []
     """Columns in which both are alike."""
+    where: str = "true"
+    """A condition on the columns of ``comparisons``, whichever side is named first there."""
+    qualify: str | None = None
+    """A condition with a window function, over what is left."""
 
     def sql(self) -> str:
         """Return the statement that gives each pair's difference, of a to b."""
         both = []
         for first, second, sign in (("", "other_", 1), ("other_", "", -1)):
             low, high = ("low", "high") if sign == 1 else ("-high", "-low")
-            told = [*_conditions(self.a, first), *_conditions(self.b, second)]
+            told = [*_conditions(self.a, first), *_conditions(self.b, second), f"({self.where})"]
             told += [f"{name} IS NOT DISTINCT FROM other_{name}" for name in self.equal]
+            of = f"{first}editor || ' b' || {first}batch_size || ' to ' || {second}editor || ' b' || {second}batch_size"
             both.append(
-                f"SELECT {sign} * difference AS value, {low} AS low, {high} AS high, n_pairs AS n, model || ', ' || "
-                f"{first}editor || ' b' || {first}batch_size || ' to ' || {second}editor || ' b' || {second}batch_size AS what "
+                f"SELECT {sign} * difference AS value, {low} AS low, {high} AS high, n_pairs AS n, "
+                f"model || ', ' || {of} AS what "
                 f"FROM comparisons WHERE metric = '{self.metric}' AND scored = '{self.scored}' AND {' AND '.join(told)}"
+                + (f" QUALIFY {self.qualify}" if self.qualify else "")
             )
         return f"SELECT * FROM ({' UNION ALL '.join(both)})"
 
 
 class ClaimSpec(_Strict):
-    """One sentence of a paper: a comparison or a statement that gives a value, and what is said of it."""
+    """One sentence of a paper: what gives a value, and what is said of it; or why none is judged."""
 
     item: str
     says: str
@@ -87,17 +94,25 @@ class ClaimSpec(_Strict):
     above: float | None = None
     below: float | None = None
     within: tuple[float, float] | None = None
-    published: float | None = None
+    published: float | Literal["by row"] | None = None
+    """``by row``: the statement gives it, in a column of this name."""
     tolerance: float = Field(default=0.0, ge=0)
     least_n: int = Field(default=30, gt=0)
+    excused: str | None = None
+    """Why no store can tell."""
 
     @model_validator(mode="after")
     def _is_judged(self) -> "ClaimSpec":
-        if (self.compare is None) == (self.sql is None):
-            raise ValueError("expected one of compare and sql")
-        if self.above is None and self.below is None and self.within is None and self.published is None:
+        if sum(part is not None for part in (self.compare, self.sql, self.excused)) != 1:
+            raise ValueError("expected one of compare, sql and excused")
+        said = (self.above, self.below, self.within, self.published)
+        if self.excused is None and all(part is None for part in said):
             raise ValueError("expected what is said of the value: above, below, within or published")
         return self
+
+    @property
+    def statement(self) -> str | None:
+        return self.sql if self.compare is None else self.compare.sql()
 
 
 class PaperSpec(_Strict):
@@ -127,7 +142,7 @@ class PaperSpec(_Strict):
                 name=name,
                 item=each.item,
                 says=each.says,
-                sql=each.sql if each.compare is None else each.compare.sql(),  # type: ignore[arg-type]
+                sql=each.statement,
                 expected=Expected(
                     above=each.above,
                     below=each.below,
@@ -136,6 +151,7 @@ class PaperSpec(_Strict):
                     tolerance=each.tolerance,
                 ),
                 least_n=each.least_n,
+                excused=each.excused,
             )
             for name, each in self.claims.items()
             if item in (None, each.item, name)
@@ -163,5 +179,8 @@ def load_paper(name: str) -> PaperSpec:
 
 
 def _conditions(side: SideSpec, prefix: str) -> list[str]:
-    found = [f"{prefix}{name} = {value!r}" for name, value in side.model_dump(exclude_none=True).items()]
-    return found or ["true"]
+    given = side.model_dump(exclude_none=True)
+    return [
+        f"{prefix}{name} IS NULL" if (name, value) == ("preset", "none") else f"{prefix}{name} = {value!r}"
+        for name, value in given.items()
+    ]

@@ -34,8 +34,12 @@ def experiment_files(paper: PaperSpec, scale: str, folder: Path) -> list[Path]:
     Raises:
         SpecError: The paper has no such scale.
     """
-    if scale not in paper.scales:
-        raise SpecError(f"--scale {scale!r}: expected one of {sorted(paper.scales)}")
+    if not paper.scales.get(scale):
+        raise SpecError(
+            f"--scale {scale!r}: expected one of {sorted(key for key, each in paper.scales.items() if each)}"
+        )
+    if nameless := [number for number, each in enumerate(paper.scales[scale], 1) if not each.get("name")]:
+        raise SpecError(f"scale {scale}: experiments {nameless} have no name; expected `name: ...` in each")
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for experiment in paper.scales[scale]:
@@ -62,7 +66,7 @@ def reproduce(
         raise SpecError(
             f"{name} has no table, figure or claim {item!r}; expected one of {[*paper.items, *paper.claims]}"
         )
-    plans = list(_run(experiment_files(paper, scale, folder), store, said))
+    plans = list(_run(paper, experiment_files(paper, scale, folder), store, said))
     return judge_and_draw(paper, name, item, scale=scale, plans=plans)
 
 
@@ -90,14 +94,23 @@ def judge_and_draw(paper: PaperSpec, name: str, item: str | None, *, scale: str,
     return Reproduction(judged, page)
 
 
-def _run(files: list[Path], store: str, said: Callable[[str], None]) -> "Iterator[Plan]":
-    """Run what is left of each experiment, in a process of its own; yield the plans."""
+def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], None]) -> "Iterator[Plan]":
+    """Run what is left of each experiment, in a process of its own; yield the plans.
+
+    Raises:
+        SpecError: A claim that could not be judged in the end.
+    """
     from flows.running import finished, planned
     from tasks.errors import TaskError
+    from tasks.reports.verdicts import problems_of
 
+    is_checked = False
     for file in files:
         plan = planned(file, {"store": store})
         if finished(plan) is None:
+            if not is_checked and (problems := problems_of(paper.claims_of(None))):
+                raise SpecError("\n".join(problems))
+            is_checked = True
             said(f"running {file.stem} ({len(plan.runs)} runs)")
             command = [sys.executable, "-m", "flows.cli", "run", str(file), "--set", f"store={plan.store}"]
             if (code := subprocess.run(command).returncode) != 0:
@@ -108,7 +121,15 @@ def _run(files: list[Path], store: str, said: Callable[[str], None]) -> "Iterato
 
 
 def _from_here(experiment: dict[str, Any]) -> dict[str, Any]:
-    facts = experiment.get("facts", {})
-    if not isinstance(facts, dict) or "path" not in facts:
-        return experiment
-    return experiment | {"facts": facts | {"path": str(Path(facts["path"]).expanduser().absolute())}}
+    """Return an experiment with every path of one's own made absolute: of data, and of a model that begins with a dot."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().absolute())
+
+    facts, model = experiment.get("facts", {}), experiment.get("model", {})
+    found = dict(experiment)
+    if isinstance(facts, dict):
+        found["facts"] = facts | {key: absolute(facts[key]) for key in ("path", "completions") if key in facts}
+    if isinstance(model, dict) and model.get("name", "").startswith("."):
+        found["model"] = model | {"name": absolute(model["name"])}
+    return found

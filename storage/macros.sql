@@ -13,6 +13,10 @@ CREATE MACRO harmonic_mean(a, b, c) AS CASE
     ELSE 3 / (1 / a + 1 / b + 1 / c)
 END;
 
+-- What one edit's rate adds to S by its kind, to first order: S²/3m² of its share in the kind's mean m, over n edits of which
+-- n_known have such prompts.
+CREATE MACRO share_in_s(s, mean, n, n_known) AS CASE WHEN s > 0 THEN s * s / (3 * mean * mean) * n / n_known ELSE 0 END;
+
 -- Intervals of 95 % (docs/scores.md: how, and how often they hold). A rate that is a mean over n facts, whose values differ by
 -- `variance` (that of the population), is worth so many independent answers: fewer than n where facts do not answer alike,
 -- more where several prompts of each do. Half a fact that fails and half one that does not are added, so that a few failures

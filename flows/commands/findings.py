@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 Row = Mapping[str, Any]
-METRICS = ("score", "efficacy", "paraphrase", "neighborhood", "forgotten")
 WhereOption = Annotated[str, typer.Option(help="An SQL condition on the columns of the view.")]
 _SIDES = ("editor", "batch_size", "layers", "preset", "setting")
 """Columns by whose values one side of a comparison may be named."""
@@ -29,7 +28,9 @@ def compare(
     by: Annotated[
         str | None, typer.Option(help="In what alone settings differ: batch_size, layers, editor ...")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="score, efficacy, paraphrase, neighborhood or forgotten.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="score, efficacy, paraphrase, neighborhood, forgotten, benchmark_accuracy ...")
+    ] = None,
     scored: Annotated[str, typer.Option(help="own: right after each round; final: on the final model.")] = "final",
     where: WhereOption = "true",
     store: StoreOption = DEFAULT_STORE,
@@ -47,6 +48,7 @@ def compare(
     )
     kept = [row for row in rows if (by is None or differs_only_in(row, by)) and metric in (None, row["metric"])]
     if first is not None and second is not None:
+        _check_names((first, second), rows, runs)
         kept = list(filter(None, (_turned(row, first, second, runs) for row in kept)))
     elif by is None:  # what can be asked of one dimension at a time
         kept = [row for row in kept if any(differs_only_in(row, dimension) for dimension in DIMENSIONS)]
@@ -59,7 +61,7 @@ def compare(
 
 def _check(first: str | None, second: str | None, by: str | None, metric: str | None, scored: str) -> None:
     from flows.spec import SpecError
-    from tasks.reports.findings import DIMENSIONS
+    from tasks.reports.findings import DIMENSIONS, METRICS
 
     if (first is None) != (second is None):
         raise SpecError("compare takes two things, as `compare memit emmet`, or none")
@@ -70,6 +72,18 @@ def _check(first: str | None, second: str | None, by: str | None, metric: str | 
     ):
         if given is not None and given not in known:
             raise SpecError(f"{name} {given!r}: expected one of {list(known)}")
+
+
+def _check_names(given: Sequence[str], rows: Sequence[Row], runs: Sequence[Row]) -> None:
+    from flows.spec import SpecError
+
+    for name in given:
+        if rows and not any(_is_named(row, side, name, runs) for row in rows for side in ("", "other_")):
+            known = sorted({str(row[f"{side}editor"]) for row in rows for side in ("", "other_")})
+            raise SpecError(
+                f"{name!r} names no setting that is compared with another; expected one of {known}, a batch size, layers, a "
+                "preset, or a run"
+            )
 
 
 def _turned(row: Row, first: str, second: str, runs: Sequence[Row]) -> Row | None:
@@ -99,7 +113,7 @@ def _print_contrasts(found: "Sequence[Contrast]", metric: str | None, scored: st
             'many edits, and differ as asked (`palimpsest query "FROM setting_summary"` lists all)'
         )
         return
-    for each in [metric] if metric else ["forgotten", "score"]:
+    for each in [metric] if metric else ["forgotten", "score", "benchmark_accuracy"]:
         for question, said in [] if are_named else answers(found, each, scored):
             typer.echo(f"{question}\n" + "\n".join(f"  {line}" for line in said))
     if are_named:

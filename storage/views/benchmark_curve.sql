@@ -7,4 +7,4 @@
 -- not_null: [run_id, benchmark, questions_run_id, edits, accuracy, n_examples, n_shots, shots_from]
 -- rates: [f1, f1_weighted, accuracy, invalid, too_long, is_nan]
 -- references: {run_id: runs.run_id}
-SELECT * EXCLUDE (part) FROM benchmark_metrics WHERE part IS NULL ORDER BY run_id, benchmark, questions_run_id, edits
+SELECT * EXCLUDE (part, is_start) FROM benchmark_metrics WHERE part IS NULL AND NOT is_start ORDER BY run_id, benchmark, questions_run_id, edits

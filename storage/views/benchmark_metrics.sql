@@ -8,7 +8,7 @@ WITH totals AS (
     SELECT
         cell, any_value(run_id) AS run_id, any_value(benchmark) AS benchmark,
         any_value(questions_run_id) AS questions_run_id, any_value(scored_at) AS scored_at,
-        any_value(edits_so_far) AS edits, any_value(part) AS part, any_value(n_shots) AS n_shots,
+        any_value(edits_so_far) AS edits, any_value(part) AS part, any_value(is_start) AS is_start, any_value(n_shots) AS n_shots,
         any_value(shots_from) AS shots_from, count(*) AS n_examples,
         avg(correct) AS accuracy, sqrt(accuracy * (1 - accuracy) / n_examples) AS accuracy_stderr,
         avg(value) AS mean_value, coalesce(stddev_pop(value), 0) / sqrt(n_examples) AS mean_value_stderr,

@@ -2,7 +2,7 @@
 -- right after their rounds, beside a drift, with an interval of 95 % (`edits`, `low` to `high`: the first edits after it).
 -- `slope_per_100`: the gradual change before it, per 100 edits. `p`: how often the same outcomes in another order show as clear a
 -- step. `is_change`: p is at most 0.01 and the step at least 1.5 standard deviations, which at most 4 in 100 series without a
--- step come to, independent, autocorrelated or drifting (docs/scores.md). Of runs of 100 edits and more.
+-- step come to, independent, autocorrelated or drifting (docs/scores.md). Of sequential runs of 100 edits and more.
 --
 -- unique: [run_id, metric]
 -- not_null: [run_id, metric, edits, low, high, p, is_change]
@@ -16,7 +16,7 @@ WITH series AS (
         SELECT run_id, position, unnest([
             {'metric': 'efficacy', 'value': efficacy}, {'metric': 'neighborhood', 'value': neighborhood}
         ], recursive := true)
-        FROM own_scores WHERE position IS NOT NULL
+        FROM own_scores SEMI JOIN last_rounds USING (run_id) WHERE position IS NOT NULL
     )
     WHERE value IS NOT NULL
     GROUP BY run_id, metric

@@ -14,7 +14,7 @@
 -- references: {run_id: runs.run_id}
 WITH cells AS (
     SELECT
-        cell, any_value(run_id) AS run_id, any_value(questions_run_id) AS questions_run_id,
+        cell, any_value(run_id) AS run_id, any_value(questions_run_id) AS questions_run_id, any_value(is_start) AS is_start,
         any_value(scored_at) AS scored_at, any_value(edits_so_far) AS edits, count(*) AS n, avg(value) AS mean_value,
         avg(CASE WHEN len(labels) > 1 THEN 1 / len(labels) ELSE 0 END) AS guessed_value
     FROM answers_by_part WHERE part IS NULL GROUP BY cell
@@ -28,7 +28,7 @@ guesses AS (
 ),
 answered AS (
     SELECT
-        run_id, questions_run_id, scored_at, edits,
+        run_id, questions_run_id, scored_at, edits, is_start,
         coalesce(class_means.f1, mean_value) AS score, coalesce(f1_guessed, guessed_value) AS guessed
     FROM cells LEFT JOIN class_means USING (cell) LEFT JOIN guesses USING (cell)
 ),
@@ -39,8 +39,8 @@ downstream AS (
     FROM answered AS asked
     JOIN runs AS run USING (run_id)
     JOIN answered AS unedited
-        ON unedited.run_id = run.baseline_run_id AND unedited.questions_run_id = asked.questions_run_id
-    WHERE run.editor <> 'none' AND run.mode = 'sequential' AND unedited.score > unedited.guessed
+        ON unedited.run_id = asked.run_id AND unedited.questions_run_id = asked.questions_run_id AND unedited.is_start
+    WHERE NOT asked.is_start AND run.editor <> 'none' AND run.mode = 'sequential' AND unedited.score > unedited.guessed
     GROUP BY ALL
 ),
 checkpoints AS (

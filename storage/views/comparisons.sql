@@ -1,9 +1,10 @@
 -- Settings compared in pairs: of one model, data set and mode, after equally many edits, over the facts that both have edited as
 -- parts of the same samples (`n_pairs` different facts, two or more; `n_differ` with different values; a fact's value is its mean
--- over seeds and samples).
+-- over seeds and samples). Of `benchmark_accuracy` the pairs are the questions of all benchmarks, each of which counts once.
 -- `difference` is that of the first setting to the second, with an interval of 95 % (half a pair for and half a pair against are
 -- added; over samples, where their differences differ by more than their facts explain; wider by the spread between seeds).
--- `p`: two-sided, by flipping the signs of pairs; of Student's t, where that is larger and samples differ or there are seeds.
+-- `p`: two-sided, by flipping the signs of pairs (of S, which is no mean, by Student's t); of Student's t, too, where that is
+-- larger and samples differ or there are seeds.
 -- `p_holm`: the same, when all comparisons of one model, data set, mode and number of edits are made at once (Holm).
 -- `verdict`: `higher` or `lower` (the first), or `not told apart`. `differs_in`: in what the settings differ.
 --
@@ -17,15 +18,52 @@ WITH ordered AS (
 values_of AS (
     SELECT place, run_setting.pool, draw, run_latest.edits, scored, metric, fact_id, avg(value) AS value, max(from_age) AS from_age
     FROM fact_values JOIN run_setting USING (run_id) JOIN run_latest USING (run_id) JOIN ordered USING (setting)
+    -- Shares of tokens are what joint edits are judged by; of sequences they would say again what the rates do.
+    WHERE metric <> 'score' AND (run_setting.mode = 'independent' OR metric NOT LIKE '%_success')
     GROUP BY ALL
 ),
-pairs AS (
+rate_pairs AS (
     SELECT
         a.place, b.place AS other_place, a.pool, a.draw, a.edits, a.scored, a.metric, a.fact_id, a.value, b.value AS other_value,
-        round(a.value - b.value, 12) AS difference, a.from_age
+        a.from_age
     FROM values_of AS a JOIN values_of AS b
         ON b.pool = a.pool AND b.draw = a.draw AND b.edits = a.edits AND b.scored = a.scored AND b.metric = a.metric
         AND b.fact_id = a.fact_id AND b.place > a.place
+),
+-- S is of the facts that both have: of what each has looked at alone it would compare different ones.
+kinds AS (
+    SELECT
+        place, other_place, pool, draw, edits, scored, fact_id,
+        any_value(value) FILTER (WHERE metric = 'efficacy') AS es, any_value(other_value) FILTER (WHERE metric = 'efficacy') AS other_es,
+        any_value(value) FILTER (WHERE metric = 'paraphrase') AS ps,
+        any_value(other_value) FILTER (WHERE metric = 'paraphrase') AS other_ps,
+        any_value(value) FILTER (WHERE metric = 'neighborhood') AS ns,
+        any_value(other_value) FILTER (WHERE metric = 'neighborhood') AS other_ns
+    FROM rate_pairs WHERE metric IN ('efficacy', 'paraphrase', 'neighborhood')
+    GROUP BY ALL
+),
+kind_means AS (
+    SELECT
+        place, other_place, pool, draw, edits, scored, count(*) AS n, count(es) AS n_es, count(ps) AS n_ps, count(ns) AS n_ns,
+        avg(es) AS m_es, avg(ps) AS m_ps, avg(ns) AS m_ns, harmonic_mean(m_es, m_ps, m_ns) AS s,
+        avg(other_es) AS other_m_es, avg(other_ps) AS other_m_ps, avg(other_ns) AS other_m_ns,
+        harmonic_mean(other_m_es, other_m_ps, other_m_ns) AS other_s
+    FROM kinds GROUP BY ALL
+),
+score_pairs AS (
+    SELECT
+        place, other_place, pool, draw, edits, scored, 'score' AS metric, fact_id,
+        s + coalesce(share_in_s(s, m_es, n, n_es) * (es - m_es), 0) + coalesce(share_in_s(s, m_ps, n, n_ps) * (ps - m_ps), 0)
+            + coalesce(share_in_s(s, m_ns, n, n_ns) * (ns - m_ns), 0) AS value,
+        other_s + coalesce(share_in_s(other_s, other_m_es, n, n_es) * (other_es - other_m_es), 0)
+            + coalesce(share_in_s(other_s, other_m_ps, n, n_ps) * (other_ps - other_m_ps), 0)
+            + coalesce(share_in_s(other_s, other_m_ns, n, n_ns) * (other_ns - other_m_ns), 0) AS other_value,
+        NULL AS from_age
+    FROM kinds JOIN kind_means USING (place, other_place, pool, draw, edits, scored)
+    WHERE s IS NOT NULL AND other_s IS NOT NULL
+),
+pairs AS (
+    SELECT *, round(value - other_value, 12) AS difference FROM (FROM rate_pairs UNION ALL FROM score_pairs)
 ),
 draws AS (
     SELECT
@@ -82,7 +120,8 @@ tested AS (
         -- Welch's and Satterthwaite's degrees of freedom of both errors together.
         (own_error + error_by_seed) ** 2 / (own_error ** 2 / own_df + error_by_seed ** 2 / df_of_seeds) AS df_of_both,
         greatest(
-            flip_p(differences),
+            -- What one fact adds to S is no value that might as well have had the other sign: it goes by Student's t.
+            CASE WHEN metric = 'score' THEN t_tail(difference / sqrt(error_of_facts), n_pairs - 1) ELSE flip_p(differences) END,
             CASE WHEN by_sample THEN t_tail(difference / sqrt(error_of_samples), n_samples - 1) END,
             CASE WHEN df_of_seeds > 0 THEN t_tail(difference / sqrt(own_error + error_by_seed), df_of_both) END
         ) AS p

@@ -16,7 +16,8 @@ verdicts AS (
     WHERE score = 'diagnosis' AND name = 'verdict' AND item IS NOT NULL
 ),
 steps AS (
-    SELECT run_id, unit_id, split_part(item, ' ', 2) AS stage, split_part(item, ' ', 3) AS fact_id, name, value
+    SELECT
+        run_id, unit_id, split_part(item, ' ', 2) AS stage, nullif(regexp_replace(item, '^\S+ \S+ ?', ''), '') AS fact_id, name, value
     FROM measurements WHERE score = 'diagnosis' AND name <> 'verdict'
 )
 SELECT

@@ -13,10 +13,9 @@ means AS (
     SELECT
         run_id, scored, count(*) AS n,
         avg(efficacy) AS es, avg(paraphrase) AS ps, avg(neighborhood) AS ns, harmonic_mean(es, ps, ns) AS s,
-        -- What one edit's rate adds to S by its kind: S²/3m² of its share in the kind's mean.
-        CASE WHEN s > 0 THEN s * s / (3 * es * es) * n / count(efficacy) ELSE 0 END AS of_es,
-        CASE WHEN s > 0 THEN s * s / (3 * ps * ps) * n / count(paraphrase) ELSE 0 END AS of_ps,
-        CASE WHEN s > 0 THEN s * s / (3 * ns * ns) * n / count(neighborhood) ELSE 0 END AS of_ns
+        share_in_s(s, es, n, count(efficacy)) AS of_es,
+        share_in_s(s, ps, n, count(paraphrase)) AS of_ps,
+        share_in_s(s, ns, n, count(neighborhood)) AS of_ns
     FROM rates
     GROUP BY run_id, scored
 ),
@@ -37,3 +36,9 @@ UNION ALL
 SELECT run_id, 'final', 'forgotten', fact_id, wrong_now::INT, common_age
 FROM last_checks JOIN common_ages USING (run_id)
 WHERE was_right AND age >= common_age
+UNION ALL
+SELECT run_id, 'own', metric, fact_id, value, NULL FROM joint_values JOIN run_setting USING (run_id) WHERE value IS NOT NULL
+UNION ALL
+SELECT run_id, 'final', 'benchmark_accuracy', questions_run_id || ' ' || example_id, avg(correct::INT), NULL
+FROM benchmark_answers JOIN run_setting USING (run_id) SEMI JOIN last_rounds USING (run_id, scored_at)
+GROUP BY run_id, questions_run_id, example_id

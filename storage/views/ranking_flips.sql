@@ -18,8 +18,9 @@ long AS (
         p.run_id, p.scoring_protocol, p.model, p.sample, p.mode, p.editor, p.batch_size, p.n_facts,
         (runs.model_digest, runs.dtype, runs.facts_run_id, runs.mode, edited.facts) AS setting,
         unnest([
-            {'metric': 'efficacy', 'value': p.efficacy}, {'metric': 'paraphrase', 'value': p.paraphrase},
-            {'metric': 'neighborhood', 'value': p.neighborhood}, {'metric': 'score', 'value': p.score}
+            -- Sums of the same rates in another order differ in their last bits.
+            {'metric': 'efficacy', 'value': round(p.efficacy, 12)}, {'metric': 'paraphrase', 'value': round(p.paraphrase, 12)},
+            {'metric': 'neighborhood', 'value': round(p.neighborhood, 12)}, {'metric': 'score', 'value': round(p.score, 12)}
         ], recursive := true)
     FROM protocol_scores AS p JOIN runs USING (run_id) JOIN edited USING (run_id)
     WHERE p.editor <> 'none' AND p.scored = 'own'

@@ -10,13 +10,13 @@ WITH shown AS (
 -- Each benchmark with the metric that its definition names first. One that is asked in two ways has two names.
 asked AS (
     SELECT
-        shown.run_id, b.* EXCLUDE (run_id), coalesce(main_metric, CASE WHEN f1 IS NULL THEN 'accuracy' ELSE 'f1' END) AS main_metric,
+        b.*, coalesce(main_metric, CASE WHEN f1 IS NULL THEN 'accuracy' ELSE 'f1' END) AS main_metric,
         benchmark || ', ' || n_shots || ' shots' || CASE
             WHEN count(DISTINCT questions_run_id) OVER (PARTITION BY benchmark, n_shots) = 1 THEN ''
             ELSE ' (' || right(questions_run_id, 4) || ')'
         END AS name
     FROM benchmark_metrics AS b
-    JOIN shown ON b.run_id = shown.source
+    JOIN run_setting USING (run_id)
     LEFT JOIN (
         SELECT run_id AS questions_run_id, any_value(spec->'definition'->'metrics'->>0) AS main_metric
         FROM commits WHERE kind = 'questions' GROUP BY run_id
@@ -33,21 +33,15 @@ SELECT
     run_id, 'summary', '', 'final', 'benchmark_f1', last.edits, true,
     sum(n_examples) AS n, avg(f1) AS mean, n * sum(f1_stderr ** 2) / count(*) ** 2, NULL
 FROM (
-    SELECT * FROM benchmark_metrics WHERE part IS NULL AND f1 IS NOT NULL
-    QUALIFY edits = max(edits) OVER (PARTITION BY run_id)
+    SELECT * FROM benchmark_metrics SEMI JOIN last_rounds USING (run_id, scored_at) WHERE part IS NULL AND f1 IS NOT NULL
 ) AS last
 GROUP BY run_id, last.edits
 UNION ALL
 SELECT run_id, 'summary', '', 'final', 'drift', edits, false, 1, max(drift), NULL, NULL
 FROM (
-    SELECT run_id, arg_max(drift, round) AS drift, max(edits_so_far) AS edits FROM rounds GROUP BY run_id, parameter
+    SELECT run_id, last(drift ORDER BY round) AS drift, max(edits_so_far) AS edits FROM rounds GROUP BY run_id, parameter
 )
 GROUP BY run_id, edits HAVING max(drift) IS NOT NULL
-UNION ALL
-SELECT
-    run_id, 'summary', '', 'own', metric, run_latest.edits, true, count(*), avg(value), var_pop(value), NULL
-FROM joint_values JOIN run_latest USING (run_id) WHERE value IS NOT NULL
-GROUP BY ALL
 UNION ALL
 SELECT run_id, 'summary', '', 'own', 'mean_residual', max(edits_so_far), false, 1, avg(mean_residual), NULL, NULL
 FROM rounds WHERE mean_residual IS NOT NULL GROUP BY run_id

@@ -4,7 +4,8 @@
 -- `forgotten`: of the `n_right_when_applied` edits that were right when applied and that a later round followed, the share
 -- that the last checkpoint finds wrong; NULL where nothing followed them. `collapsed_at`: the edits at the first checkpoint
 -- from which on the model has lost what it knew and what it was taught (`collapse_curve`); NULL if never, or if no checkpoint
--- could judge (`n_judged` 0: neither retention nor benchmarks were asked for).
+-- could judge (`n_judged` 0: nothing was scored there, or the unedited model knew neither neighbors nor benchmarks). `lost_at`:
+-- the first checkpoint at which both were lost, even if not for good.
 --
 -- unique: [run_id]
 -- not_null: [run_id, model, editor, layers, batch_size, mode, sample, seed, protocol, algorithm_version, edits]
@@ -38,7 +39,7 @@ last_check AS (
 moved AS (
     SELECT run_id, max(drift) AS drift
     FROM (
-        SELECT run_id, parameter, arg_max(drift, round) AS drift FROM rounds GROUP BY run_id, parameter
+        SELECT run_id, parameter, last(drift ORDER BY round) AS drift FROM rounds GROUP BY run_id, parameter
     )
     GROUP BY run_id
 ),
@@ -53,7 +54,9 @@ downstream AS (
     GROUP BY run_id
 ),
 collapse AS (
-    SELECT run_id, min(edits) FILTER (WHERE collapsed) AS collapsed_at, count(*) AS n_judged
+    SELECT
+        run_id, min(edits) FILTER (WHERE collapsed) AS collapsed_at, min(edits) FILTER (WHERE lost) AS lost_at,
+        count(*) FILTER (WHERE neighborhood_level > 0 OR benchmark_level IS NOT NULL) AS n_judged
     FROM collapse_curve GROUP BY run_id
 ),
 final AS (
@@ -87,6 +90,7 @@ final AS (
         moved.drift,
         downstream.benchmark_f1,
         collapse.collapsed_at,
+        collapse.lost_at,
         coalesce(collapse.n_judged, 0) AS n_judged
     FROM run_latest AS run
     LEFT JOIN rates USING (run_id)

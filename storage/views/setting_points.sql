@@ -8,9 +8,10 @@ WITH runs_of AS (
         setting, draw, seed, run_points.* EXCLUDE (run_id),
         -- All runs are asked the same questions and texts.
         n * CASE
-            WHEN curve IN ('downstream', 'benchmarks', 'free texts') OR metric = 'benchmark_f1'
+            WHEN curve IN ('downstream', 'benchmarks', 'free texts') OR metric IN ('benchmark_f1', 'benchmark_accuracy')
                 THEN 1 / count(*) OVER (PARTITION BY setting, curve, name, scored, metric, edits)
-            ELSE coalesce(share_of_its_own, 1)
+            -- Seeds take the same facts again; samples may share some.
+            ELSE coalesce(share_of_its_own, 1) / count(*) OVER (PARTITION BY setting, curve, name, scored, metric, edits, draw)
         END AS n_own
     FROM run_points JOIN run_setting USING (run_id) LEFT JOIN shared_facts USING (setting)
 ),

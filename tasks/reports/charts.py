@@ -21,7 +21,8 @@ _RATE = [0, 1]
 
 def chart(panel: Panel, rows: Sequence[Row]) -> Chart | None:
     """Return the chart of a panel over rows of its view; None where they hold nothing that it shows."""
-    shown = _shown(panel, labelled(rows, spread=panel.mark != "heat"))
+    is_heat = panel.mark == "heat"
+    shown = _shown(panel, labelled(rows, spread=not is_heat, on_axes=("layers",) if is_heat else ()))
     if not shown or (panel.mark == "heat" and not _has_area(panel, shown)):
         return None
     layers = _heat(panel, shown) if panel.mark == "heat" else _curves(panel, shown)

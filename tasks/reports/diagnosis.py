@@ -70,11 +70,22 @@ class Diagnosis:
         return [*found, verdict | {"score": KIND, "scored_at": self.round, "edits_so_far": None}]
 
 
-def nothing_lost(run_id: str, ends: Sequence[Step]) -> str:
-    return (
-        f"{run_id}: between no two checkpoints is much lost at once. Of what held after {ends[0].after_edits} edits, "
-        f"{ends[1].said} after {ends[1].after_edits}; between all others more is kept. There is no disabling edit to be found."
+def nothing_lost(run_id: str, ends: Sequence[Step], n_small: int = 0) -> str:
+    """Return the paragraph about a run that lost little at once.
+
+    Args:
+        n_small: Windows that were not looked at, because too few probes were scored at both of their ends.
+    """
+    found = (
+        f"{run_id}: between no two checkpoints that were looked at is much lost at once. Of what held after "
+        f"{ends[0].after_edits} edits, {ends[1].said} after {ends[1].after_edits}; between all others more is kept. "
     )
+    if n_small:
+        return found + (
+            f"{n_small} further pairs of checkpoints have too few probes in common to say anything: score.retention: all, or "
+            "name them with --from and --to."
+        )
+    return found + "There is no disabling edit to be found."
 
 
 def gradual(run_id: str, first_edit: int, last_edit: int, fall: float, whole: float) -> str:

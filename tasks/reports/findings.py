@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from string import ascii_lowercase
 from typing import Any, NamedTuple
 
 import networkx
@@ -17,6 +18,10 @@ _VERBS = {
     "neighborhood": "keeps {amount} more neighborhoods",
     "score": "has an S that is {amount} higher",
     "forgotten": "has forgotten {amount} more of the same early edits",
+    "benchmark_accuracy": "answers {amount} more of the benchmarks' questions right",
+    "edit_success": "has {amount} more of its answers' tokens right (ES)",
+    "generalisation_success": "has {amount} more of its answers' tokens right after paraphrases (GS)",
+    "locality_success": "leaves {amount} more of its neighbors' tokens right (LS)",
 }
 """What the higher of two settings does, by metric."""
 _NOUNS = {
@@ -25,6 +30,10 @@ _NOUNS = {
     "neighborhood": "neighborhoods",
     "score": "S",
     "forgotten": "what is forgotten",
+    "benchmark_accuracy": "the benchmarks' questions",
+    "edit_success": "ES",
+    "generalisation_success": "GS",
+    "locality_success": "LS",
 }
 _BEST = {
     "efficacy": "has the highest efficacy",
@@ -32,7 +41,13 @@ _BEST = {
     "neighborhood": "keeps most neighborhoods",
     "score": "has the highest S",
     "forgotten": "has forgotten least",
+    "benchmark_accuracy": "answers most of the benchmarks' questions",
+    "edit_success": "has the highest ES",
+    "generalisation_success": "has the highest GS",
+    "locality_success": "has the highest LS",
 }
+METRICS = tuple(_NOUNS)
+"""By which settings are compared."""
 _WHEN = {"own": "right after their round", "final": "on the final model"}
 
 
@@ -61,7 +76,8 @@ class Contrast(NamedTuple):
         """Return what can be said of it."""
         row = self.row
         amount, (low, high) = abs(row["difference"]), sorted((abs(row["low"]), abs(row["high"])))
-        pairs = f"{row['n_pairs']} paired facts" + (f", {row['n_samples']} samples" if row["n_samples"] > 1 else "")
+        what = "questions" if row["metric"] == "benchmark_accuracy" else "facts"
+        pairs = f"{row['n_pairs']} paired {what}" + (f", {row['n_samples']} samples" if row["n_samples"] > 1 else "")
         when = _WHEN[row["scored"]]
         if self.is_told:
             does = _VERBS[row["metric"]].format(amount=f"{_points(amount)}")
@@ -136,11 +152,17 @@ def ranking(group: Sequence[Contrast], means: Mapping[str, float], *, least_firs
     order = sorted(means, key=lambda setting: (-wins[setting], -sign * means[setting], setting))
     place = {setting: number for number, setting in enumerate(order)}
     ties = sorted(sorted(place[setting] for setting in clique) for clique in networkx.find_cliques(alike))
-    letters = "abcdefghijklmnopqrstuvwxyz"
+    between = "" if len(ties) <= len(ascii_lowercase) else " "
     return [
-        (setting, "".join(letters[i % 26] for i, clique in enumerate(ties) if place[setting] in clique))
+        (setting, between.join(_letters(i) for i, clique in enumerate(ties) if place[setting] in clique))
         for setting in order
     ]
+
+
+def _letters(number: int) -> str:
+    """Return a, b ... z, aa, ab ..."""
+    more, last = divmod(number, len(ascii_lowercase))
+    return (_letters(more - 1) if more else "") + ascii_lowercase[last]
 
 
 def ranking_rows(settings: Sequence[Row], comparisons: Sequence[Row], metric: str, scored: str) -> list[dict[str, Any]]:
@@ -280,15 +302,25 @@ def verdicts_on_runs(runs: Sequence[Row]) -> tuple[str, list[str]]:
     """Return what became of the models, in sentences.
 
     Args:
-        runs: Rows with ``run_id``, ``n_judged`` and ``collapsed_at``.
+        runs: Rows with ``run_id``, ``setting``, ``n_judged``, ``collapsed_at``, and ``lost_at``, the first checkpoint at
+            which both were lost.
     """
-    fallen = [run for run in runs if run["collapsed_at"] is not None]
+    of_edits = [run for run in runs if run["setting"] is not None]
+    judged = [run for run in of_edits if run["n_judged"]]
+    fallen = [run for run in judged if run["collapsed_at"] is not None]
+    recovered = [run for run in judged if run["collapsed_at"] is None and run["lost_at"] is not None]
     said = [
         f"{run['run_id']} has lost what it knew and what it was taught by {run['collapsed_at']} edits."
         for run in fallen
     ]
-    judged = [run for run in runs if run["n_judged"] and run["collapsed_at"] is None]
-    if judged:
-        who = "None of the runs has" if not fallen else f"Of the other runs that were judged ({len(judged)}) none has"
-        said.append(f"{who} lost both at any checkpoint.")
+    said += [
+        f"{run['run_id']} had lost both after {run['lost_at']} edits, and not any more at its last checkpoint."
+        for run in recovered
+    ]
+    others = len(judged) - len(fallen) - len(recovered)
+    if others:
+        who = "No run" if others == len(judged) else "No other run"
+        said.append(f"{who} that could be judged ({len(judged)}) has lost both at any checkpoint.")
+    if judged and len(judged) < len(of_edits):
+        said.append(f"No checkpoint can say it of the others ({len(of_edits) - len(judged)}).")
     return "Did a model collapse?", said

@@ -30,12 +30,13 @@ Line = tuple[Any, ...]
 """What has a line of its own: a setting, or one of its runs where rows are of single ones."""
 
 
-def labelled(rows: Sequence[Row], *, spread: bool = True) -> list[dict[str, Any]]:
+def labelled(rows: Sequence[Row], *, spread: bool = True, on_axes: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return rows with ``label``, what their line is called, ``series``, the same for all batch sizes, and ``group``, in which
     row of pictures it stands.
 
     Args:
         spread: Spread many lines over several rows of pictures.
+        on_axes: Columns that the picture's axes show; what else tells settings apart is then part of ``group``.
 
     Rows of no setting (the unedited model, tracing, second moments) have neither.
     """
@@ -45,7 +46,9 @@ def labelled(rows: Sequence[Row], *, spread: bool = True) -> list[dict[str, Any]
     names: dict[Line, str] = {}
     for group in {_said(row, grouped) for row in lines.values()}:
         names |= _names({line: row for line, row in lines.items() if _said(row, grouped) == group}, split)
-    apart = _apart_from_batch_size(lines, (*grouped, *split))
+    apart = _apart_from_batch_size(lines, (*grouped, *split, *on_axes))
+    if on_axes:
+        grouped = (*grouped, *apart)
     said = {
         line: {
             "label": names[line],

@@ -40,6 +40,8 @@ class Panel:
 
 
 _RATES = {"efficacy": "efficacy", "paraphrase": "paraphrase", "neighborhood": "neighborhood"}
+_FURTHEST = "(FROM setting_summary QUALIFY edits = max(edits) OVER (PARTITION BY setting))"
+"""Each setting where most of its samples' edits are made: a sample that is half done has a row of its own."""
 _JOINT = {
     "edit_success": "ES",
     "generalisation_success": "GS",
@@ -62,7 +64,7 @@ PANELS: tuple[Panel, ...] = (
     Panel(
         name="final-model",
         title="All edits: each at its own time, and on the final model",
-        view="setting_summary",
+        view=_FURTHEST,
         where="metric IN ('efficacy', 'paraphrase', 'neighborhood', 'score')",
         mark="steps",
         x="scored",
@@ -95,7 +97,7 @@ PANELS: tuple[Panel, ...] = (
     Panel(
         name="batch-size",
         title="Scores against batch size",
-        view="setting_summary",
+        view=_FURTHEST,
         where="metric IN ('efficacy', 'paraphrase', 'neighborhood', 'score', 'forgotten')",
         mark="steps",
         x="batch_size",
@@ -108,7 +110,7 @@ PANELS: tuple[Panel, ...] = (
     Panel(
         name="layers-and-batch-sizes",
         title="S on the final model, by layers and batch size",
-        view="(SELECT *, layers::VARCHAR AS edited_layers FROM setting_summary)",
+        view=f"(SELECT *, layers::VARCHAR AS edited_layers FROM {_FURTHEST})",
         where="metric = 'score' AND scored = 'final'",
         mark="heat",
         x="batch_size",

@@ -52,7 +52,7 @@ def draw(place: str, name: str, out: Path, *, where: str = "true", apart: bool =
         write_table(rows, "csv", out)
     else:
         _write(out, json.dumps(made, indent=1).encode() if kind == "json" else picture(made, kind))
-    return f"{out}: {rows.num_rows} rows of {found.view if found.view.isidentifier() else name}"
+    return f"{out}: {rows.num_rows} rows of {name}"
 
 
 def _write(out: Path, content: bytes) -> None:

@@ -48,6 +48,14 @@ _FACTS = """
     QUALIFY dense_rank() OVER (PARTITION BY run_id ORDER BY edited_at, fact_id) <= 50
 """
 """Of each run's first edits, what was said."""
+_ASKED = (
+    ("score", "final"),
+    ("forgotten", "final"),
+    ("benchmark_accuracy", "final"),
+    ("neighborhood", "own"),
+    ("edit_success", "own"),
+)
+"""What settings are compared by, and when it is scored."""
 
 
 class Report(NamedTuple):
@@ -117,7 +125,7 @@ def _findings(settings: Sequence[Any], runs: Sequence[Any], comparisons: Sequenc
     names = names_of(settings)
     simple = [row for row in comparisons if len(row["differs_in"]) == 1 or differs_only_in(row, "editor")]
     found = [part for part in (verdicts_on_runs(runs),) if part[1]]
-    for metric, scored in (("score", "final"), ("forgotten", "final"), ("neighborhood", "own")):
+    for metric, scored in _ASKED:
         mine = [row for row in simple if row["metric"] == metric and row["scored"] == scored]
         found += answers(contrasts(mine, names), metric, scored)
     return found

@@ -20,7 +20,8 @@ def fact_lines(store: Store, run_id: str, fact: str | None) -> Iterator[str]:
     Raises:
         InputError: The run edited no such fact, or scored none.
     """
-    rows = query(store, f"SELECT * FROM edit_texts WHERE run_id = '{run_id}' {_only(fact)}").to_pylist()
+    rows = query(store, f"SELECT * FROM edit_texts WHERE run_id = '{run_id}'").to_pylist()
+    rows = rows if fact is None else _named(rows, fact, _place(store, run_id, fact))
     order = list(dict.fromkeys((row["edited_at"], row["fact_id"]) for row in rows))
     if not rows:
         raise InputError(
@@ -37,12 +38,22 @@ def fact_lines(store: Store, run_id: str, fact: str | None) -> Iterator[str]:
         yield f"... and {len(order) - len(shown)} more edits; name one: palimpsest show {run_id} FACT"
 
 
-def _only(fact: str | None) -> str:
-    if fact is None:
-        return ""
-    text = fact.replace("'", "''")
-    named = f"fact_id = '{text}' OR fact_id IN (SELECT fact_id FROM edit_texts WHERE contains(lower(prompt), lower('{text}')))"
-    return f"AND ({named})"
+def _place(store: Store, run_id: str, fact: str) -> str | None:
+    """Return the id of the fact that is so many-th among a run's edits."""
+    if not fact.isdecimal():
+        return None
+    sql = f"SELECT fact_id FROM edits WHERE run_id = '{run_id}' AND position = {int(fact)} - 1"
+    found: list[Row] = query(store, sql).to_pylist()
+    return found[0]["fact_id"] if found else None
+
+
+def _named(rows: Sequence[Row], fact: str, at_place: str | None) -> list[Row]:
+    """Return the rows of the fact with this id, or at this place; else of all that have such words in a prompt."""
+    for named in (fact, at_place):
+        if found := [row for row in rows if row["fact_id"] == named]:
+            return found
+    wanted = {(row["edited_at"], row["fact_id"]) for row in rows if fact.lower() in (row["prompt"] or "").lower()}
+    return [row for row in rows if (row["edited_at"], row["fact_id"]) in wanted]
 
 
 def _probes(rows: Sequence[Row]) -> Iterator[str]:

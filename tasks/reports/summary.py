@@ -9,7 +9,7 @@ from tasks.reports.tables import format_cell
 Row = Mapping[str, Any]
 SETTINGS = """SELECT * FROM setting_summary"""
 RUNS = """
-    SELECT run_id, setting, s.edits, s.collapsed_at, s.n_judged, s.model, s.editor, s.layers, s.batch_size
+    SELECT run_id, setting, s.edits, s.collapsed_at, s.lost_at, s.n_judged, s.model, s.editor, s.layers, s.batch_size
     FROM run_summary AS s JOIN run_columns USING (run_id)
 """
 _COLUMNS = {

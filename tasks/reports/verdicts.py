@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from storage.sql import query_many
+from storage.errors import QueryError
+from storage.sql import query, query_many
 from storage.store import Store
 
 Verdict = Literal["agrees", "differs", "undecided", "not run"]
@@ -21,7 +23,7 @@ class Expected:
     below: float | None = None
     within: tuple[float, float] | None = None
     """Of what is said to be alike: the margin that is stated."""
-    published: float | None = None
+    published: float | Literal["by row"] | None = None
     tolerance: float = 0.0
 
     def judge(self, row: Row, *, with_numbers: bool) -> Verdict:
@@ -37,11 +39,16 @@ class Expected:
         if self.within is not None:
             found.append(_inside(low, high, *self.within))
         if self.published is not None:
-            near = (self.published - self.tolerance, self.published + self.tolerance)
+            number = self.number_of(row)
+            near = (number - self.tolerance, number + self.tolerance)
             found.append(_near(row["value"], low, high, *near) if with_numbers else "not run")
         asked = [verdict for verdict in found if verdict is not None]
         told = [verdict for verdict in asked if verdict != "not run"]
         return worst(told or asked)
+
+    def number_of(self, row: Row) -> float:
+        """Return the number that the paper prints for a row."""
+        return float(row["published"] if self.published == "by row" else self.published)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +59,12 @@ class Claim:
     item: str
     """The table or figure."""
     says: str
-    sql: str
+    sql: str | None
     """Gives ``value``, ``low``, ``high``, ``n``, and ``what`` it is of: a row for each model or setting."""
     expected: Expected
     least_n: int = 30
+    excused: str | None = None
+    """Why no store can tell, where there is no statement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +79,15 @@ class Judged:
     @property
     def found(self) -> str:
         """Return what it rests on, in a line."""
+        if self.claim.excused:
+            return self.claim.excused
         return "; ".join(
-            f"{row['what']}: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}, n {row['n']})"
+            f"{row['what']}: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}, n {row['n']}"
+            + (
+                f"; the paper {self.claim.expected.number_of(row):g})"
+                if self.claim.expected.published is not None
+                else ")"
+            )
             for row in self.rows
             if row["low"] is not None and row["high"] is not None
         )
@@ -84,8 +100,35 @@ def judge(store: Store, claims: Sequence[Claim], *, with_numbers: bool, unseen: 
         with_numbers: Whether published numbers are judged: at small scale only directions are.
         unseen: Runs that are not looked at.
     """
-    tables = query_many(store, [claim.sql for claim in claims], unseen=unseen)
-    return [_judged(claim, table.to_pylist(), with_numbers) for claim, table in zip(claims, tables, strict=True)]
+    asked = [claim for claim in claims if claim.sql is not None]
+    tables = query_many(store, [str(claim.sql) for claim in asked], unseen=unseen)
+    rows = {claim.name: table.to_pylist() for claim, table in zip(asked, tables, strict=True)}
+    return [_judged(claim, rows.get(claim.name, []), with_numbers) for claim in claims]
+
+
+def problems_of(claims: Sequence[Claim]) -> list[str]:
+    """Return what is wrong with the statements of claims, which are run over a store that holds nothing."""
+    with TemporaryDirectory() as folder:
+        store, found = Store(folder, create=True), []
+        for claim in claims:
+            wanted = {
+                "what",
+                "value",
+                "low",
+                "high",
+                "n",
+                *(["published"] if claim.expected.published == "by row" else []),
+            }
+            try:
+                lacking = wanted - set(query(store, claim.sql).column_names) if claim.sql is not None else set()
+            except QueryError as error:
+                found.append(f"claim {claim.name}: {error}")
+                continue
+            if lacking:
+                found.append(
+                    f"claim {claim.name}: its statement gives no column {sorted(lacking)}; expected {sorted(wanted)}"
+                )
+    return found
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
@@ -97,7 +140,9 @@ def _judged(claim: Claim, rows: Sequence[Row], with_numbers: bool) -> Judged:
     told = [
         {
             **row,
-            "verdict": claim.expected.judge(row, with_numbers=with_numbers) if row["n"] >= claim.least_n else "not run",
+            "verdict": claim.expected.judge(row, with_numbers=with_numbers)
+            if (row["n"] or 0) >= claim.least_n
+            else "not run",
         }
         for row in rows
         if row["value"] is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from statistics import median
 from typing import Any
 
@@ -45,7 +46,11 @@ class Guard:
         if len(self.history) < self.rule["after"]:
             return {}
         usual = median(self.history)
-        return {fact: value / usual for fact, value in self._of(result).items() if value > self.rule["times"] * usual}
+        return {
+            fact: value / usual if usual else inf
+            for fact, value in self._of(result).items()
+            if value > self.rule["times"] * usual
+        }
 
     def remember(self, result: EditResult) -> None:
         """Add what was predicted of an edit that is written."""

@@ -20,6 +20,8 @@ class Window(NamedTuple):
     last: int
     held: Mapping[str, bool]
     """Whether each, by its id, holds at the last one too.  Of the unedited model: neighbors."""
+    n_small: int = 0
+    """Other windows that were not looked at, because too few probes were scored at both of their ends."""
 
     @property
     def kept(self) -> float:
@@ -46,7 +48,8 @@ def worst_window(store: Store, run: RunSpec, start: int | None = None, stop: int
     if start is None and stop is None:
         windows = [_window(store, run, *pair) for pair in pairwise(points)]
         enough = [window for window in windows if len(window.held) >= _ENOUGH]
-        return min(enough or windows, key=lambda window: (window.kept, -len(window.held)))
+        worst = min(enough or windows, key=lambda window: (window.kept, -len(window.held)))
+        return worst._replace(n_small=len(windows) - len(enough or windows))
     first = start if start is not None else max((point for point in points if point < (stop or 0)), default=0)
     last = stop if stop is not None else min((point for point in points if point > first), default=points[-1])
     if first >= last:

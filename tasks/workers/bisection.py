@@ -151,7 +151,7 @@ def diagnose(
     case = _Case(bench, run, bench.order(run), _probes(bench, run, window), told, *_kept_out(store, run))
     ends = [case.add(_stored(case, window, edits)) for edits in (window.first, window.last)]
     if ends[0].health - ends[1].health < FALL:
-        found = Diagnosis(run_id=run_id, steps=(), text=nothing_lost(run_id, ends))
+        found = Diagnosis(run_id=run_id, steps=(), text=nothing_lost(run_id, ends, window.n_small))
     else:
         found = _bisected(case, window, ends, again=again)
     found = replace(found, steps=tuple(case.steps))

@@ -58,10 +58,10 @@ def test_compare_takes_two_things_in_either_order(store: Store) -> None:
 
 
 def test_compare_says_where_nothing_can_be_compared(store: Store) -> None:
-    assert "nothing to compare" in said(store, "compare", "5", "7")
     assert "nothing to compare" in said(store, "compare", "--by", "editor")
     for arguments, message in (
         (["compare", "5"], "two things"),
+        (["compare", "5", "memitt"], "'memitt' names no setting that is compared with another; expected one of"),
         (["compare", "--by", "colour"], "--by 'colour': expected one of"),
     ):
         with pytest.raises(SpecError, match=message):

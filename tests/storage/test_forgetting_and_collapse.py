@@ -82,7 +82,7 @@ def test_without_a_level_no_model_has_collapsed(store: Store) -> None:
     assert collapsed_at(store) is None
     unedited(store, 20, knows=False)
     assert collapsed_at(store) is None
-    assert one(store, f"SELECT n_judged FROM run_summary WHERE run_id = '{RUN}'") == {"n_judged": 5}
+    assert one(store, f"SELECT n_judged FROM run_summary WHERE run_id = '{RUN}'") == {"n_judged": 0}
 
 
 def test_a_benchmark_judges_where_the_unedited_model_knows_no_neighbor(store: Store) -> None:

@@ -23,9 +23,13 @@ def store(tmp_path: Path) -> Store:
 
 def run(
     store: Store, run_id: str, good: Good, *, facts: range, sample: int = 0, seed: int = 0, final: Good | None = None,
-    n_neighbors: int = 2, **changes: Any,
+    n_neighbors: int = 2, unscored: int = 0, **changes: Any,
 ) -> None:  # fmt: skip
-    """A run of single edits: which probes of which fact hold right after its round, and on the final model."""
+    """A run of single edits: which probes of which fact hold right after its round, and on the final model.
+
+    Args:
+        unscored: How many further edits its first round has.
+    """
     spec = {
         "facts": {"sample_seed": 0, "order_digest": None}, "hparams": {"lr": 0.1, "training_seed": seed},
         "contexts_recipe": {"contexts": 5, "seed": seed}, "moments_recipe": None, "network_recipe": None,
@@ -46,12 +50,25 @@ def run(
 
     rows = scores("own", good, None) + (scores("retention", final, len(facts) - 1) if final else [])
     edits = [{"round": at, "position": at, "fact_id": f"f{fact}"} for at, fact in enumerate(facts)]
+    edits += [{"round": 0, "position": len(facts) + i, "fact_id": f"x{i}"} for i in range(unscored)]
     tables = {"runs": [row], "edits": edits, "fact_scores": rows}
     store.commit(run_id, "segment-000000", tables, CommitInfo(kind="segment", first_round=0, last_round=len(facts)))
 
 
 def ask(store: Store, sql: str) -> list[dict[str, Any]]:
     return query(store, sql).to_pylist()
+
+
+def answered(right: int, edits: int, n: int = 200, benchmark: str = "toy") -> list[dict[str, Any]]:
+    """Answers to yes-or-no questions, of which the first so many are right."""
+    return [
+        {"benchmark": benchmark, "questions_run_id": f"questions-{benchmark}", "scored_at": edits - 1, "edits_so_far": edits,
+         "example_id": f"e{i:03d}", "subset": "", "labels": ["no", "yes"], "gold": gold, "predicted": said,
+         "correct": said == gold, "value": float(said == gold), "outcome": "answered", "n_shots": 0, "shots_from": "none"}
+        for i in range(n)
+        for gold in ("yes" if i % 2 else "no",)
+        for said in (gold if i < right else "no" if gold == "yes" else "yes",)
+    ]  # fmt: skip
 
 
 def always(fact: int, kind: str) -> bool:
@@ -161,7 +178,7 @@ def test_settings_are_compared_over_the_facts_that_both_edited(store: Store) -> 
     middle = 16 / 42
     width = 2.0227 * np.sqrt((17 / 42 - middle**2) / 41)
     assert (row["low"], row["high"]) == pytest.approx((middle - width, middle + width), rel=1e-4)
-    assert row["p_holm"] == pytest.approx(4 * row["p"]), "four metrics, all as rare"
+    assert row["p_holm"] == pytest.approx(3 * row["p"]), "three metrics, all as rare, and S"
 
 
 def test_what_is_alike_is_not_told_apart_and_no_interval_has_no_width(store: Store) -> None:
@@ -250,3 +267,152 @@ def test_forgetting_is_told_of_the_final_model_only(store: Store) -> None:
             "fact_scores": [score(at, at, at, purpose="own", good=True) for at in range(10, 20)]}  # fmt: skip
     store.commit("a", "segment-000010", more, CommitInfo(kind="segment", first_round=10, last_round=20))
     assert ask(store, "SELECT * FROM setting_summary WHERE metric = 'forgotten'") == []
+
+
+def test_questions_of_benchmarks_are_compared_in_pairs(store: Store) -> None:
+    """Of the final model only; each question counts once, however many samples were asked it."""
+    for sample in (0, 1):
+        for name, editor, right in (("a", "memit", 190), ("b", "rome", 160)):
+            run(store, f"{name}{sample}", always, facts=range(8 * sample, 8 * sample + 8), sample=sample, editor=editor)
+            rows = answered(200, 4) + answered(right, 8) + answered(right, 8, benchmark="other")
+            store.commit(f"{name}{sample}", "questions", {"benchmark_answers": rows}, CommitInfo(kind="questions"))
+    (row,) = ask(store, "SELECT * FROM comparisons WHERE metric = 'benchmark_accuracy'")
+    assert (row["editor"], row["other_editor"], row["scored"]) == ("memit", "rome", "final")
+    assert (row["n_pairs"], row["n_differ"]) == (400, 60) and row["difference"] == pytest.approx(0.15)
+    assert 0.11 < row["low"] < 0.15 < row["high"] < 0.19 and row["verdict"] == "higher"
+    (mine,) = ask(store, "SELECT * FROM setting_summary WHERE metric = 'benchmark_accuracy' AND editor = 'rome'")
+    assert mine["mean"] == pytest.approx(0.8) and mine["n_facts"] == 400 and mine["low"] < 0.8 < mine["high"]
+
+
+def test_shares_of_tokens_are_compared_where_edits_are_joint(store: Store) -> None:
+    for mode in ("independent", "sequential"):
+        for editor, most in (("malmen", 40), ("mend", 20)):
+            holds = lambda fact, kind, most=most: kind != "rewrite" or fact < most  # noqa: E731
+            run(store, f"{editor}-{mode}", holds, facts=range(50), editor=editor, mode=mode)
+    rows = ask(store, "SELECT * FROM comparisons WHERE metric LIKE '%_success' ORDER BY metric")
+    assert [(row["metric"], row["mode"], row["verdict"]) for row in rows] == [
+        ("edit_success", "independent", "higher"),
+        ("generalisation_success", "independent", "not told apart"),
+        ("locality_success", "independent", "not told apart"),
+    ]
+    assert rows[0]["difference"] == pytest.approx(0.4) and rows[0]["n_pairs"] == 50
+
+
+def test_what_a_run_took_is_its_edits_and_its_network(store: Store) -> None:
+    recipe = {"editor": "malmen", "edits": 8}
+    for name, seconds in (("a", 2.0), ("b", 3.0)):
+        run(store, name, always, facts=range(8), spec={"network_recipe": recipe}, editor="malmen")
+        rows = [{"stage": "segment", "seconds": seconds}, {"stage": "own", "seconds": 1.0}]
+        store.commit(name, "more", {"timings": rows}, CommitInfo(kind="own"))
+    run(store, "c", always, facts=range(8))
+    store.commit("c", "more", {"timings": [{"stage": "segment", "seconds": 5.0}]}, CommitInfo(kind="own"))
+    for step, seconds in ((0, 10.0), (1, 20.0)):
+        info = CommitInfo(kind="train", spec={"compute": {}, "recipe": recipe})
+        store.commit("train-1", f"steps-{step}", {"timings": [{"stage": "train", "seconds": seconds}]}, info)
+    rows = ask(store, "SELECT run_id, edits, editing_s, scoring_s, training_s, total_s FROM run_times ORDER BY run_id")
+    assert [tuple(row.values()) for row in rows] == [
+        ("a", 8, 2.0, 1.0, 30.0, 32.0), ("b", 8, 3.0, 1.0, 30.0, 33.0), ("c", 8, 5.0, 0.0, 0.0, 5.0)
+    ]  # fmt: skip
+
+
+def test_s_is_of_the_facts_that_both_have(store: Store) -> None:
+    """What is alike on every fact that both have looked at does not differ, whatever else one of them has looked at."""
+    facts = range(100)
+    holds = lambda fact, kind: kind == "neighborhood" or fact < 30  # noqa: E731
+    run(store, "a", holds, facts=facts, batch_size=5)
+    run(store, "b", holds, facts=range(40), unscored=60, batch_size=50)
+    (row,) = ask(store, "SELECT * FROM comparisons WHERE metric = 'score'")
+    assert row["n_pairs"] == 40 and row["difference"] == 0 and row["verdict"] == "not told apart"
+    assert row["mean"] == row["other_mean"] == pytest.approx(3 / (1 / 0.75 + 1 / 0.75 + 1))
+
+
+def test_s_is_no_surer_than_the_kind_in_which_it_differs(store: Store) -> None:
+    """S is no mean of values with signs: six neighborhoods of 200 make no p-value of 1e-60."""
+    run(store, "a", lambda fact, kind: kind != "neighborhood" or fact < 6, facts=range(200), batch_size=5)
+    run(store, "b", lambda fact, kind: kind != "neighborhood", facts=range(200), batch_size=50)
+    rows = {row["metric"]: row for row in ask(store, "SELECT * FROM comparisons")}
+    assert rows["neighborhood"]["p"] == pytest.approx(2 / 64) and 0.005 < rows["score"]["p"] < 0.1
+    assert rows["score"]["p_holm"] == pytest.approx(4 * rows["score"]["p"]), "of four metrics"
+
+
+def test_the_p_value_of_s_is_seldom_small_by_chance(store: Store) -> None:
+    """Of pairs of settings that do not differ, with few neighborhoods that hold."""
+    draw = np.random.default_rng(0)
+    kept = {(name, fact): bool(draw.random() < 0.02) for name in range(40) for fact in range(200)}
+    for name in range(40):
+        good = lambda fact, kind, name=name: kind != "neighborhood" or kept[name, fact]  # noqa: E731
+        run(
+            store,
+            f"r{name}",
+            good,
+            facts=range(200),
+            n_neighbors=1,
+            batch_size=name % 2 + 1,
+            facts_run_id=f"facts-{name // 2}",
+        )
+    p = [row["p"] for row in ask(store, "SELECT p FROM comparisons WHERE metric = 'score'")]
+    assert len(p) == 20 and sum(each < 0.05 for each in p) <= 4 and min(p) > 0.001
+
+
+def test_an_unfinished_run_widens_no_other(store: Store) -> None:
+    """A second seed that is half done: the first one's facts count as they are."""
+    run(store, "whole", lambda fact, kind: fact % 2 == 0, facts=range(100), seed=0)
+    (alone,) = ask(store, "SELECT n_facts, low, high FROM setting_summary WHERE metric = 'efficacy'")
+    run(store, "half", lambda fact, kind: fact % 2 == 0, facts=range(50), seed=1)
+    whole, _ = ask(
+        store, "SELECT n_facts, low, high FROM setting_summary WHERE metric = 'efficacy' ORDER BY edits DESC"
+    )
+    assert whole == alone and alone["n_facts"] == 100
+    (window,) = ask(
+        store, "SELECT n_facts, n FROM setting_curve WHERE name = 'window 50' AND metric = 'efficacy' AND edits = 50"
+    )
+    assert window == {"n_facts": 50, "n": 100}
+
+
+def test_benchmarks_of_a_model_that_is_not_final_are_no_summary(store: Store) -> None:
+    run(store, "a", always, facts=range(60))
+    store.commit("a", "questions", {"benchmark_answers": answered(150, 40)}, CommitInfo(kind="questions"))
+    assert not ask(store, "SELECT * FROM setting_summary WHERE metric LIKE 'benchmark%'")
+    store.commit("a", "more", {"benchmark_answers": answered(150, 60)}, CommitInfo(kind="questions"))
+    rows = ask(store, "SELECT metric, edits, mean FROM setting_summary WHERE metric LIKE 'benchmark%' ORDER BY metric")
+    assert [row["metric"] for row in rows] == ["benchmark_accuracy", "benchmark_f1"] and rows[0]["mean"] == 0.75
+
+
+def plant_losses(store: Store, after: dict[int, int], n_samples: int = 1) -> None:
+    """A baseline that was asked 200 questions of two benchmarks, and runs that were asked the first 100 of one."""
+    store.commit(BASELINE, "b", {"runs": [run_row(BASELINE, editor="none")]}, CommitInfo(kind="baseline"))
+    rows = answered(100, 0) + answered(50, 0, benchmark="hard")
+    store.commit(BASELINE, "q", {"benchmark_answers": rows}, CommitInfo(kind="questions"))
+    for sample in range(n_samples):
+        run(store, f"r{sample}", always, facts=range(sample * 60, sample * 60 + 60), sample=sample)
+        rows = [row for edits, n in after.items() for row in answered(n if not sample else 100, edits, n=100)]
+        store.commit(f"r{sample}", "q", {"benchmark_answers": rows}, CommitInfo(kind="questions"))
+
+
+def test_losses_are_of_the_same_questions(store: Store) -> None:
+    """What the unedited model alone was asked, further questions and another benchmark, is no loss."""
+    plant_losses(store, {20: 100, 60: 80})
+    assert ask(store, "SELECT f1_lost FROM forgetting_summary")[0]["f1_lost"] == pytest.approx(0.2)
+    starts = ask(store, "SELECT name, edits, mean FROM setting_curve WHERE curve = 'benchmarks' AND edits = 0")
+    assert starts == [{"name": "toy, 0 shots: f1", "edits": 0, "mean": 1.0}]
+    rows = ask(
+        store, "SELECT * FROM benchmark_losses WHERE benchmark IS NULL AND sample IS NULL ORDER BY since_edits, edits"
+    )
+    assert [(row["since_edits"], row["edits"], row["lost"]) for row in rows] == [
+        (0, 20, 0.0),
+        (0, 60, 0.2),
+        (20, 60, 0.2),
+    ]
+    assert all(row["n_questions"] == 100 and row["low"] < row["lost"] < row["high"] for row in rows)
+    (judged,) = ask(store, "SELECT benchmark_level, benchmark_score FROM collapse_curve WHERE edits = 60")
+    assert judged["benchmark_level"] == 1.0 and judged["benchmark_score"] == pytest.approx(0.8, abs=0.01)
+
+
+def test_losses_that_differ_between_samples_are_judged_over_samples(store: Store) -> None:
+    plant_losses(store, {60: 50}, n_samples=3)
+    rows = {row["sample"]: row for row in ask(store, "SELECT * FROM benchmark_losses WHERE benchmark IS NULL")}
+    assert rows[0]["lost"] == 0.5 and rows[0]["low"] > 0.3 and rows[1]["lost"] == 0
+    assert (
+        rows[None]["lost"] == pytest.approx(1 / 6) and rows[None]["clustered_by"] == "sample" and rows[None]["low"] < 0
+    )
+    assert (rows[None]["n_samples"], rows[None]["n_runs"], rows[None]["n_questions"]) == (3, 3, 100)

@@ -121,7 +121,7 @@ def test_every_figure_is_a_chart_of_vega_lite(store: Store, tmp_path: Path) -> N
     run(store, "b", always, facts=range(10), final=always, batch_size=5)
     for kind, begins in (("svg", b"<svg"), ("pdf", b"%PDF"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")):
         out = tmp_path / f"figure.{kind}"
-        assert "setting_summary" in draw(str(tmp_path / "store"), "batch-size", out)
+        assert "18 rows of batch-size" in draw(str(tmp_path / "store"), "batch-size", out)
         assert out.read_bytes().lstrip().startswith(begins), kind
     page = (tmp_path / "figure.html").read_text()
     assert "https://cdn" not in page, "a page that needs no network"

@@ -112,14 +112,19 @@ def test_names_of_settings_are_never_alike(tmp_path: Path) -> None:
 
 
 def test_runs_that_collapsed_are_named() -> None:
-    row = {"n_judged": 4, "collapsed_at": None}
-    assert verdicts_on_runs([row])[1] == ["None of the runs has lost both at any checkpoint."]
-    fallen = {"run_id": "ft-b1-x", "n_judged": 4, "collapsed_at": 100}
-    assert verdicts_on_runs([row, fallen])[1] == [
+    row = {"run_id": "a", "setting": "s", "n_judged": 4, "collapsed_at": None, "lost_at": None}
+    baseline, unjudged = row | {"setting": None, "n_judged": 0}, row | {"n_judged": 0}
+    none = "No run that could be judged (1) has lost both at any checkpoint."
+    assert verdicts_on_runs([row, baseline])[1] == [none]
+    assert verdicts_on_runs([row, unjudged])[1] == [none, "No checkpoint can say it of the others (1)."]
+    fallen = row | {"run_id": "ft-b1-x", "collapsed_at": 100, "lost_at": 50}
+    recovered = row | {"run_id": "rome-b1-y", "lost_at": 8}
+    assert verdicts_on_runs([row, fallen, recovered])[1] == [
         "ft-b1-x has lost what it knew and what it was taught by 100 edits.",
-        "Of the other runs that were judged (1) none has lost both at any checkpoint.",
+        "rome-b1-y had lost both after 8 edits, and not any more at its last checkpoint.",
+        "No other run that could be judged (3) has lost both at any checkpoint.",
     ]
-    assert verdicts_on_runs([row | {"n_judged": 0}])[1] == []
+    assert verdicts_on_runs([unjudged, baseline])[1] == []
 
 
 def table_of(store: Store) -> list[dict[str, str]]:
@@ -161,7 +166,9 @@ def test_a_report_needs_no_network_and_says_what_was_found(store: Store) -> None
 
 
 def test_what_a_report_leaves_unseen_is_as_if_it_were_not_there(store: Store) -> None:
-    sql = "SELECT * FROM setting_summary WHERE metric = 'efficacy' AND scored = 'final' AND batch_size = 5"
+    sql = (
+        "SELECT * FROM setting_summary WHERE metric = 'efficacy' AND scored = 'final' AND batch_size = 5 ORDER BY edits"
+    )
     (before,) = query(store, sql).to_pylist()
     run(store, "other", always, facts=range(100, 200), sample=1, batch_size=5, final=lambda fact, kind: False)
     (table,) = query_many(store, [sql], unseen={"other"})
