@@ -23,11 +23,12 @@ def network_recipe(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], ba
     else:
         positions = inputs.tail(min(wanted.facts, len(inputs.requests)))
         source = {"name": "facts", "facts_run_id": inputs.facts_run_id, "positions": list(positions)}
+    steps = training.steps or max(1, (_n_facts(source) - wanted.validation) // training.edits)
     return {
         **inputs.model.identity,
         "editor": card.name,
         "version": card.version,
-        "hparams": dict(card.hparams),
+        "hparams": {**card.hparams, "steps": steps},
         "layers": list(layers),
         "edits": training.edits,
         "facts": source,
@@ -54,7 +55,7 @@ def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> t
         job = TrainingJob(
             model=run.model,
             recipe=run.trajectory.network,
-            steps=training.steps,
+            steps=run.trajectory.network["hparams"]["steps"],
             steps_per_segment=inputs.experiment.training.steps_per_segment,
             compute=run.execution.compute,
         )
@@ -65,9 +66,8 @@ def training_jobs(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> t
 def _problems(inputs: Inputs, recipe: NetworkRecipe) -> list[str]:
     """Return why a hyper-network cannot be trained on what the experiment keeps for it."""
     source, positions = recipe["facts"], _positions(recipe)
-    count, mend = len(positions), "raise training.facts"
-    if source["name"] == "factworld":  # it has facts of its own for training, each with every prompt
-        count, mend = n_world_training_facts(source["model"], unknown=source["unknown"]), "set training.unknown"
+    # A factworld has facts of its own for training, each with every prompt.
+    count, mend = _n_facts(source), "set training.unknown" if source["name"] == "factworld" else "raise training.facts"
     left = count - recipe["validation"]
     problems = []
     if left < recipe["edits"]:
@@ -81,6 +81,12 @@ def _problems(inputs: Inputs, recipe: NetworkRecipe) -> list[str]:
     if lacking:
         problems.append(f"training: {len(lacking)} facts lack a paraphrase or neighborhood prompt, as {lacking[0]!r}")
     return problems
+
+
+def _n_facts(source: WorldTraining | FactsTraining) -> int:
+    if source["name"] == "factworld":
+        return n_world_training_facts(source["model"], unknown=source["unknown"])
+    return len(source["positions"])
 
 
 def _positions(recipe: NetworkRecipe) -> list[int]:

@@ -47,7 +47,7 @@ class TrainedEditor(BaseEditor):
     locality_weight: float
     max_gradient_norm: float
     steps: int
-    """Meta-gradient steps of the training."""
+    """Meta-gradient steps of the training; 0 means one epoch of its facts."""
     edits: int
     """Facts edited jointly in one step (m); 0 means as many as the run's batches hold."""
     tokens: str
@@ -77,7 +77,7 @@ class TrainedEditor(BaseEditor):
             lr_lr=self.lr_lr >= 0,
             locality_weight=self.locality_weight >= 0,
             max_gradient_norm=self.max_gradient_norm > 0,
-            steps=self.steps > 0,
+            steps=self.steps >= 0,
             edits=self.edits >= 0,
             microbatch=self.microbatch >= 0,
             chunk=self.chunk > 0,

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ class TrainingPlan:
     edits: int
     """Facts edited jointly in one step (m)."""
     steps: int
+    """0 means one epoch of the facts."""
     meta_lr: float
     lr_lr: float
     """Adam's learning rate for the step sizes η."""
@@ -69,7 +70,7 @@ class Trainer:
     ) -> None:
         check_training_facts(facts, plan.edits)
         self._variants = facts_with_variants(facts)
-        self._lm, self.plan = lm, plan
+        self._lm, self.plan = lm, replace(plan, steps=plan.steps or len(self._variants) // plan.edits)
         self.modules = edited_modules(lm, plan.layers, plan.parts)
         dtype = torch.promote_types(lm.dtype, torch.float32)
         self.networks = HyperNetworks(shapes_of(lm, list(self.modules)), shape).to(lm.input_device, dtype)

@@ -275,7 +275,8 @@ class PromptFormat:
     def _class_of(self, answer: str) -> int:
         if answer not in self._labels:
             raise TokenizationError(
-                f"the answer {answer!r} is no class of this classifier; expected one of {sorted(self._labels)}"
+                f"the answer {answer!r} is no class of this classifier; expected one of {sorted(self._labels)}, as "
+                "config.json's id2label names them"
             )
         return self._labels[answer]
 

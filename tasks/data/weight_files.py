@@ -140,7 +140,7 @@ def read_headers(folder: Path) -> dict[str, Header]:
     found: dict[str, Header] = {}
     for path in weight_files(folder):
         try:
-            with safe_open(path, framework="pt") as weights:
+            with safe_open(path, framework="numpy") as weights:  # mapped for reading: "pt" also reserves memory
                 for name in weights.keys():  # noqa: SIM118 - not a dictionary
                     part = weights.get_slice(name)
                     found[name] = Header(tuple(part.get_shape()), str(part.get_dtype()), path.name)

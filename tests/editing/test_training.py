@@ -21,8 +21,8 @@ def tiny() -> LanguageModel:
     return load("factworld-tiny")
 
 
-def trainer(lm: LanguageModel, schedule: str) -> Trainer:
-    overrides = {"steps": STEPS, "meta_schedule": schedule, "tokens": "all"}
+def trainer(lm: LanguageModel, schedule: str, steps: int = STEPS) -> Trainer:
+    overrides = {"steps": steps, "meta_schedule": schedule, "tokens": "all"}
     editor = make_editor("malmen", resolve_hparams("malmen", model="factworld-tiny", overrides=overrides))
     assert isinstance(editor, TrainedEditor)
     return Trainer(lm, World().training_requests(variants=1)[:40], editor.training_plan([0], 4), editor.network_shape())
@@ -50,3 +50,10 @@ def test_the_schedule_goes_on_where_it_stood(tiny: LanguageModel) -> None:
     rest.train(STEPS)
     ours, theirs = rest.networks.state_dict(), whole.networks.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_no_steps_are_one_epoch(tiny: LanguageModel) -> None:
+    found = trainer(tiny, "linear", steps=0)
+    assert found.plan.steps == 40 // 4, "forty facts, four at a time"
+    found.train(1)
+    assert found.steps == 1

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, GPT2Config, GPTJConfig, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    GPT2Config,
+    GPTJConfig,
+    LlamaConfig,
+    T5Config,
+)
 
 from flows.costs import costs
 from flows.experiment_file import load_experiment
@@ -20,14 +29,35 @@ from tests.scores.models import byte_level_bpe
 
 LLAMA: dict[str, Any] = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "dtype": "bfloat16"}
 CONFIGS: dict[str, Any] = {
+    "openai-community/gpt2": GPT2Config(dtype="float32"),
     "openai-community/gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25, dtype="float32"),
     "EleutherAI/gpt-j-6b": GPTJConfig(
         n_embd=4096, n_layer=28, n_head=16, rotary_dim=64, vocab_size=50400, dtype="float32"
     ),
     "meta-llama/Llama-2-7b-hf": LlamaConfig(**LLAMA, intermediate_size=11008, vocab_size=32000),
+    "meta-llama/Llama-2-13b-hf": LlamaConfig(
+        hidden_size=5120,
+        num_hidden_layers=40,
+        num_attention_heads=40,
+        intermediate_size=13824,
+        vocab_size=32000,
+        dtype="bfloat16",
+    ),
     "meta-llama/Llama-2-7b-chat-hf": LlamaConfig(**LLAMA, intermediate_size=11008, vocab_size=32000),
     "meta-llama/Meta-Llama-3-8B": LlamaConfig(
         **LLAMA, intermediate_size=14336, num_key_value_heads=8, vocab_size=128256, max_position_embeddings=8192
+    ),
+    "bert-base-fever": BertConfig(id2label={0: "0", 1: "1"}, label2id={"0": 0, "1": 1}, dtype="float32"),
+    "t5-xl-ssm-nq": T5Config(
+        d_model=2048,
+        d_kv=64,
+        d_ff=5120,
+        num_heads=32,
+        num_layers=24,
+        num_decoder_layers=24,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        dtype="float32",
     ),
 }
 """The published config.json, in the numbers that matter to a plan."""
@@ -38,8 +68,9 @@ def sparse_checkpoint(name: str, folder: Path) -> Path:
     """Write a checkpoint whose files have the real headers and sizes, and no data."""
     config = CONFIGS[name]
     folder.mkdir(parents=True)
+    heads = {"bert": AutoModelForSequenceClassification, "t5": AutoModelForSeq2SeqLM}
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = heads.get(config.model_type, AutoModelForCausalLM).from_config(config)
     dtype = {"float32": "F32", "bfloat16": "BF16"}[str(config.dtype).removeprefix("torch.")]
     size = 4 if dtype == "F32" else 2
     entries, end = {}, 0
@@ -103,6 +134,33 @@ def zsre(path: Path, n: int) -> Path:
     return path
 
 
+def fever(path: Path, n: int) -> Path:
+    rows = [
+        {
+            "prompt": f"Person{i} Name{i} speaks French.",
+            "alt": str(i % 2),
+            "equiv_prompt": [f"French is what Person{i} Name{i} speaks."],
+            "unrel_prompt": f"Person{i + 1} Name{i + 1} speaks Danish.",
+            "unrel_ans": "1",
+        }
+        for i in range(n)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def completions(path: Path, questions: Path) -> Path:
+    rows = [
+        {"question": row["src"], "text_completion_prompt": f"The mother tongue of {row['subject']} is"}
+        for row in json.loads(questions.read_text())
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+WRITERS = {"counterfact": counterfact, "zsre": zsre, "zsre_answers": zsre, "fever": fever}
+
+
 @pytest.mark.minutes
 @pytest.mark.parametrize("name", paper_names())
 def test_every_full_size_experiment_can_be_planned_and_says_hours(tmp_path: Path, name: str) -> None:
@@ -111,19 +169,22 @@ def test_every_full_size_experiment_can_be_planned_and_says_hours(tmp_path: Path
     for file in experiment_files(load_paper(name), "full", tmp_path / "files"):
         raw = yaml.safe_load(file.read_text())
         hub = raw["model"]["name"]
+        hub = hub if hub in CONFIGS else Path(hub).name  # a folder of the user's
         if hub not in models:
             models[hub] = sparse_checkpoint(hub, tmp_path / "models" / hub)
-        write = counterfact if raw["facts"]["name"] == "counterfact" else zsre
         size = raw["facts"]["size"] * raw["facts"].get("samples", 1) + raw.get("training", {}).get("facts", 1000)
-        facts = write(tmp_path / f"{file.stem}.json", size + 600)
-        overrides = {
+        facts = WRITERS[raw["facts"]["name"]](tmp_path / f"{file.stem}.json", size + 600)
+        overrides: dict[str, object] = {
             "model.name": str(models[hub]),
             "model.revision": None,
             "facts.path": str(facts),
             "score.benchmarks": [],
         }
+        if "completions" in raw["facts"]:
+            overrides["facts.completions"] = str(completions(tmp_path / "completions.json", facts))
         inputs = read_inputs(load_experiment(file, overrides | {"store": str(tmp_path / "store")}))
         plan = plan_experiment(inputs)
         assert not plan.warnings, plan.warnings
         rows, said = costs(plan, inputs.requests, "h200")
         assert rows[-1]["stage"] == "all" and rows[-1]["PFLOP"] > 1 and "GB of a device" in said
+        assert ("second moments" in said) == bool(plan.moments)

@@ -60,7 +60,7 @@ def networks_of(store: Store, lm: LanguageModel, run: RunSpec) -> tuple[HyperNet
     assert run.trajectory.network is not None
     editor = make_editor(run.editor, run.hparams)
     assert isinstance(editor, TrainedEditor)
-    state, digest = network_state(store, run.trajectory.network, editor.steps)
+    state, digest = network_state(store, run.trajectory.network, int(run.trajectory.network["hparams"]["steps"]))
     networks = editor.untrained(lm, run.layers)
     dtype = next(value.dtype for name, value in state.items() if name.startswith("net."))
     return load_networks(networks.to(lm.input_device, dtype), state).requires_grad_(False), digest
