@@ -95,29 +95,8 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
         if flops
     ]
     bytes_each = 4 if model.dtype in ("float32", "auto") else 8 if model.dtype == "float64" else 2
-    weights = f"{shapes.all / 1e9:.2f} billion weights, {_size(shapes.all * bytes_each)} of a device"
-    return rows, "; ".join([f"cost: {said}", weights, *_moments_room(plan), "an estimate within a factor of three"])
-
-
-def _moments_room(plan: Plan) -> list[str]:
-    """Return what second moments take in the store: kept ones, and sums of shards until they are added up."""
-    from tasks.data.model_files import edited_shape
-
-    kept, waiting = 0, 0
-    for job in plan.moments:
-        _, d_in = edited_shape(job.model)
-        one = 8 * d_in**2 * len(job.layers)
-        kept += one
-        shards = sum(map(len, job.waves))
-        waiting += one * shards if shards > 1 else 0
-    if not kept:
-        return []
-    until = f" and up to {_size(waiting)} until their shards are added up (fewer with a larger shard_texts)"
-    return [f"second moments, {_size(kept)} of the store{until if waiting else ''}"]
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GB" if n_bytes > 2**28 else f"{n_bytes / 2**20:.1f} MB"
+    weights = f"{shapes.all / 1e9:.2f} billion weights, {shapes.all * bytes_each / 2**30:.1f} GB of a device"
+    return rows, f"cost: {said}; {weights}; an estimate within a factor of three"
 
 
 def _time(seconds: float) -> str:

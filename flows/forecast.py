@@ -53,7 +53,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
         {run.execution.in_step for run in with_companions(store, runs, plan.chains_in_step) if run.execution.in_step}
     )
     notes += [f"in step, their targets searched for together: {', '.join(group)}" for group in groups]
-    wanted = [job for job in plan.moments if len(job.units()) > 1 and (store is None or job.next_units(store))]
+    wanted = [job for job in plan.moments if store is None or job.next_units(store)]
     notes += [_moments_note(job) for job in wanted]
     notes += [
         f"hyper-network to train: {job.run_id}, {job.recipe['editor']}, {job.steps} steps of {job.recipe['edits']} edits"
@@ -65,12 +65,16 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
 
 
 def _moments_note(job: MomentsJob) -> str:
-    n_shards = sum(map(len, job.waves))
-    most = 0.6 * 8 * edited_shape(job.model)[1] ** 2 * len(job.layers) * n_shards  # of a symmetric sum half, in blocks
-    return (
-        f"second moments: {n_shards} shards of {len(job.layers)} layers, up to {most / 2**30:.2f} GiB in the store until they "
-        "are merged (less with a larger second_moment.shard_texts)"
-    )
+    n_shards, kept = sum(map(len, job.waves)), 8 * edited_shape(job.model)[1] ** 2 * len(job.layers)
+    note = f"second moments of {len(job.layers)} layers: {_size(kept)} in the store"
+    if n_shards < 2:
+        return note
+    most = 0.6 * kept * n_shards  # of a symmetric sum half, in blocks
+    return f"{note}, up to {_size(most)} more until their {n_shards} shards are merged (less with a larger second_moment.shard_texts)"
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 2**30:.1f} GB" if n_bytes > 2**28 else f"{n_bytes / 2**20:.1f} MB"
 
 
 def _ledger_bytes(run: RunSpec) -> float:

@@ -54,17 +54,3 @@ def test_this_machine_is_measured_and_devices_are_known(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="--device 'abacus': expected one of"):
         estimated(tmp_path, "abacus")
     assert "h200" in DEVICES
-
-
-def test_the_store_that_second_moments_take_is_told(tmp_path: Path) -> None:
-    folder = bundled_folder("factworld-tiny")
-    assert folder is not None
-    width = json.loads((folder / "config.json").read_text())["intermediate_size"]
-    changes: dict[str, object] = {"editors": ["memit"], "layers": [[0, 1]]}
-    _, said = estimated(tmp_path, **changes, second_moment={"n_texts": 128, "shard_texts": 64})
-    kept = 2 * 8 * width**2 / 2**20
-    assert f"second moments, {kept:.1f} MB of the store and up to {2 * kept:.1f} MB until" in said
-    _, whole = estimated(tmp_path, **changes, second_moment={"n_texts": 64})
-    assert "second moments" in whole and "until" not in whole, "one shard is added up at once"
-    _, without = estimated(tmp_path, editors=["ft_c"])
-    assert "second moments" not in without

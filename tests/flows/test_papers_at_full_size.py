@@ -187,4 +187,3 @@ def test_every_full_size_experiment_can_be_planned_and_says_hours(tmp_path: Path
         assert not plan.warnings, plan.warnings
         rows, said = costs(plan, inputs.requests, "h200")
         assert rows[-1]["stage"] == "all" and rows[-1]["PFLOP"] > 1 and "GB of a device" in said
-        assert ("second moments" in said) == bool(plan.moments)

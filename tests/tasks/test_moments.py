@@ -74,9 +74,11 @@ def test_three_shards_are_one(whole: dict[int, Tensor], tmp_path: Path) -> None:
 def test_a_plan_says_what_the_shards_will_take(tmp_path: Path) -> None:
     planned = plan(tmp_path, second_moment={"n_texts": 384, "shard_texts": 128})
     notes = " ".join(forecast(planned)[1])
-    assert "second moments: 3 shards of 2 layers, up to 0.00 GiB" in notes
+    assert (
+        "second moments of 2 layers: 0.4 MB in the store, up to 0.7 MB more until their 3 shards are merged" in notes
+    ), "160 inputs, float64; of three sums the lower halves"
     prepare(planned, Worker(planned.store))
-    assert "shards" not in " ".join(forecast(planned)[1])
+    assert "second moments of" not in " ".join(forecast(planned)[1])
 
 
 def test_killed_in_a_shard_and_resumed(whole: dict[int, Tensor], tmp_path: Path) -> None:
