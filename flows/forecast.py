@@ -70,7 +70,8 @@ def _moments_note(job: MomentsJob) -> str:
     if n_shards < 2:
         return note
     most = 0.6 * kept * n_shards  # of a symmetric sum half, in blocks
-    return f"{note}, up to {_size(most)} more until their {n_shards} shards are merged (less with a larger second_moment.shard_texts)"
+    until = f"until their {n_shards} shards are merged (less with a larger second_moment.shard_texts)"
+    return f"{note}, up to {_size(most)} more {until}"
 
 
 def _size(n_bytes: float) -> str:
