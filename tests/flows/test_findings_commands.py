@@ -78,6 +78,14 @@ def test_figures_are_listed_and_drawn(store: Store, tmp_path: Path) -> None:
         said(store, "figure", "nope", "--out", str(tmp_path / "figure.svg"))
 
 
+def test_show_takes_an_id_then_a_place_then_words(store: Store) -> None:
+    """f7 is the eighth edit; an id is never read as words, and a place never as part of a prompt."""
+    assert said(store, "show", "b5-0", "f7").startswith("f7  (round 7)")
+    assert said(store, "show", "b5-0", "8").startswith("f7  (round 7)")
+    with pytest.raises(InputError, match="'101' names"):
+        said(store, "show", "b5-0", "101")
+
+
 def test_show_says_what_was_said_before_and_after(store: Store) -> None:
     texts = {"own": " Paris.", "retention": None}
     rows = [

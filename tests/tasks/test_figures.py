@@ -113,6 +113,20 @@ def test_a_grid_is_spread_over_rows_of_pictures() -> None:
     }
 
 
+def test_a_cell_of_a_heat_map_holds_one_setting() -> None:
+    """Layers and batch sizes are axes; editors, presets and samples are pictures of their own."""
+    rows = [
+        {"setting": f"{preset}{size}{layer}", "editor": "rome", "preset": preset, "batch_size": size, "layers": [layer],
+         "model": "m", "facts": "f", "dtype": "float32", "mode": "sequential"}
+        for preset in (None, "paper") for size in (1, 5) for layer in (0, 1)
+    ]  # fmt: skip
+    found = labelled(rows, spread=False, on_axes=("layers", "batch_size"))
+    cells = [(row["group"], row["editor"], tuple(row["layers"]), row["batch_size"]) for row in found]
+    assert len(set(cells)) == len(rows) and {row["group"] for row in found} == {"", "paper"}
+    alone = labelled(rows[:4], spread=False, on_axes=("layers", "batch_size"))
+    assert {row["group"] for row in alone} == {""}
+
+
 def test_every_figure_is_a_chart_of_vega_lite(store: Store, tmp_path: Path) -> None:
     """Each is drawn; none of an empty store is."""
     for each in PANELS:

@@ -88,6 +88,15 @@ def test_ties_of_a_ranking_have_a_letter_in_common() -> None:
         assert bool(set(ties[one]) & set(ties[other])) != ({one, other} == {"b", "c"})
 
 
+def test_ties_beyond_the_alphabet_have_two_letters() -> None:
+    """Of 60 settings each is told from all but its neighbor: 59 ties, written apart from one another."""
+    means = {f"s{i:02d}": 1 - i / 100 for i in range(60)}
+    apart = [(a, b, 0.1) for a, b in itertools.combinations(means, 2) if int(b[1:]) - int(a[1:]) > 1]
+    found = ranking(told(*apart), means, least_first=False)
+    assert [name for name, _ in found] == list(means)
+    assert found[0][1] == "a" and found[26][1] == "z aa" and found[27][1] == "aa ab" and found[59][1] == "bg"
+
+
 def test_pairs_go_before_means_over_other_facts(tmp_path: Path) -> None:
     """b10 has an easy sample alone, on which b1 is better than it; over both samples b1's mean is lower."""
     store = Store(tmp_path / "unequal", create=True)

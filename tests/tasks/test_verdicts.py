@@ -12,7 +12,7 @@ from flows.spec import SpecError
 from storage.sql import query
 from storage.store import Store
 from tasks.reports.paper_page import Shown, write_page
-from tasks.reports.verdicts import Claim, Expected, Judged, judge, worst
+from tasks.reports.verdicts import Claim, Expected, Judged, judge, problems_of, worst
 from tests.storage.test_settings import always, run
 
 
@@ -102,8 +102,38 @@ def test_a_paper_of_ones_own_that_is_wrong_says_where(tmp_path: Path) -> None:
             load_paper(str(file))
     with pytest.raises(SpecError, match="no paper 'nope'; expected one of"):
         load_paper("nope")
-    with pytest.raises(SpecError, match="--scale 'tiny': expected one of"):
+    with pytest.raises(SpecError, match="--scale 'tiny': expected one of \\['full', 'small'\\]"):
         experiment_files(load_paper("forgetting"), "tiny", tmp_path)
+    file.write_text(yaml.safe_dump(good | {"claims": {"a": claim | {"above": 0}}}))
+    with pytest.raises(SpecError, match="--scale 'small': expected one of \\[\\]"):
+        experiment_files(load_paper(str(file)), "small", tmp_path)
+    nameless = {"small": [{"name": "a"}, {"model": "factworld-tiny"}]}
+    file.write_text(yaml.safe_dump(good | {"scales": nameless, "claims": {"a": claim | {"above": 0}}}))
+    with pytest.raises(SpecError, match="experiments \\[2\\] have no name"):
+        experiment_files(load_paper(str(file)), "small", tmp_path)
+
+
+def test_data_and_models_of_ones_own_are_read_from_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = experiment_files(load_paper("malmen"), "full", tmp_path / "deep" / "down")
+    bert = yaml.safe_load(next(file for file in files if file.stem == "malmen-bert").read_text())
+    assert bert["model"]["name"] == str(tmp_path / "bert-base-fever")
+    assert bert["facts"]["path"] == str(tmp_path / "fever_train.json")
+    gpt = yaml.safe_load(next(file for file in files if file.stem == "malmen-gpt2").read_text())
+    assert gpt["model"]["name"] == "openai-community/gpt2"
+
+
+def test_statements_of_claims_are_tried_before_anything_runs() -> None:
+    good = "SELECT 'x' AS what, 1 AS value, 0 AS low, 2 AS high, 9 AS n"
+    claims = [
+        Claim(name=name, item="i", says="s", sql=sql, expected=Expected(above=0))
+        for name, sql in (("fine", good), ("bare", "SELECT 1 AS value"), ("broken", "SELECT nope FROM runs"))
+    ]
+    bare, broken = problems_of(claims)
+    assert bare.startswith("claim bare: its statement gives no column ['high', 'low', 'n', 'what']")
+    assert broken.startswith("claim broken: ") and "nope" in broken
 
 
 def test_the_page_shows_claims_pictures_and_excuses(store: Store) -> None:
