@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MOST = 1.10
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_malmens_peak_grows_by_less_than_a_tenth_from_64_to_1024_edits() -> None:
     few, many = compare("malmen", (64, 1024))
     assert few["peak"] > 5 and many["peak"] < MOST * few["peak"], (few, many)

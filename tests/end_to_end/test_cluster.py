@@ -95,7 +95,7 @@ def killer(three: Nodes, server: dict[str, str], tmp_path: Path, request: pytest
     return Killer(three, three.variables | server, tmp_path / "said", log and log.absolute())
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_every_role_killed_again_and_again(
     chains_store: Path, killer: Killer, server: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -152,7 +152,7 @@ def test_two_hundred_units_and_a_kill_every_minute(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.minutes), 2, 3])
+@pytest.mark.parametrize("count", [*(pytest.param(n, marks=pytest.mark.minutes) for n in (1, 2)), 3])
 def test_the_tables_do_not_depend_on_how_many_workers_there_are(
     count: int, chains_store: Path, three: Nodes, server: dict[str, str], tmp_path: Path
 ) -> None:

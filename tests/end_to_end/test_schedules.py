@@ -46,7 +46,7 @@ def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         yield
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_deployment_that_the_prefect_command_line_triggers(
     server: dict[str, str], worker: None, tmp_path: Path
 ) -> None:
@@ -121,7 +121,7 @@ def test_one_driver_at_a_time_and_one_that_is_cancelled_on_prefects_pages_finish
     assert told["ended"] == "cancelled", "the driver itself came to its end, and was not killed"
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_schedule_fires_by_itself_and_adds_only_what_is_new(server: dict[str, str], tmp_path: Path) -> None:
     file, store, log = tmp_path / "nightly.yaml", tmp_path / "store", tmp_path / "log"
     shutil.copy(NIGHTLY, file)

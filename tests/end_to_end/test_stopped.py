@@ -14,7 +14,7 @@ from tests.end_to_end.support import CHAINS, ROOT, contents, descendants, palimp
 from tests.end_to_end.test_killed import alive, ended, segments_done
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_stopped_runs_end_with_the_same_rows(chains_store: Path, server: dict[str, str], tmp_path: Path) -> None:
     """Ctrl-C, a store that is away for a while, and ``cancel``, one after another; then to the end."""
     store, log = tmp_path / "store", tmp_path / "log"
@@ -50,7 +50,9 @@ def test_stopped_runs_end_with_the_same_rows(chains_store: Path, server: dict[st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seen", "number"), [("uvicorn", signal.SIGINT), ("raylet", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("seen", "number"), [pytest.param("uvicorn", signal.SIGINT, marks=pytest.mark.minutes), ("raylet", signal.SIGTERM)]
+)
 def test_a_run_that_is_stopped_while_it_starts_leaves_no_process(
     seen: str, number: signal.Signals, tmp_path: Path
 ) -> None:

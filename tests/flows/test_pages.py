@@ -64,7 +64,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(zip(PAGES, run(commands, project), strict=False))
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_works_as_it_stands(page: str, shown: dict[str, str]) -> None:

@@ -38,7 +38,7 @@ def test_add_a_benchmark(server: dict[str, str], tmp_path: Path) -> None:
     assert all(row[-2:] == ["2", "train"] for row in rows), "two shots, of the training examples"
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_add_a_data_set(server: dict[str, str], tmp_path: Path) -> None:
     lint, _, probes, refused = follow("add-a-data-set", tmp_path, server)
     assert re.search(r"subject not in prompt +yes +1", lint) and "facts that can be edited: 2" in lint

@@ -145,7 +145,9 @@ def test_rare_tails_are_those_of_the_binomial_distribution() -> None:
     assert 2.0**-29 < flip_p(np.ones(30)) < 2.0**-28
 
 
-@pytest.mark.parametrize(("n", "share"), [(12, 1.0), (40, 0.3), (100, 0.4), (200, 0.3), (200, 1.0)])
+@pytest.mark.parametrize(
+    ("n", "share"), [(12, 1.0), (40, 0.3), (100, 0.4), (200, 0.3), pytest.param(200, 1.0, marks=pytest.mark.minutes)]
+)
 @pytest.mark.parametrize("kind", ["yes or no", "of ten probes"])
 def test_the_size_of_the_permutation_test(n: int, share: float, kind: str) -> None:
     """Under the null hypothesis it rejects at 0.05 in 4 to 6 % of the cases where 30 pairs or more differ, never in more."""
