@@ -31,16 +31,16 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 REPLACED = {"batch_size_summary", "answers_by_part", "class_means", "class_scores"}
-"""Views that are no more, as `setting_summary` says more than the first did, or steps whose cells are numbered otherwise: what is
-made of them is compared."""
+"""Views that are no more, as `setting_summary` says more than the first did, or steps whose cells are numbered otherwise:
+what is made of them is compared."""
 MENDED = {("score", None, 0.0), ("n_judged", 0, 2)}
 """Until then, a run on facts without paraphrases had the score 0 where its efficacy was 0, and none elsewhere; and checkpoints
 counted as judges of a model that had known nothing before."""
 
 
 def is_new(row: dict[str, Any]) -> bool:
-    """Whether a view has gained a row: at other times than right after an edit's own round, and of the unedited model's answers,
-    with which the benchmarks of each run begin."""
+    """Whether a view has gained a row: at other times than right after an edit's own round, and of the unedited model's
+    answers, with which the benchmarks of each run begin."""
     return row.get("scored", "own") != "own" or (row.get("scored_at") == -1 and not row["run_id"].startswith("none"))
 
 
