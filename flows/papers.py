@@ -74,7 +74,10 @@ class CompareSpec(_Strict):
             low, high = ("low", "high") if sign == 1 else ("-high", "-low")
             told = [*_conditions(self.a, first), *_conditions(self.b, second), f"({self.where})"]
             told += [f"{name} IS NOT DISTINCT FROM other_{name}" for name in self.equal]
-            of = f"{first}editor || ' b' || {first}batch_size || ' to ' || {second}editor || ' b' || {second}batch_size"
+            of = " || ' to ' || ".join(
+                f"{side}editor || ' b' || {side}batch_size || coalesce(' ' || {side}preset, '')"
+                for side in (first, second)
+            )
             both.append(
                 f"SELECT {sign} * difference AS value, {low} AS low, {high} AS high, n_pairs AS n, "
                 f"model || ', ' || {of} AS what "

@@ -82,7 +82,7 @@ class Judged:
         if self.claim.excused:
             return self.claim.excused
         return "; ".join(
-            f"{row['what']}: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}, n {row['n']}"
+            f"{row['what']}: {row['value']:z.3f} ({row['low']:z.3f} to {row['high']:z.3f}, n {row['n']}"
             + (
                 f"; the paper {self.claim.expected.number_of(row):g})"
                 if self.claim.expected.published is not None
