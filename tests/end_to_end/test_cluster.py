@@ -162,7 +162,7 @@ def test_the_tables_do_not_depend_on_how_many_workers_there_are(
     assert contents(tmp_path / "store") == contents(chains_store)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_doctor_asks_every_node(three: Nodes, server: dict[str, str], tmp_path: Path) -> None:
     given = (f"store={tmp_path / 'store'}", f"compute.ray={three.address}", "compute.gpus_per_model=0.5")
     options = [part for setting in given for part in ("--set", setting)]

@@ -30,7 +30,7 @@ def follow(page: str, folder: Path, server: dict[str, str]) -> list[str]:
     return shown
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_add_a_benchmark(server: dict[str, str], tmp_path: Path) -> None:
     _, shown = follow("add-a-benchmark", tmp_path, server)
     rows = [line.split() for line in shown.splitlines()[1:]]
