@@ -22,7 +22,7 @@ _SIDES = ("editor", "batch_size", "layers", "preset", "setting")
 @app.command()
 def compare(
     first: Annotated[
-        str | None, typer.Argument(metavar="[A]", help="An editor, a batch size, layers, or a run.")
+        str | None, typer.Argument(metavar="[A]", help="An editor, a batch size, layers (as [1]), or a run.")
     ] = None,
     second: Annotated[str | None, typer.Argument(metavar="[B]", help="What it is compared with.")] = None,
     by: Annotated[
@@ -48,6 +48,7 @@ def compare(
     )
     kept = [row for row in rows if (by is None or differs_only_in(row, by)) and metric in (None, row["metric"])]
     if first is not None and second is not None:
+        first, second = (_as_layers(name) if by == "layers" else name for name in (first, second))
         _check_names((first, second), rows, runs)
         kept = list(filter(None, (_turned(row, first, second, runs) for row in kept)))
     elif by is None:  # what can be asked of one dimension at a time
@@ -81,8 +82,8 @@ def _check_names(given: Sequence[str], rows: Sequence[Row], runs: Sequence[Row])
         if rows and not any(_is_named(row, side, name, runs) for row in rows for side in ("", "other_")):
             known = sorted({str(row[f"{side}editor"]) for row in rows for side in ("", "other_")})
             raise SpecError(
-                f"{name!r} names no setting that is compared with another; expected one of {known}, a batch size, layers, a "
-                "preset, or a run"
+                f"{name!r} names no setting that is compared with another; expected one of {known}, a batch size, layers "
+                "(as [1], or 0,1,2), a preset, or a run"
             )
 
 
@@ -97,9 +98,14 @@ def _turned(row: Row, first: str, second: str, runs: Sequence[Row]) -> Row | Non
     return {**row, **swapped, "difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
 
 
+def _as_layers(name: str) -> str:
+    """Return what layers are called in a comparison by layers, where a number is no batch size."""
+    return f"[{name}]" if name.isdecimal() else name
+
+
 def _is_named(row: Row, side: str, name: str, runs: Sequence[Row]) -> bool:
     own = {str(row[f"{side}{column}"]) for column in _SIDES} | {f"b{row[f'{side}batch_size']}"}
-    own |= {",".join(map(str, row[f"{side}layers"]))}
+    own |= {",".join(map(str, row[f"{side}layers"]))} if len(row[f"{side}layers"]) > 1 else set()  # 1 is a batch size
     return name in own or any(run["run_id"] == name and run["setting"] == row[f"{side}setting"] for run in runs)
 
 

@@ -142,7 +142,7 @@ final AS (
 SELECT * EXCLUDE (found_in) FROM (SELECT
     model, facts, mode, edits, scored, metric,
     editor, batch_size, layers, preset, other_editor, other_batch_size, other_layers, other_preset,
-    mean, other_mean, difference, middle - half AS low, middle + half AS high, p, p_holm,
+    mean, other_mean, difference, greatest(middle - half, -1) AS low, least(middle + half, 1) AS high, p, p_holm,
     CASE WHEN p_holm >= 0.05 OR (middle - half) * (middle + half) <= 0 THEN 'not told apart'
         WHEN difference > 0 THEN 'higher' ELSE 'lower' END AS verdict,
     n_pairs, n_differ, n_samples, CASE WHEN by_sample THEN 'sample' ELSE 'fact' END AS clustered_by, from_age,

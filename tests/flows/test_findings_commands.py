@@ -52,6 +52,9 @@ def test_compare_takes_two_things_in_either_order(store: Store) -> None:
     assert "memit b5 layer 0 makes 30.0 points more of its edits work than memit b50 layer 0" in one
     assert "More than noise: 2 of 2 comparisons." in one and "More than noise: 2 of 2 comparisons." in other
     assert "0.300" in one and "-0.300" in other
+    by_layer = said(store, "compare", "0", "1", "--by", "layers", "--metric", "efficacy")
+    assert by_layer == said(store, "compare", "[0]", "[1]", "--by", "layers", "--metric", "efficacy")
+    assert "of 3 comparisons" in by_layer, "one for each batch size"
     assert "More than noise: 1 of 1" in said(store, "compare", "b5-0", "b50-1", "--metric", "efficacy"), (
         "runs by their ids"
     )
@@ -62,6 +65,7 @@ def test_compare_says_where_nothing_can_be_compared(store: Store) -> None:
     for arguments, message in (
         (["compare", "5"], "two things"),
         (["compare", "5", "memitt"], "'memitt' names no setting that is compared with another; expected one of"),
+        (["compare", "5", "1"], "'1' names no setting"),
         (["compare", "--by", "colour"], "--by 'colour': expected one of"),
     ):
         with pytest.raises(SpecError, match=message):
