@@ -182,5 +182,7 @@ def test_what_a_report_leaves_unseen_is_as_if_it_were_not_there(store: Store) ->
     run(store, "other", always, facts=range(100, 200), sample=1, batch_size=5, final=lambda fact, kind: False)
     (table,) = query_many(store, [sql], unseen={"other"})
     (found,) = table.to_pylist()
-    assert found == {name: pytest.approx(value) if isinstance(value, float) else value for name, value in before.items()}
+    assert found == {
+        name: pytest.approx(value) if isinstance(value, float) else value for name, value in before.items()
+    }
     assert query(store, sql).to_pylist()[0]["n_runs"] == 2
