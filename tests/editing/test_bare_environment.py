@@ -81,7 +81,7 @@ def test_five_lines_in_a_bare_environment(tmp_path: Path) -> None:
     assert right_before == 0 and right_after >= 2
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_benchmarks_in_a_bare_environment(tmp_path: Path) -> None:
     """They are for GPU machines that have nothing but torch and transformers; how fast a row is does not matter here."""
     build_environment(tmp_path)

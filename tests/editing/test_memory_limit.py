@@ -104,7 +104,7 @@ def limited() -> dict[str, dict[str, float]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited through RLIMIT_AS and /proc")
 @pytest.mark.parametrize("work", WORKS)
 @pytest.mark.xdist_group("limited memory")

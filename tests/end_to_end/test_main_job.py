@@ -116,7 +116,7 @@ def test_query_formats(tiny_store: Path, tmp_path: Path) -> None:
     assert "expected one of ['table', 'csv', 'json', 'parquet']" in str(ask("--format", "xml").exception)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_doctor_reports_what_works(tmp_path: Path) -> None:
     done = palimpsest("doctor", "--store", str(tmp_path / "none"))
     for check in ("packages", "ray", "prefect", "model"):

@@ -44,7 +44,10 @@ def test_false_alarms_are_rare(kind: str, n: int) -> None:
     assert np.mean([is_change(WITHOUT[kind](draw, n)) for _ in range(150)]) < 0.05
 
 
-@pytest.mark.parametrize(("size", "share", "least"), [(3, 0.0, 0.97), (5, 0.0, 1.0), (3, 0.5, 0.9), (5, 0.5, 1.0)])
+@pytest.mark.parametrize(
+    ("size", "share", "least"),
+    [(3, 0.0, 0.97), (3, 0.5, 0.9), *(pytest.param(5, share, 1.0, marks=pytest.mark.minutes) for share in (0.0, 0.5))],
+)
 def test_steps_are_found_within_their_interval(size: float, share: float, least: float) -> None:
     draw = np.random.default_rng(0)
     found, near, inside = 0, 0, 0
