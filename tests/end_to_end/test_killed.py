@@ -15,6 +15,7 @@ import pytest
 
 from tests.end_to_end.support import CHAINS, contents, descendants, palimpsest, start, wait_until
 
+pytestmark = pytest.mark.xdist_group("cluster")  # the same finished run is its measure
 NAMES = {"worker": "ray::Worker", "node": "raylet"}
 
 

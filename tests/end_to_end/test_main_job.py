@@ -14,6 +14,8 @@ from storage.sql import query
 from tests.end_to_end.support import EXPERIMENT, contents, palimpsest
 from tests.storage.test_views import check_columns
 
+pytestmark = pytest.mark.xdist_group("main job")  # one run, at which all of them look
+
 
 def run_id(store: Path, editor: str) -> str:
     (row,) = query(store, f"SELECT run_id FROM runs WHERE editor = '{editor}'").to_pylist()

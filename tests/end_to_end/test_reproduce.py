@@ -49,15 +49,15 @@ OWN = {
 }
 
 
-def test_a_paper_of_ones_own(tmp_path: Path) -> None:
+def test_a_paper_of_ones_own(server: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(OWN))
-    said = palimpsest("reproduce", "two.yaml", cwd=tmp_path).stdout
+    said = palimpsest("reproduce", "two.yaml", cwd=tmp_path, **server).stdout
     assert "running two-editors (3 runs)" in said
     lines = {line.split()[0]: line for line in said.splitlines() if line.startswith(("fig-1", "table-1"))}
     assert "agrees" in lines["fig-1"] and "differs" in lines["table-1"]
     page = (tmp_path / "results/two-small/paper-two.html").read_text()
     assert page.count("<svg") >= 2 and "not here, not measured" in page and "<td>emmet</td>" in page
-    again = palimpsest("reproduce", "two.yaml", cwd=tmp_path).stdout
+    again = palimpsest("reproduce", "two.yaml", cwd=tmp_path, **server).stdout
     assert "running" not in again and "agrees" in again
 
 
