@@ -130,6 +130,7 @@ def _from_here(experiment: dict[str, Any]) -> dict[str, Any]:
     found = dict(experiment)
     if isinstance(facts, dict):
         found["facts"] = facts | {key: absolute(facts[key]) for key in ("path", "completions") if key in facts}
-    if isinstance(model, dict) and model.get("name", "").startswith("."):
-        found["model"] = model | {"name": absolute(model["name"])}
+    name = str(model.get("name")) if isinstance(model, dict) else str(model)
+    if name.startswith("."):
+        found["model"] = (model if isinstance(model, dict) else {}) | {"name": absolute(name)}
     return found

@@ -48,7 +48,7 @@ class Expected:
 
     def number_of(self, row: Row) -> float:
         """Return the number that the paper prints for a row."""
-        return float(row["published"] if self.published == "by row" else self.published)  # type: ignore[arg-type]
+        return float(row["published"]) if self.published == "by row" else float(self.published or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,26 +109,19 @@ def judge(store: Store, claims: Sequence[Claim], *, with_numbers: bool, unseen: 
 def problems_of(claims: Sequence[Claim]) -> list[str]:
     """Return what is wrong with the statements of claims, which are run over a store that holds nothing."""
     with TemporaryDirectory() as folder:
-        store, found = Store(folder, create=True), []
-        for claim in claims:
-            wanted = {
-                "what",
-                "value",
-                "low",
-                "high",
-                "n",
-                *(["published"] if claim.expected.published == "by row" else []),
-            }
-            try:
-                lacking = wanted - set(query(store, claim.sql).column_names) if claim.sql is not None else set()
-            except QueryError as error:
-                found.append(f"claim {claim.name}: {error}")
-                continue
-            if lacking:
-                found.append(
-                    f"claim {claim.name}: its statement gives no column {sorted(lacking)}; expected {sorted(wanted)}"
-                )
-    return found
+        store = Store(folder, create=True)
+        found = [_problem(store, claim, claim.sql) for claim in claims if claim.sql is not None]
+    return [f"claim {claim}: {problem}" for claim, problem in found if problem is not None]
+
+
+def _problem(store: Store, claim: Claim, sql: str) -> tuple[str, str | None]:
+    wanted = {"what", "value", "low", "high", "n"} | ({"published"} if claim.expected.published == "by row" else set())
+    try:
+        lacking = wanted - set(query(store, sql).column_names)
+    except QueryError as error:
+        return claim.name, str(error)
+    problem = f"its statement gives no column {sorted(lacking)}; expected {sorted(wanted)}"
+    return claim.name, problem if lacking else None
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import (
 
 from flows.costs import costs
 from flows.experiment_file import load_experiment
+from flows.forecast import forecast
 from flows.inputs import read_inputs
 from flows.papers import load_paper, paper_names
 from flows.plan import plan_experiment
@@ -96,69 +98,55 @@ def sparse_checkpoint(name: str, folder: Path) -> Path:
 SENTENCES = [f"The mother tongue of Person{i} Name{i} is French, English or Danish." for i in range(300)]
 
 
-def counterfact(path: Path, n: int) -> Path:
-    rows = [
-        {
-            "case_id": i,
-            "requested_rewrite": {
-                "prompt": "The mother tongue of {} is",
-                "relation_id": "P103",
-                "target_new": {"str": "English", "id": "Q1"},
-                "target_true": {"str": "French", "id": "Q2"},
-                "subject": f"Person{i} Name{i}",
-            },
-            "paraphrase_prompts": [f"Person{i} Name{i} speaks"],
-            "neighborhood_prompts": [f"The mother tongue of Person{i + 1} is"],
-            "generation_prompts": [],
-        }
-        for i in range(n)
-    ]
-    path.write_text(json.dumps(rows))
-    return path
-
-
-def zsre(path: Path, n: int) -> Path:
-    rows = [
-        {
-            "src": f"What is the mother tongue of Person{i} Name{i}?",
+def counterfact(i: int) -> dict[str, Any]:
+    return {
+        "case_id": i,
+        "requested_rewrite": {
+            "prompt": "The mother tongue of {} is",
+            "relation_id": "P103",
+            "target_new": {"str": "English", "id": "Q1"},
+            "target_true": {"str": "French", "id": "Q2"},
             "subject": f"Person{i} Name{i}",
-            "alt": "English",
-            "answers": ["French"],
-            "rephrase": f"Which language does Person{i} Name{i} speak?",
-            "loc": f"which tongue is that of Person{i + 1}",
-            "loc_ans": "Danish",
-        }
-        for i in range(n)
-    ]
-    path.write_text(json.dumps(rows))
+        },
+        "paraphrase_prompts": [f"Person{i} Name{i} speaks"],
+        "neighborhood_prompts": [f"The mother tongue of Person{i + 1} is"],
+        "generation_prompts": [],
+    }
+
+
+def zsre(i: int) -> dict[str, Any]:
+    return {
+        "src": f"What is the mother tongue of Person{i} Name{i}?",
+        "subject": f"Person{i} Name{i}",
+        "alt": "English",
+        "answers": ["French"],
+        "rephrase": f"Which language does Person{i} Name{i} speak?",
+        "loc": f"which tongue is that of Person{i + 1}",
+        "loc_ans": "Danish",
+    }
+
+
+def fever(i: int) -> dict[str, Any]:
+    return {
+        "prompt": f"Person{i} Name{i} speaks French.",
+        "alt": str(i % 2),
+        "equiv_prompt": [f"French is what Person{i} Name{i} speaks."],
+        "unrel_prompt": f"Person{i + 1} Name{i + 1} speaks Danish.",
+        "unrel_ans": "1",
+    }
+
+
+def completion(i: int) -> dict[str, Any]:
+    return {"question": zsre(i)["src"], "text_completion_prompt": f"The mother tongue of {zsre(i)['subject']} is"}
+
+
+RECORDS = {"counterfact": counterfact, "zsre": zsre, "zsre_answers": zsre, "fever": fever}
+"""One record of each data set, by its number."""
+
+
+def written(path: Path, record: Callable[[int], dict[str, Any]], n: int) -> Path:
+    path.write_text(json.dumps([record(i) for i in range(n)]))
     return path
-
-
-def fever(path: Path, n: int) -> Path:
-    rows = [
-        {
-            "prompt": f"Person{i} Name{i} speaks French.",
-            "alt": str(i % 2),
-            "equiv_prompt": [f"French is what Person{i} Name{i} speaks."],
-            "unrel_prompt": f"Person{i + 1} Name{i + 1} speaks Danish.",
-            "unrel_ans": "1",
-        }
-        for i in range(n)
-    ]
-    path.write_text(json.dumps(rows))
-    return path
-
-
-def completions(path: Path, questions: Path) -> Path:
-    rows = [
-        {"question": row["src"], "text_completion_prompt": f"The mother tongue of {row['subject']} is"}
-        for row in json.loads(questions.read_text())
-    ]
-    path.write_text(json.dumps(rows))
-    return path
-
-
-WRITERS = {"counterfact": counterfact, "zsre": zsre, "zsre_answers": zsre, "fever": fever}
 
 
 @pytest.mark.minutes
@@ -173,7 +161,8 @@ def test_every_full_size_experiment_can_be_planned_and_says_hours(tmp_path: Path
         if hub not in models:
             models[hub] = sparse_checkpoint(hub, tmp_path / "models" / hub)
         size = raw["facts"]["size"] * raw["facts"].get("samples", 1) + raw.get("training", {}).get("facts", 1000)
-        facts = WRITERS[raw["facts"]["name"]](tmp_path / f"{file.stem}.json", size + 600)
+        size += 600
+        facts = written(tmp_path / f"{file.stem}.json", RECORDS[raw["facts"]["name"]], size)
         overrides: dict[str, object] = {
             "model.name": str(models[hub]),
             "model.revision": None,
@@ -181,9 +170,11 @@ def test_every_full_size_experiment_can_be_planned_and_says_hours(tmp_path: Path
             "score.benchmarks": [],
         }
         if "completions" in raw["facts"]:
-            overrides["facts.completions"] = str(completions(tmp_path / "completions.json", facts))
+            overrides["facts.completions"] = str(written(tmp_path / "completions.json", completion, size))
         inputs = read_inputs(load_experiment(file, overrides | {"store": str(tmp_path / "store")}))
         plan = plan_experiment(inputs)
         assert not plan.warnings, plan.warnings
         rows, said = costs(plan, inputs.requests, "h200")
         assert rows[-1]["stage"] == "all" and rows[-1]["PFLOP"] > 1 and "GB of a device" in said
+        notes = " ".join(forecast(plan)[1])
+        assert ("second moments of" in notes) == bool(plan.moments)

@@ -123,6 +123,16 @@ def test_data_and_models_of_ones_own_are_read_from_where_one_stands(
     assert bert["facts"]["path"] == str(tmp_path / "fever_train.json")
     gpt = yaml.safe_load(next(file for file in files if file.stem == "malmen-gpt2").read_text())
     assert gpt["model"]["name"] == "openai-community/gpt2"
+    short = {
+        "title": "t",
+        "source": "s",
+        "items": {},
+        "claims": {},
+        "scales": {"small": [{"name": "a", "model": "./mine"}]},
+    }
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(short))
+    (file,) = experiment_files(load_paper("short.yaml"), "small", tmp_path / "deep")
+    assert yaml.safe_load(file.read_text())["model"] == {"name": str(tmp_path / "mine")}
 
 
 def test_statements_of_claims_are_tried_before_anything_runs() -> None:
