@@ -1,18 +1,24 @@
 """Editing from a notebook: no pipeline, no store."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from editing.errors import HparamsError, MomentError, RequestError
-from editing.hparams import resolve_hparams
+from torch import Tensor
+
+from editing.edits import Edits, Look
+from editing.errors import HparamsError, RequestError
+from editing.hparams import default_layers, resolve_hparams
 from editing.measure.contexts import sample_contexts
 from editing.measure.moments import SecondMoment, collect_moments
+from editing.measure.own_texts import enough, own_texts
 from editing.methods.editor import Artifacts, Editor, EditResult, State, editor_class, make_editor
 from editing.methods.geometry import KeyGeometry
 from editing.methods.hypernetwork import HyperNetworks
 from editing.model.lm import LanguageModel
 from editing.model.loading import load
 from editing.model.memory import until_it_fits
+from editing.records import requests_from
 from editing.requests import EditRequest
 from editing.shapes import refused_layers, too_large_batch, too_many_layers, unordered_layers
 
@@ -21,75 +27,108 @@ __all__ = ["EditRequest", "apply", "check_shape", "edit", "load"]
 
 def edit(
     lm: LanguageModel,
-    requests: Iterable[EditRequest | Mapping[str, Any]],
+    facts: Any,
     *,
-    editor: str,
-    layers: Sequence[int],
+    editor: str = "memit",
+    layers: Sequence[int] | None = None,
     moments: Mapping[int, SecondMoment] | None = None,
     texts: Sequence[str] | None = None,
     batch_size: int | None = None,
     networks: HyperNetworks | None = None,
     protocol: str = "corrected",
+    preset: str | None = None,
     seed: int = 0,
     **hparams: Any,
-) -> list[EditResult]:
-    """Write ``requests`` into the model, in place, and return what is known of each batch.
+) -> Edits:
+    """Write facts into a model, in place, and return what became of each; prints as a table.
 
-    To undo, take ``lm.snapshot(names)`` before and ``lm.restore`` it after.
+    ``with edit(lm, facts): ...`` undoes the edits at the end of the block; so does :meth:`editing.edits.Edits.undo`.  For that
+    the result keeps a copy of the parameters that were edited.
 
     Args:
-        requests: Edit requests, or records in CounterFact's layout.
+        facts: Dicts with ``prompt``, ``subject`` and ``target_new`` (``{}`` stands for the subject in the prompt, or the
+            subject is found in it), records in CounterFact's layout, edit requests, or a data frame of pandas, polars or Arrow.
         editor: An editor's name, as :func:`editing.hparams.editor_names` lists them.
-        layers: Edited blocks, counted from 0, in ascending order.
+        layers: Edited blocks, counted from 0, in ascending order.  Unless given: those of the model's row in
+            ``editing/hparams``, or as deep in the model as those of another; the result says which.
         moments: Second moments per layer, if the editor needs them.
-        texts: Or texts to take them from, now.
+        texts: Or texts to take them from, now.  Without both the model samples texts itself, and the result says how many.
         networks: A trained hyper-network (:class:`editing.methods.training.Trainer` has one), if the editor needs it.
-        batch_size: Requests per update; all at once by default, or as many as the editor can take.
-        seed: Of the context prefixes.
+        batch_size: Facts per update; all at once by default, or as many as the editor can take.
+        protocol: Where papers and official code disagree: ``corrected``, ``paper`` or ``code``.
+        preset: A named set of numbers of one source.
+        seed: Of the context prefixes, and of texts that the model samples.
         hparams: Whatever differs from the editor's defaults for this model.
 
     Raises:
+        RequestError: A fact that cannot be read or edited; names record and field.
         HparamsError: An unknown editor, protocol or hyper-parameter, or an impossible value.
         ModelError: A layer that does not exist.
-        MomentError: The editor needs second moments and neither ``moments`` nor ``texts`` is given.
+        MomentError: Second moments that are singular: too few texts.
         SolveError: A batch contradicts itself.
     """
-    batch = [r if isinstance(r, EditRequest) else EditRequest.from_counterfact(r) for r in requests]
-    if not batch:
-        raise RequestError("no requests; expected at least one")
-    resolved = resolve_hparams(editor, model=lm.name, protocol=protocol, overrides=hparams)
+    batch = requests_from(facts)
+    resolved = resolve_hparams(editor, model=lm.name, protocol=protocol, overrides=hparams, preset=preset)
     method = make_editor(editor, resolved)
     size = batch_size or min(len(batch), method.max_batch or len(batch))
+    said: list[str] = []
+    if layers is None:
+        layers, why = default_layers(editor, model=lm.name, n_layers=lm.n_layers)
+        said.append(f"layers {list(layers)}: {why}")
     check_shape(editor, lm, layers, size)
     if "subject" in method.needed() and (without := [r.request_id for r in batch if not r.subject]):
         raise RequestError(
             f"editor {editor!r} looks for each fact's subject; found none in requests {without[:3]}; give subjects"
         )
-    geometry = {}
-    if "second_moment" in method.needed():
-        if moments is None and texts is None:
-            raise MomentError(
-                f"editor {editor!r} needs second moments of layers {list(layers)}; found neither moments= nor texts=; pass "
-                "some hundred texts of the model's own kind as texts="
-            )
-        found = moments if moments is not None else collect_moments(lm, list(texts or ()), layers)
-        geometry = {
-            layer: KeyGeometry.of(moment.matrix.to(lm.weight(layer).device), name=f"the second moment of layer {layer}")
-            for layer, moment in found.items()
-        }
-    contexts: tuple[str, ...] = ("",)
-    if "contexts" in method.needed():
-        contexts = sample_contexts(
-            lm, resolved["contexts"], n_tokens=resolved["context_tokens"], seed=seed, starts=resolved["context_starts"]
+    if "network" in method.needed() and networks is None:
+        raise HparamsError(
+            f"editor {editor!r} is a trained network; found none; give networks= (editing.methods.training.Trainer trains "
+            "one), or run an experiment, which trains it (docs/malmen.md)"
         )
-    artifacts = Artifacts(geometry=geometry, contexts=contexts, networks=networks)
+    artifacts = Artifacts(
+        geometry=_geometry(lm, layers, moments, texts, seed, said) if "second_moment" in method.needed() else {},
+        contexts=_contexts(lm, resolved, seed) if "contexts" in method.needed() else ("",),
+        networks=networks,
+    )
+    before, patches = Look.at(lm, batch), lm.patches.snapshot()
+    weights: dict[str, Tensor] = {}
     results: list[EditResult] = []
     state: State = {}
     for start in range(0, len(batch), size):
-        result = apply(lm, method, batch[start : start + size], layers, state, artifacts)
+        result = until_it_fits(lm, partial(method.edit, lm, batch[start : start + size], layers, state, artifacts))
+        weights |= lm.snapshot(sorted({update.name for update in result.updates} - weights.keys()))
+        result.apply(lm)
         results.append(result)
         state = result.state
-    return results
+    norms = {name: float((lm.precise(name).double() - old.double()).norm()) for name, old in weights.items()}
+    said += dict.fromkeys(warning for result in results for warning in result.warnings)
+    return Edits(lm, batch, results, before, Look.at(lm, batch), norms, said, weights, patches)
+
+
+def _geometry(
+    lm: LanguageModel,
+    layers: Sequence[int],
+    moments: Mapping[int, SecondMoment] | None,
+    texts: Sequence[str] | None,
+    seed: int,
+    said: list[str],
+) -> dict[int, KeyGeometry]:
+    """Return each layer's second moment as editors use it: given, or of texts, which the model samples if there are none."""
+    if moments is None and texts is None:
+        count = enough(max(lm.weight(layer).shape[1] for layer in layers))
+        texts = own_texts(lm, range(count), seed=seed)
+        said.append(f"second moments: of {count} texts that the model sampled itself (texts= or moments= gives others)")
+    found = moments if moments is not None else collect_moments(lm, list(texts or ()), layers)
+    return {
+        layer: KeyGeometry.of(moment.matrix.to(lm.weight(layer).device), name=f"the second moment of layer {layer}")
+        for layer, moment in found.items()
+    }
+
+
+def _contexts(lm: LanguageModel, hparams: Mapping[str, Any], seed: int) -> tuple[str, ...]:
+    return sample_contexts(
+        lm, hparams["contexts"], n_tokens=hparams["context_tokens"], seed=seed, starts=hparams["context_starts"]
+    )
 
 
 def apply(

@@ -11,6 +11,16 @@
 Every message says what was found, what was expected, and what to do.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Return `` (did you mean 'x'?)`` for a name that is like a known one, else nothing."""
+    names = {str(each).casefold(): str(each) for each in known}
+    near = get_close_matches(str(name).casefold(), names, n=1)
+    return f" (did you mean {names[near[0]]!r}?)" if near else ""
+
 
 class EditingError(Exception):
     """Base of all errors of this package."""

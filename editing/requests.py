@@ -26,8 +26,8 @@ class EditRequest:
     subject: str
     """Empty if the fact has none."""
     target_new: str
-    target_true: str
-    """What the model says, or should say, before the edit; the neighborhood prompts expect it too."""
+    target_true: str = ""
+    """What the model says, or should say, before the edit; the neighborhood prompts expect it too.  Empty if not known."""
     relation: str = ""
     paraphrase_prompts: tuple[str, ...] = ()
     neighborhood_prompts: tuple[str, ...] = ()
@@ -56,12 +56,22 @@ class EditRequest:
                 f"one where the subject {self.subject!r} stands; write the slot, or use EditRequest.from_prompt",
                 reason="not exactly one slot",
             )
-        for name in ("target_new", "target_true"):
-            if not getattr(self, name).strip():
-                raise RequestError(
-                    f"request {self.request_id!r}: {name} is empty; every request needs one", reason="empty target"
-                )
+        if not self.target_new.strip():
+            raise RequestError(
+                f"request {self.request_id!r}: target_new is empty; every request needs one", reason="empty target"
+            )
+        if self.target_true and not self.target_true.strip():
+            raise RequestError(
+                f"request {self.request_id!r}: target_true is blank ({self.target_true!r}); give an answer, or leave it out",
+                reason="empty target",
+            )
         answers = self.neighborhood_answers
+        if self.neighborhood_prompts and not answers and not self.target_true:
+            raise RequestError(
+                f"request {self.request_id!r}: {len(self.neighborhood_prompts)} neighborhood prompts and neither target_true "
+                "nor neighborhood_answers; give what they should go on saying, or leave them out",
+                reason="neighbors without answers",
+            )
         if answers and (len(answers) != len(self.neighborhood_prompts) or not all(a.strip() for a in answers)):
             raise RequestError(
                 f"request {self.request_id!r}: {len(self.neighborhood_prompts)} neighborhood prompts with the answers "

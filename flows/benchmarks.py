@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from flows.spec import BenchmarkSpec, Experiment
 from storage.store import Store
-from tasks.benchmarks.definition import read_definition
 from tasks.benchmarks.harness import PREFIX, harness_id, harness_recipe
 from tasks.benchmarks.questions import (
     Questions,
     Wanted,
     check_tokens,
+    definition_of,
     make_questions,
     publish_harness,
     publish_questions,
@@ -47,11 +47,13 @@ def read_benchmarks(
                 _harness_benchmark(experiment, spec) if spec.name.startswith(PREFIX) else _own(experiment, spec, model)
             )
         except InputError as error:
-            own = f"{spec.name}: " if spec.name.endswith(".yaml") and spec.name not in str(error) else ""
+            own = (
+                f"{spec.label}: " if (spec.file or spec.name.endswith(".yaml")) and spec.label not in str(error) else ""
+            )
             problems.append(f"{where}: {own}{error}")
             continue
         if asked.reference.run_id in found:
-            problems.append(f"{where}: {spec.name} stands here twice with the same questions; drop one")
+            problems.append(f"{where}: {spec.label} stands here twice with the same questions; drop one")
         found[asked.reference.run_id] = asked
     return tuple(found.values())
 
@@ -80,30 +82,31 @@ def _own(experiment: Experiment, spec: BenchmarkSpec, model: CheckedModel | None
     definition = questions.definition
     if definition.runs_code and not spec.run_code:
         raise InputError(
-            f"{spec.name} runs programs that the model writes; say run_code: true to allow it (in a sandbox), or leave it out"
+            f"{spec.label} runs programs that the model writes; say run_code: true to allow it (in a sandbox), or leave it out"
         )
     if definition.runs_code and (why := sandbox_problem()) is not None:
         raise InputError(why)
     if model is not None and model.context is not None and definition.answer.tokens >= model.context:
         raise InputError(
-            f"{spec.name} lets a model write {definition.answer.tokens} tokens, and this one reads {model.context} at once, so "
-            "that no question fits; leave it out"
+            f"{spec.label} lets a model write {definition.answer.tokens} tokens, and this one reads {model.context} at once, "
+            "so that no question fits; leave it out"
         )
     count = _count(experiment, spec, len(questions.asked), definition.examples)
     if model is not None:
         made_of = {"form": model.form_key, "questions": questions.run_id, "count": count}
-        remembered("questions", made_of, lambda: check_tokens(model.form, spec.name, questions.asked[:count]))
+        remembered("questions", made_of, lambda: check_tokens(model.form, spec.label, questions.asked[:count]))
     return AskedBenchmark(BenchmarkRef(name=definition.name, run_id=questions.run_id, n_examples=count), questions)
 
 
 def _questions(experiment: Experiment, spec: BenchmarkSpec) -> Questions:
-    runs_code = read_definition(spec.name).runs_code
+    runs_code = definition_of(spec.name, spec.file).runs_code
     if spec.extract is not None and not runs_code:
-        raise InputError(f"{spec.name}: extract is for benchmarks whose answers are programs; leave it out")
+        raise InputError(f"{spec.label}: extract is for benchmarks whose answers are programs; leave it out")
     fenced = runs_code and experiment.model.chat is not False
     wanted = Wanted(
         name=spec.name,
         path=spec.path,
+        file=spec.file,
         revision=spec.revision,
         groups=None if spec.groups is None else tuple(spec.groups),
         shots=spec.shots,
@@ -128,7 +131,8 @@ def _harness(spec: BenchmarkSpec) -> tuple[dict[str, object], int]:
 def _count(experiment: Experiment, spec: BenchmarkSpec, available: int, usual: int | None) -> int:
     if isinstance(spec.examples, int) and spec.examples > available:
         raise InputError(
-            f"examples is {spec.examples}, {spec.name} has {available} questions; give a smaller number, or all"
+            f"examples is {spec.examples}, {spec.label} has {available} questions; give a smaller number, or all"
         )
-    wanted = next(n for n in (spec.examples, usual, experiment.score.examples) if n is not None)
+    own = "all" if spec.file is not None else None
+    wanted = next(n for n in (spec.examples, usual, own, experiment.score.examples) if n is not None)
     return available if wanted == "all" else min(int(wanted), available)

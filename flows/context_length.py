@@ -12,7 +12,7 @@ def check_context_length(inputs: Inputs, prefixes: Iterable[str], problems: list
     Args:
         prefixes: Given context prefixes, of which the longest stands before every fact that is edited.
     """
-    size, score = inputs.experiment.facts.size, inputs.experiment.score
+    size, score = inputs.size, inputs.experiment.score
     chosen = [inputs.requests[i] for i in sorted({i for order in inputs.orders for i in order.positions[:size]})]
     generated = None if score.generation is None else score.generation.tokens
     asked = [

@@ -1,6 +1,6 @@
 """Where an experiment's second moments come from: its part of the plan."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,14 @@ from storage.digests import digest_of_file
 from tasks.data.corpora import file_texts
 from tasks.data.model_files import edited_shape
 from tasks.errors import InputError
-from tasks.specs.recipes import Drawn, MomentsRecipe, Texts
+from tasks.specs.recipes import OWN_TOKENS, OWN_TOP_K, Drawn, MomentsRecipe, Texts
 from tasks.specs.run import ModelRef, RunSpec
 from tasks.units.search import SearchPlan
 
 
-def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -> MomentsRecipe:
+def moments_recipe(
+    experiment: Experiment, model: ModelRef, facts_run_id: str, requests: Sequence[Any]
+) -> MomentsRecipe:
     """Return what a second moment is a function of: weights, tokenizer and its special tokens, dtype, texts, their length."""
     wanted = experiment.second_moment
     if wanted.files is not None:
@@ -26,6 +28,14 @@ def moments_recipe(experiment: Experiment, model: ModelRef, facts_run_id: str) -
             "jitter": wanted.jitter,
         }
     source = texts_source(experiment, wanted, model, facts_run_id)
+    if wanted.own_texts or (source["name"] == "facts" and not any(r.neighborhood_prompts for r in requests)):
+        source = {
+            "n_texts": wanted.n_texts,
+            "seed": wanted.seed,
+            "name": "own",
+            "tokens": OWN_TOKENS,
+            "top_k": OWN_TOP_K,
+        }
     recipe: MomentsRecipe = {
         **model.identity,
         "texts": source,
@@ -97,6 +107,7 @@ def moment_problems(experiment: Experiment) -> list[str]:
     """Return what is wrong with where second moments shall come from."""
     wanted = experiment.second_moment
     sources = [name for name in ("path", "files", "hub") if getattr(wanted, name) is not None]
+    sources += ["own_texts"] if wanted.own_texts else []
     if len(sources) > 1:
         return [f"second_moment: found {' and '.join(sources)}; expected one of them"]
     if wanted.hub is not None and not wanted.revision:
@@ -150,9 +161,10 @@ def check_files(experiment: Experiment, model: ModelRef, layers: Iterable[int], 
             problems.append(f"second_moment.files.{layer}: {problem}")
 
 
-def check_texts(recipe: MomentsRecipe, requests: Sequence[Any], problems: list[str]) -> None:
-    """Add that there are no texts, where second moments are to come from the facts' own."""
-    if recipe["texts"]["name"] == "facts" and not any(request.neighborhood_prompts for request in requests):
-        problems.append(
-            "second_moment: the data set has no neighborhood prompts to take texts from; give second_moment.path, files or hub"
+def notes_on_texts(recipe: MomentsRecipe, experiment: Experiment) -> Iterator[str]:
+    """Say that the model samples the texts of second moments itself, where nobody has asked for it."""
+    if recipe["texts"]["name"] == "own" and not experiment.second_moment.own_texts:
+        yield (
+            f"second moments: of {experiment.second_moment.n_texts} texts that the model samples itself, as the facts have no "
+            "neighborhood_prompts to take texts from (second_moment: path, hub or files gives others)"
         )

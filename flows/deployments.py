@@ -23,6 +23,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled
 
+from flows.experiment_file import load_experiment
 from flows.flow_runs import check_server
 from flows.settings import VARIABLES
 from flows.spec import Experiment, SpecError
@@ -40,7 +41,7 @@ def scheduled(file: str, store: str | None = None, overrides: dict[str, Any] | N
     from flows.running import planned, take_over
 
     given = dict(overrides or {})
-    plan = planned(Path(file), given | ({"store": store} if store else {}))
+    plan = planned(load_experiment(file, given | ({"store": store} if store else {})))
     from tasks.driver.heartbeat import is_under_way
     from tasks.driver.reaper import watch_descendants
 

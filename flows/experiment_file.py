@@ -1,46 +1,75 @@
 """Reading an experiment file: YAML, checked as a whole, with all errors at once and their paths."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from flows.spec import Experiment, SpecError, named
+from flows.listing import EXPERIMENTS
+from flows.names import check_names
+from flows.spec import Experiment, SpecError, n_errors, named, named_or_file
+from flows.yaml_file import YamlFile, read_yaml, yaml_of
+from tasks.errors import did_you_mean
 
 
-def load_experiment(path: str | Path, overrides: dict[str, Any] | None = None) -> Experiment:
+def load_experiment(
+    path: str | Path | Mapping[str, Any] | Experiment, overrides: Mapping[str, Any] | None = None
+) -> Experiment:
     """Read and check an experiment file; paths in it are relative to it, the store to the working directory.
 
     Args:
+        path: Of the file; or the name of an experiment of this package, as ``demo``; or what a file would say.
         overrides: Values by dotted path, as ``facts.size``.
 
     Raises:
-        SpecError: Lists every error with its path.
+        SpecError: Lists every error with its path and line.
     """
-    file = Path(path)
-    if not file.exists():
-        raise SpecError(f"{path}: no such file; expected an experiment in YAML (see `palimpsest list experiments`)")
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise SpecError(
-            f"{path}: not YAML: {error}; expected an experiment (see `palimpsest list experiments`)"
-        ) from error
+    if isinstance(path, Experiment):
+        path = path.model_dump(mode="json", exclude_unset=True)
+    if isinstance(path, Mapping):
+        file, read = Path("experiment"), yaml_of(dict(path), "(given)")
+    else:
+        file = _file_of(path)
+        read = read_yaml(file, "expected an experiment in YAML (palimpsest new writes one)")
+    raw = read.content
     if not isinstance(raw, dict):
-        raise SpecError(f"{path}: found {type(raw).__name__}; expected a table with name, model, facts, editors ...")
-    raw |= {key: named(raw[key]) for key in ("model", "facts") if key in raw}
+        raise SpecError(
+            f"{read.path}: found {type(raw).__name__}; expected a table with name, model, facts, editors ..."
+        )
+    raw = _with_tables(raw)
     for dotted, value in (overrides or {}).items():
         _assign(raw, dotted, value)
-    raw |= {key: named(raw[key]) for key in ("model", "facts") if key in raw}
-    if isinstance(raw.get("editors"), list):
-        raw["editors"] = [named(entry) for entry in raw["editors"]]
     try:
-        spec = Experiment.model_validate(raw)
+        spec = Experiment.model_validate(_with_tables(raw))
     except ValidationError as error:
-        raise SpecError(_all_errors(path, error)) from error
+        raise SpecError(_all_errors(read, error, set(overrides or {}))) from error
     found = _with_absolute_paths(spec, file.parent)
-    found._file = str(path)
+    found._file, found._shown = read.path, read.shown
+    check_names(found)
+    return found
+
+
+def _file_of(path: str | Path) -> Path:
+    """Return an experiment's file: the one that is given, or of this package the one that is called so."""
+    given = Path(path)
+    own = {each.stem: each for each in EXPERIMENTS.glob("*.yaml")}
+    if given.exists() or (str(path) not in own and (given.suffix or given.parent != Path())):
+        return given
+    if str(path) not in own:
+        raise SpecError(
+            f"{path}: no such file, and no experiment of this package{did_you_mean(path, own)}; expected a YAML file, or one "
+            f"of {sorted(own)}"
+        )
+    return own[str(path)]
+
+
+def _with_tables(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file says, with tables where a name alone stands for one, so that values can be set in them."""
+    readers = {"model": named, "facts": named_or_file("path")}
+    found = raw | {key: read(raw[key]) for key, read in readers.items() if key in raw}
+    if isinstance(raw.get("editors"), list):
+        found["editors"] = [named(entry) for entry in raw["editors"]]
     return found
 
 
@@ -53,14 +82,53 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
     raw[last] = value
 
 
-def _all_errors(path: str | Path, error: ValidationError) -> str:
+def _all_errors(read: YamlFile, error: ValidationError, set_: set[str]) -> str:
     lines = []
     for entry in error.errors():
-        where = ".".join(str(part) for part in entry["loc"]) or "(top)"
-        hint = "unknown key; remove it or check its spelling" if entry["type"] == "extra_forbidden" else entry["msg"]
+        loc = [
+            part
+            for part in entry["loc"]
+            if not str(part).startswith(("function-", "list[", "literal[", "constrained-"))
+        ]
+        where = ".".join(map(str, loc)) or "(top)"
+        unknown = entry["type"] == "extra_forbidden"
+        hint = f"unknown key{_meant(loc)}; remove it or check its spelling" if unknown else entry["msg"]
         found = "" if entry["type"] == "missing" else f" (found {entry['input']!r})"
-        lines.append(f"  {where}: {hint}{found}")
-    return f"{path}: {len(lines)} errors\n" + "\n".join(lines)
+        if isinstance(entry["input"], str) and entry["type"] in ("int_type", "float_type", "bool_type"):
+            hint += ", without quotes"
+        lines.append(f"  {where}: {hint}{found}{' (--set)' if where in set_ else read.shown(loc)}")
+    return f"{read.path}: {n_errors(len(lines))}\n" + "\n".join(lines)
+
+
+def _meant(loc: Sequence[str | int]) -> str:
+    """Return which key may be meant by one that is not known, there or in another table of an experiment."""
+    *parents, last = loc
+    model: Any = Experiment
+    for part in parents:
+        model = _tables(model).get(part, model) if isinstance(part, str) else model
+    fields = model.model_fields if hasattr(model, "model_fields") else {}
+    if near := did_you_mean(last, fields):
+        return near
+    elsewhere = {
+        f"{key}.{name}" for key, table in _tables(Experiment).items() for name in table.model_fields if name == last
+    }
+    return f" (did you mean {sorted(elsewhere)[0]!r}?)" if elsewhere else ""
+
+
+def _tables(model: Any) -> dict[str, Any]:
+    """Return the tables within a table of an experiment, by their keys."""
+    found: dict[str, Any] = {}
+    for key, field in model.model_fields.items():
+        for kind in (field.annotation, *_arguments(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found[key] = kind
+    return found
+
+
+def _arguments(annotation: Any) -> Iterator[Any]:
+    for argument in get_args(annotation):
+        yield argument
+        yield from _arguments(argument)
 
 
 def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
@@ -81,6 +149,7 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
         benchmark.model_copy(
             update={
                 "path": near(benchmark.path),
+                "file": near(benchmark.file),
                 "shots_file": near(benchmark.shots_file),
                 "name": str(near(benchmark.name)) if benchmark.name.endswith(".yaml") else benchmark.name,
             }

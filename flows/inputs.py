@@ -1,13 +1,14 @@
 """What every part of a plan looks at: the model, the facts, and where second moments come from."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.benchmarks import AskedBenchmark, publish_benchmark, read_benchmarks
 from flows.corpora import moment_problems, moments_recipe, perplexity_recipe
-from flows.spec import Experiment, errors_of
+from flows.spec import Experiment, FactsSpec, ModelSpec, errors_of
 from storage.store import Store
 from tasks.cache import remembered
 from tasks.data.checked_model import CheckedModel, checked_model
@@ -34,6 +35,8 @@ class Inputs:
     moments: MomentsRecipe
     orders: tuple[Order, ...]
     """Of each sample."""
+    size: int
+    """Facts of each sample."""
     asked: tuple[AskedBenchmark, ...]
     perplexity: Recipe | None
     problems: list[str] = field(default_factory=list)
@@ -75,7 +78,11 @@ def read_model(experiment: Experiment) -> CheckedModel:
     Raises:
         InputError: It cannot be had, is not whole, or cannot be used as the experiment says.
     """
-    spec = experiment.model
+    return model_of(experiment.model)
+
+
+def model_of(spec: ModelSpec) -> CheckedModel:
+    """Return a model as it is asked for; raises as :func:`read_model` does."""
     return checked_model(
         resolve_model(
             spec.name,
@@ -90,7 +97,11 @@ def read_model(experiment: Experiment) -> CheckedModel:
 
 def read_facts(experiment: Experiment, model: CheckedModel) -> Facts:
     """Return the facts that the texts themselves and the model's tokenizer allow."""
-    spec = experiment.facts
+    return checked_facts(experiment.facts, model)
+
+
+def checked_facts(spec: FactsSpec, model: CheckedModel) -> Facts:
+    """Return the facts of a data set, as a model reads them."""
     facts = load_facts(
         spec.name,
         path=spec.path,
@@ -98,7 +109,7 @@ def read_facts(experiment: Experiment, model: CheckedModel) -> Facts:
         revision=spec.revision,
         split=spec.split,
         completions=spec.completions,
-        model=experiment.model.name,
+        model=model.ref.name,
     )
     if spec.name == "factworld" and not model.oversized:  # its words are plain
         return facts
@@ -107,19 +118,30 @@ def read_facts(experiment: Experiment, model: CheckedModel) -> Facts:
     return without_refused(facts, [Finding(*each) for each in found])
 
 
-def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[Order, ...]:
-    """Return the order in which each sample takes the facts; in a sequential run no subject comes twice."""
+def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[tuple[Order, ...], int]:
+    """Return the order in which each sample takes the facts, in a sequential run no subject twice, and how many it takes."""
     spec, distinct = experiment.facts, experiment.mode == "sequential"
     samples = range(spec.samples)
+    first = None if spec.order is not None else seeded_order(requests, sample=0, seed=spec.seed, distinct=distinct)
+    if spec.disjoint and first is not None:
+        size = len(first.positions) // spec.samples if spec.size == "all" else spec.size
+        return disjoint_orders(requests, first, size=size, samples=spec.samples), size
     if spec.order is not None:
-        found = tuple(listed_order(requests, Path(spec.order), sample=i, distinct=distinct) for i in samples)
-        if spec.disjoint:
-            check_disjoint(requests, [order.positions[: spec.size] for order in found], spec.order)
-        return found
-    if spec.disjoint:
-        first = seeded_order(requests, sample=0, seed=spec.seed, distinct=distinct)
-        return disjoint_orders(requests, first, size=spec.size, samples=spec.samples)
-    return tuple(seeded_order(requests, sample=i, seed=spec.seed, distinct=distinct) for i in samples)
+        orders = tuple(listed_order(requests, Path(spec.order), sample=i, distinct=distinct) for i in samples)
+    else:
+        orders = tuple(seeded_order(requests, sample=i, seed=spec.seed, distinct=distinct) for i in samples)
+    size = _all(experiment, orders) if spec.size == "all" else spec.size
+    if spec.disjoint and spec.order is not None:
+        check_disjoint(requests, [order.positions[:size] for order in orders], spec.order)
+    return orders, size
+
+
+def _all(experiment: Experiment, orders: Sequence[Order]) -> int:
+    """Return how many facts there are for every sample, beside those that hyper-networks are trained on."""
+    trained = experiment.facts.name != "factworld" and any(
+        "network" in editor_needs(e.name) for e in experiment.editors
+    )
+    return max(1, min(len(order.positions) for order in orders) - (experiment.training.facts if trained else 0))
 
 
 def read_inputs(experiment: Experiment) -> Inputs:
@@ -142,7 +164,7 @@ def read_inputs(experiment: Experiment) -> Inputs:
     if model is None or facts is None:
         raise errors_of(experiment, problems)
     try:
-        orders = orders_of(experiment, facts.requests)
+        orders, size = orders_of(experiment, facts.requests)
     except InputError as error:
         raise errors_of(experiment, [*problems, f"facts.order: {error}"]) from error
     digest = facts_digest(facts.requests)
@@ -150,14 +172,14 @@ def read_inputs(experiment: Experiment) -> Inputs:
         raise errors_of(experiment, [*problems, *unreadable])
     facts_run_id = f"facts-{digest}"
     perplexity = perplexity_recipe(experiment, model.ref, facts_run_id, problems)
-    moments = moments_recipe(experiment, model.ref, facts_run_id)
-    return Inputs(experiment, model, facts, digest, moments, orders, asked, perplexity, problems)
+    moments = moments_recipe(experiment, model.ref, facts_run_id, facts.requests)
+    return Inputs(experiment, model, facts, digest, moments, orders, size, asked, perplexity, problems)
 
 
 def check_facts(inputs: Inputs, problems: list[str]) -> None:
     """Add what keeps the samples from being edited."""
     experiment = inputs.experiment
-    size, count = experiment.facts.size, len(inputs.requests)
+    size, count = inputs.size, len(inputs.requests)
     for sample, order in enumerate(inputs.orders):
         if (found := len(order.positions)) < size:
             what = (
@@ -203,5 +225,7 @@ def notes_on(inputs: Inputs) -> tuple[str, ...]:
     left_out = len(inputs.requests) - len(inputs.orders[0].positions)
     if left_out and inputs.experiment.facts.order is None:
         notes.append(f"facts: {left_out} repeat a subject and are left out of the order")
+    if inputs.experiment.facts.size == "all":
+        notes.append(f"facts: all {inputs.size} that there are (facts.size takes fewer)")
     notes += [f"benchmark {each.name}: {each.n_examples} questions ({each.run_id})" for each in inputs.benchmarks]
     return tuple(notes)

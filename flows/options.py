@@ -10,6 +10,13 @@ SetOption = Annotated[
 ]
 StoreOption = Annotated[str, typer.Option(help="The results directory, or s3://BUCKET/PREFIX.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse what would only be warned of.")]
+WideOption = Annotated[bool, typer.Option("--wide", help="Every column, however wide the terminal is.")]
+StoresOption = Annotated[
+    list[str],
+    typer.Option(
+        "--store", help="The results directory, or s3://BUCKET/PREFIX; several, as a=DIR and b=DIR, are asked together."
+    ),
+]
 DEFAULT_STORE = "results"
 
 
@@ -31,15 +38,23 @@ def overrides(given: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def check_run(store: str, run_id: str) -> None:
-    """Refuse the name of a run that the store does not hold, with those that are called alike."""
+def run_named(store: str, given: str) -> str:
+    """Return the run that a name means: its whole id, or any beginning that no other run shares.
+
+    Raises:
+        StorageError: The store holds no such run, or several; says which are near.
+    """
     import difflib
 
     from storage.errors import StorageError
     from storage.store import Store, check_name
 
-    check_name(run_id)
+    check_name(given)
     known = Store(store).run_ids()
-    if run_id not in known:
-        near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.3) or known[:3]
-        raise StorageError(f"no run {run_id!r} in {store}; near it: {near}; `palimpsest status` lists all of them")
+    fitting = [given] if given in known else [run_id for run_id in known if run_id.startswith(given)]
+    if len(fitting) > 1:
+        raise StorageError(f"{given!r} begins {len(fitting)} runs in {store}: {fitting[:5]}; give more letters")
+    if not fitting:
+        near = difflib.get_close_matches(given, known, n=3, cutoff=0.3) or known[:3]
+        raise StorageError(f"no run {given!r} in {store}; near it: {near}; `palimpsest status` lists all of them")
+    return fitting[0]

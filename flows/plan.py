@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from flows.context_length import check_context_length
-from flows.corpora import check_files, check_texts, moment_files, moment_layers
+from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on
 from flows.spec import EditorSpec, Experiment, Layers, errors_of
 from flows.trainings import network_recipe, training_jobs
@@ -56,7 +56,6 @@ def plan_experiment(inputs: Inputs) -> Plan:
     of_moments = moment_layers(inputs.model, runs, search)
     if of_moments:
         check_files(experiment, inputs.model, of_moments, problems)
-        check_texts(inputs.moments, inputs.requests, problems)
     if problems:
         raise errors_of(experiment, problems)
     compute = experiment.compute
@@ -86,7 +85,12 @@ def plan_experiment(inputs: Inputs) -> Plan:
         chains_in_step=compute.chains_in_step,
         max_attempts=compute.max_attempts,
         store_timeout_s=compute.store_timeout_s,
-        notes=(*notes_on(inputs), *_notes_on_contexts(inputs, wanted), *_notes_on_hparams(wanted, inherited_hparams)),
+        notes=(
+            *notes_on(inputs),
+            *(notes_on_texts(inputs.moments, experiment) if of_moments else ()),
+            *_notes_on_contexts(inputs, wanted),
+            *_notes_on_hparams(wanted, inherited_hparams),
+        ),
         warnings=tuple(_notes_on_hparams(wanted, borrowed_hparams)),
     )
 
@@ -229,7 +233,7 @@ def _batch_problem(inputs: Inputs, card: EditorCard, batch_size: int) -> str | N
     """Return why an editor cannot edit batches of this size, None if it can."""
     if (why := card.batch_problem(batch_size)) is not None:
         return why
-    size = inputs.experiment.facts.size
+    size = inputs.size
     return (
         f"batch size {batch_size} with facts.size {size} gives no full batch" if not 1 <= batch_size <= size else None
     )
@@ -275,7 +279,7 @@ def _run(
         digest=inputs.digest,
         sample=sample,
         sample_seed=experiment.facts.seed,
-        size=experiment.facts.size,
+        size=inputs.size,
         order=order.name,
         order_digest=order.digest,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from flows.experiment_file import load_experiment
 from flows.papers import PaperSpec
 from flows.spec import SpecError
 
@@ -106,7 +107,7 @@ def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], 
 
     is_checked = False
     for file in files:
-        plan = planned(file, {"store": store})
+        plan = planned(load_experiment(file, {"store": store}))
         if finished(plan) is None:
             if not is_checked and (problems := problems_of(paper.claims_of(None))):
                 raise SpecError("\n".join(problems))

@@ -10,29 +10,27 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.experiment_file import load_experiment
 from flows.prefect_database import copy_database, keep_database
 from flows.settings import configure
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+    from flows.spec import Experiment
     from tasks.driver.plan import Plan
     from tasks.driver.session import Session
 
 
-def planned(file: Path, overrides: dict[str, Any], *, strict: bool = False) -> "Plan":
-    """Return the plan of an experiment file, with all that it needs written to its store.
+def planned(experiment: "Experiment", *, strict: bool = False) -> "Plan":
+    """Return the plan of an experiment, with all that it needs written to its store.
 
     Raises:
-        SpecError: The file cannot be run; ``strict``, and something makes its results doubtful.
+        SpecError: It cannot be run; ``strict``, and something makes its results doubtful.
         TaskError: It asks for something that is not there.
     """
     atexit.register(_silence)
-    experiment = load_experiment(file, overrides)
     configure(experiment.store, ray=experiment.compute.ray)  # before Prefect and Ray are imported
     from flows.inputs import publish_inputs, read_inputs
     from flows.plan import plan_experiment

@@ -1,7 +1,7 @@
 """What an experiment file may say, part by part, and what each part may not."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from tasks.data.record_files import is_record_file
+
 Layer = Annotated[int, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, gt=0)]
 Layers = (
@@ -30,6 +32,15 @@ Layers = (
 def named(value: Any) -> Any:
     """Return a table with a name, of which the name alone may be given."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def named_or_file(key: str) -> Callable[[Any], Any]:
+    """Return what reads a table of which a name alone may be given, or that of a file of records, which is under ``key``."""
+
+    def read(value: Any) -> Any:
+        return {key: value} if isinstance(value, str) and is_record_file(value) else named(value)
+
+    return read
 
 
 def _auto_is_none(value: Any) -> Any:
@@ -76,9 +87,10 @@ class ModelSpec(_Strict):
 class FactsSpec(_Strict):
     """A data set and how much of it: each sample is a seeded order of all facts, of which ``size`` are edited."""
 
-    name: str
+    name: str = "columns"
     """``factworld``, one of ``palimpsest list datasets``, or the path of a layout of one's own (``.yaml``)."""
     path: str | None = None
+    """A file of records: CSV, TSV, JSON, JSON lines (each also gzipped) or Parquet."""
     hub: str | None = None
     revision: str | None = None
     split: str | None = None
@@ -86,7 +98,8 @@ class FactsSpec(_Strict):
     """Facts asked by questions, as beginnings of sentences: a JSON list of {question, text_completion_prompt}."""
     order: str | None = None
     """A JSON list of fact ids to edit, or one such list per sample, in place of seeded orders."""
-    size: int = Field(default=200, gt=0)
+    size: Annotated[int, Field(gt=0)] | Literal["all"] = "all"
+    """Facts of each sample; all that there are, if it is not given."""
     samples: int = Field(default=1, gt=0)
     disjoint: bool = False
     """No fact is in two samples: they are cut one after the other from the order of sample 0, so that from sample 1 on
@@ -137,6 +150,8 @@ class SecondMomentSpec(_Strict):
     config: str | None = None
     split: str = "train"
     column: str = "text"
+    own_texts: bool = False
+    """Texts that the model samples itself; also where facts have no neighborhood prompts and nothing else is given."""
     files: dict[int, str] | None = Field(default=None, min_length=1)
     """Published ``.npz`` files by layer (ROME's layout), in place of texts."""
     provenance: str | None = None
@@ -197,8 +212,11 @@ class LocateSpec(_Strict):
 class BenchmarkSpec(_Strict):
     """A benchmark, and what of its definition is changed."""
 
-    name: str
+    name: str = ""
     """One of ``palimpsest list benchmarks``, or the path of a definition file of one's own (``.yaml``)."""
+    file: str | None = None
+    """Questions of one's own: records with question, choices, answer, or with text, label; ``name`` is then what they are
+    called, or a definition that says what differs."""
     path: str | None = None
     """The folder that holds the benchmark's published files; else it comes from the hub at the definition's revision."""
     revision: str | None = None
@@ -215,6 +233,19 @@ class BenchmarkSpec(_Strict):
     """Allow a benchmark to run what the model writes, in a sandbox."""
     extract: Literal["all", "code_block"] | None = None
     """Of programs: the whole answer, or its first fenced block (the default of chat models); part of the identity."""
+
+    @model_validator(mode="after")
+    def _is_named(self) -> "BenchmarkSpec":
+        if not self.name and self.file is None:
+            raise ValueError(
+                "found neither name nor file; expected a benchmark's name, or a file of questions of your own"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return self.name or str(self.file)
 
 
 class GenerationSpec(_Strict):
@@ -264,7 +295,7 @@ class ScoreSpec(_Strict):
     """Tokens that the model says freely after each probe; the same for all, so that no answer's length shows."""
     texts: Literal["own", "all"] = "own"
     """Free texts of each edit right after its round, or at every later check too."""
-    benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(named)]] = []
+    benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(named_or_file("file"))]] = []
     examples: Annotated[int, Field(gt=0)] | Literal["all"] = 100
     generation: GenerationSpec | None = None
     perplexity: PerplexitySpec | None = None
@@ -317,9 +348,9 @@ class Experiment(_Strict):
     """One experiment: a grid of runs that answers a question."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    model: ModelSpec
-    facts: FactsSpec
-    editors: list[EditorSpec] = Field(min_length=1)
+    model: Annotated[ModelSpec, BeforeValidator(named)]
+    facts: Annotated[FactsSpec, BeforeValidator(named_or_file("path"))]
+    editors: list[Annotated[EditorSpec, BeforeValidator(named)]] = Field(min_length=1)
     layers: Layers
     batch_sizes: list[Count] = Field(min_length=1)
     mode: Literal["sequential", "independent"] = "sequential"
@@ -333,15 +364,30 @@ class Experiment(_Strict):
     compute: ComputeSpec = ComputeSpec()
     store: str = "results"
     _file: str = PrivateAttr(default="")
+    _shown: Callable[[Sequence[str | int]], str] | None = PrivateAttr(default=None)
 
     @property
     def file(self) -> str:
         """Where it was read from."""
         return self._file
 
+    def shown(self, loc: Sequence[str | int]) -> str:
+        """Return the line of its file on which a value stands, as messages show it; empty if there is none."""
+        return "" if self._shown is None else self._shown(loc)
+
 
 def errors_of(experiment: "Experiment", problems: Iterable[str]) -> SpecError:
     """Return the error that lists everything that is wrong with an experiment, each once."""
     unique = list(dict.fromkeys(problems))
-    lines = "".join(f"\n  {line}" for line in unique)
-    return SpecError(f"experiment {experiment.name} ({experiment.file}): {len(unique)} errors{lines}")
+    lines = "".join(f"\n  {line}{experiment.shown(_loc(line))}" for line in unique)
+    return SpecError(f"experiment {experiment.name} ({experiment.file}): {n_errors(len(unique))}{lines}")
+
+
+def n_errors(count: int) -> str:
+    """Return how many errors there are, as messages say it."""
+    return f"{count} error" if count == 1 else f"{count} errors"
+
+
+def _loc(problem: str) -> list[str | int]:
+    """Return the path with which a problem begins, as ``editors.0.layers: ...``."""
+    return [int(part) if part.isdecimal() else part for part in problem.partition(":")[0].split(".")]

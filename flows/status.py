@@ -1,10 +1,12 @@
 """What a store says of its runs: how far each is, and what was given up."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.sql import query
 from storage.store import Store
 from tasks.driver.totals import read_totals
+from tasks.reports.run_names import shortened
 
 
 def progress_rows(store: Store) -> list[dict[str, Any]]:
@@ -14,6 +16,7 @@ def progress_rows(store: Store) -> list[dict[str, Any]]:
     """
     totals = read_totals(store)
     rows: list[dict[str, Any]] = query(store, "FROM run_progress").to_pylist()
+    names = shortened({*totals, *(row["run_id"] for row in rows)})
     for row in rows:
         row["units"] = _of(row["units"], totals.pop(row["run_id"], None))
     waiting = {"model": "", "what": "not begun", "batch_size": None}
@@ -21,7 +24,17 @@ def progress_rows(store: Store) -> list[dict[str, Any]]:
         {"run_id": run_id, **waiting, "units": _of(0, total), "edits": None, "given_up": 0}
         for run_id, total in sorted(totals.items())
     ]
-    return rows
+    return [
+        {"run": names[row["run_id"]], **{key: value for key, value in row.items() if key != "run_id"}} for row in rows
+    ]
+
+
+def progress_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return in one line how much of all that was planned is done."""
+    counted = [str(row["units"]).partition(" of ") for row in rows]
+    done, total = sum(int(done) for done, _, _ in counted), sum(int(total or done) for done, _, total in counted)
+    given_up = sum(row["given_up"] for row in rows)
+    return f"{done} of {total} units done" + (f", {given_up} given up" if given_up else "")
 
 
 def failure_rows(store: Store) -> list[dict[str, Any]]:

@@ -1,10 +1,15 @@
 -- Rules of scoring that several marts share.
 
--- Whether one answer is likelier than another, each by its mean NLL per token. What the model did not give (NULL) fails.
-CREATE MACRO is_likelier(nll, n, other_nll, other_n) AS coalesce(nll / n < other_nll / other_n, false);
-
 -- Whether every token of an answer was the likeliest one.
 CREATE MACRO is_argmax(n_correct, n) AS coalesce(n_correct = n, false);
+
+-- Whether the new answer is likelier than the true one, each by its mean NLL per token; and the reverse. What the model did not
+-- give (NULL) fails. A fact without a true answer (n_true is 0) has only its own tokens to go by: whether each is the likeliest.
+CREATE MACRO prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new) AS CASE
+    WHEN n_true = 0 THEN is_argmax(n_correct_new, n_new)
+    ELSE coalesce(nll_new / n_new < nll_true / n_true, false)
+END;
+CREATE MACRO prefers_true(nll_new, n_new, nll_true, n_true) AS coalesce(nll_true / n_true < nll_new / n_new, false);
 
 -- The harmonic mean of three rates, 0 where one of them is; NULL where one was not measured.
 CREATE MACRO harmonic_mean(a, b, c) AS CASE

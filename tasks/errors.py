@@ -8,6 +8,8 @@ TaskError
 └── Stopped           the run was asked to end before it was done
 """
 
+from editing.errors import did_you_mean as did_you_mean
+
 
 class TaskError(Exception):
     """Base of all errors of this package."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from editing.errors import HparamsError
+from editing.errors import HparamsError, did_you_mean
 
 SHEETS = Path(__file__).parent
 VARIANTS = {
@@ -31,6 +31,9 @@ VARIANTS = {
 """Chat and size variants, each with the model whose row it takes where a sheet has none of its own."""
 _MODEL_OF_DEFAULTS = "gpt2-xl"
 """Whose numbers a sheet's defaults are, where it has a row for it; else they are for any model."""
+_DEPTH_OF_DEFAULTS, _LAYER_OF_DEFAULTS = 48, 17
+"""Its blocks, and the one in which ROME finds facts."""
+_PARTS = ("defaults", "models", "presets", "variants", "layers")
 PROTOCOLS = ("paper", "code", "corrected")
 
 
@@ -58,7 +61,7 @@ def resolve_hparams(
         HparamsError: An unknown name, or a value of another type than the default's; names all of them.
     """
     if name not in editor_names():
-        raise HparamsError(f"no editor {name!r}; expected one of {editor_names()}")
+        raise HparamsError(f"no editor {name!r}{did_you_mean(name, editor_names())}; expected one of {editor_names()}")
     if protocol not in PROTOCOLS:
         raise HparamsError(f"no protocol {protocol!r}; expected one of {list(PROTOCOLS)}")
     sheet = _sheet(name)
@@ -67,13 +70,17 @@ def resolve_hparams(
     presets, variants = sheet["presets"], sheet["variants"]
     if preset is not None and preset not in presets | variants:
         known = sorted(presets | variants) or "none"
-        raise HparamsError(f"editor {name!r} has no preset {preset!r}; expected one of {known}")
+        near = did_you_mean(preset, presets | variants)
+        raise HparamsError(f"editor {name!r} has no preset {preset!r}{near}; expected one of {known}")
     if preset is not None:
         special = presets.get(preset) or special | variants[preset]
     given = dict(overrides or {})
     unknown = sorted(set(given) - set(defaults))
     if unknown:
-        raise HparamsError(f"editor {name!r} has no hyper-parameter {unknown}; expected some of {sorted(defaults)}")
+        near = did_you_mean(unknown[0], defaults)
+        raise HparamsError(
+            f"editor {name!r} has no hyper-parameter {unknown}{near}; expected some of {sorted(defaults)}"
+        )
     values = defaults | special | given
     wrong = [
         f"{key} = {value!r} is {_kind(value)}, expected {_kind(defaults[key])}"
@@ -86,6 +93,25 @@ def resolve_hparams(
         raise HparamsError(f"editor {name!r}: {'; '.join(wrong)}{hint}")
     numbers = {key: float(value) if isinstance(defaults[key], float) else value for key, value in values.items()}
     return {**numbers, "protocol": protocol}
+
+
+def default_layers(name: str, *, model: str, n_layers: int) -> tuple[list[int], str]:
+    """Return the layers that an editor's sources edit in a model, and where they come from, in words.
+
+    Where none names any, they are as deep in the model as those of gpt2-xl, which a layer search may well improve on.
+    """
+    known: dict[str, list[int]] = _sheet(name)["layers"]
+    row = next((key for key in known if _last_part(key) == _last_part(model)), None)
+    row = row or next((key for key in known if is_variant(model, key) and key != _MODEL_OF_DEFAULTS), None)
+    if row is not None and max(known[row]) < n_layers:
+        return known[row], f"those of {row} in editing/hparams/{name}.yaml"
+    of_defaults = known.get(_MODEL_OF_DEFAULTS, [_LAYER_OF_DEFAULTS])
+    last = min(n_layers - 1, round(of_defaults[-1] / _DEPTH_OF_DEFAULTS * n_layers))
+    found = list(range(max(0, last - len(of_defaults) + 1), last + 1))
+    return found, (
+        f"no source names any for {model or 'this model'}; as deep as {of_defaults} of {_MODEL_OF_DEFAULTS}'s "
+        f"{_DEPTH_OF_DEFAULTS} (a layer search finds where facts are: locate.search)"
+    )
 
 
 def borrowed_from(name: str, *, model: str, preset: str | None = None) -> str | None:
@@ -129,7 +155,7 @@ def _sheet(name: str) -> dict[str, dict[str, Any]]:
     """Return an editor's sheet; with ``like: OTHER`` it has all that the other one has, and its own numbers on top."""
     own = yaml.safe_load((SHEETS / f"{name}.yaml").read_text())
     base = _sheet(own["like"]) if "like" in own else {}
-    return {part: base.get(part, {}) | (own.get(part) or {}) for part in ("defaults", "models", "presets", "variants")}
+    return {part: base.get(part, {}) | (own.get(part) or {}) for part in _PARTS}
 
 
 def _last_part(model: str) -> str:

@@ -23,6 +23,7 @@ class Probe(NamedTuple):
     prompt: str
     target_new: str
     target_true: str
+    """Empty if it is not known."""
 
     @property
     def probe_id(self) -> str:
@@ -35,17 +36,23 @@ class ProbeScore:
 
     probe: Probe
     new: "AnswerScore"
-    true: "AnswerScore"
+    true: "AnswerScore | None"
+    """None where the probe has no true target."""
     text: str | None = None
     """The model's likeliest continuation of the prompt, empty if it gives NaN; None if none was asked for."""
 
     @property
     def is_nan(self) -> bool:
-        return self.new.nll_sum != self.new.nll_sum or self.true.nll_sum != self.true.nll_sum
+        return any(side.nll_sum != side.nll_sum for side in (self.new, self.true) if side is not None)
 
     @property
     def success(self) -> bool:
-        """The wanted order of the mean token NLLs, strict on both sides: a tie and a NaN fail."""
+        """The wanted order of the mean token NLLs, strict on both sides: a tie and a NaN fail.
+
+        Without a true target: whether every token of the new one is the argmax.
+        """
+        if self.true is None:
+            return self.new.correct
         if self.probe.kind == "neighborhood":
             return self.true.nll_mean < self.new.nll_mean
         return self.new.nll_mean < self.true.nll_mean
@@ -79,7 +86,13 @@ def score_probes(lm: "LanguageModel", probes: Sequence[Probe], *, text_tokens: i
         text_tokens: Length of the free-running texts, the same for every probe: an answer's length must not show.
     """
     prompts = [probe.prompt for probe in probes]
-    both = lm.answer_logprobs([*prompts, *prompts], [*(p.target_new for p in probes), *(p.target_true for p in probes)])
-    new, true = both[: len(probes)], both[len(probes) :]
+    known = [place for place, probe in enumerate(probes) if probe.target_true]
+    both = lm.answer_logprobs(
+        [*prompts, *(prompts[i] for i in known)],
+        [*(probe.target_new for probe in probes), *(probes[i].target_true for i in known)],
+    )
+    new: list[AnswerScore] = both[: len(probes)]
+    of_true = dict(zip(known, both[len(probes) :], strict=True))
+    true = [of_true.get(place) for place in range(len(probes))]
     texts = [text or "" for text in lm.continue_greedily(prompts, text_tokens)] if text_tokens else [None] * len(probes)
     return [ProbeScore(*row) for row in zip(probes, new, true, texts, strict=True)]

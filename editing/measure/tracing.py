@@ -63,11 +63,13 @@ decodes, the whole target (the official code's ``expect``)."""
 def known_facts(lm: LanguageModel, requests: Sequence[EditRequest], rule: Rule) -> list[bool]:
     """Return of each request whether the model knows its true target; the trace of one that it does not know is noise.
 
-    A prompt that fills the model's context is answered by nothing, so that its fact is not known.
+    A prompt that fills the model's context is answered by nothing, so that its fact is not known; nor is one without a true
+    target.
     """
     prompts = [request.prompt for request in requests]
     ids, limit = lm.format.prompts(prompts), lm.context_tokens
-    asked = [i for i, row in enumerate(ids) if limit is None or len(row) < limit]
+    fits = [i for i, row in enumerate(ids) if limit is None or len(row) < limit]
+    asked = [i for i in fits if requests[i].target_true]
     answers = lm.format.answers([prompts[i] for i in asked], [requests[i].target_true for i in asked])
     scores = lm.score_ids([ids[i] for i in asked], [answer[:1] for answer in answers])
     found = [False] * len(requests)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from editing.errors import HparamsError, MomentError
+from editing.errors import HparamsError, MomentError, did_you_mean
 from editing.hparams import editor_names
 from editing.methods.geometry import KeyGeometry
 from editing.model.families import Family
@@ -333,7 +333,7 @@ def editor_class(name: str) -> Any:
         HparamsError: No such editor.
     """
     if name not in editor_names():
-        raise HparamsError(f"no editor {name!r}; expected one of {editor_names()}")
+        raise HparamsError(f"no editor {name!r}{did_you_mean(name, editor_names())}; expected one of {editor_names()}")
     import_module(f"editing.editors.{name}")
     return _EDITORS[name]
 

@@ -38,10 +38,12 @@ class Draw:
 
     Args:
         without: Tokens that are never drawn.
+        first: The number of the first head.
     """
 
-    def __init__(self, top_k: int, seed: int, without: Sequence[int]) -> None:
+    def __init__(self, top_k: int, seed: int, without: Sequence[int], *, first: int = 0) -> None:
         self._top_k, self._seed, self._without = top_k, seed, torch.tensor(without, dtype=torch.int64)
+        self._first = first
 
     def __call__(self, logprobs: Tensor, numbers: Sequence[int], step: int) -> Tensor:
         allowed = logprobs.double().cpu().index_fill(1, self._without, -torch.inf)
@@ -55,7 +57,8 @@ class Draw:
 
     def _generator(self, number: int, step: int) -> torch.Generator:
         # Of its own for each token: a part that is done again, because memory did not suffice, draws the same.
-        return torch.Generator().manual_seed(((self._seed * 1_000_003 + number) * 1_000_003 + step) % 2**63)
+        place = self._seed * 1_000_003 + self._first + number
+        return torch.Generator().manual_seed((place * 1_000_003 + step) % 2**63)
 
 
 def never(_tail: Sequence[int]) -> bool:

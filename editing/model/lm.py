@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from editing.errors import ModelError
 from editing.model.families import context_of, submodule
 from editing.model.forward import ForwardPasses, Site, log_softmax
 from editing.model.generation import NO_TOKEN, Draw, generate
@@ -20,6 +21,8 @@ from editing.model.upper_pass import hooked
 
 __all__ = ["AnswerScore", "LanguageModel", "Site", "log_softmax"]
 
+ANSWER_ENDS = ("\n", ". ")
+"""Strings at which an answer that people read ends."""
 KEPT_PREFIX = 16
 """A common beginning of at least this many tokens is computed once for all rows; within a row it always is."""
 
@@ -218,6 +221,46 @@ class LanguageModel(ForwardPasses):
         tails = generate(self, self.prompt_ids(prompts), n_tokens, draw)
         return [None if tail[-1:] == (NO_TOKEN,) else self.format.decode(tail) for tail in tails]
 
+    @torch.no_grad()
+    def sample_texts(self, numbers: range, n_tokens: int, *, top_k: int, seed: int) -> list[str]:
+        """Return texts drawn from the start of text, outside of any chat template; each depends on its number and the seed.
+
+        Raises:
+            TokenizationError: The tokenizer has neither a start-of-text nor an end-of-text token.
+        """
+        head = self.format.plain("")
+        draw = Draw(top_k, seed, self._special, first=numbers.start)
+        tails = generate(self, [head] * len(numbers), n_tokens, draw)
+        return [self.format.decode([token for token in tail if token != NO_TOKEN]).strip() for tail in tails]
+
+    @torch.no_grad()
+    def generate(self, text: str, n_tokens: int = 20) -> str:
+        """Return a text with what the model says after it: its likeliest tokens, up to the end of text.
+
+        Raises:
+            ModelError: The model gives NaN.
+        """
+        if self.family.head == "classifier":
+            return f"{text} {self.ask(text)}"
+        (head,), ends = self.prompt_ids([text]), self._end_tokens()
+        (tail,) = generate(self, [head], n_tokens, stop=lambda said: said[-1] in ends)
+        if tail[-1:] == (NO_TOKEN,):
+            raise _broken(text)
+        shown = tail[:-1] if tail and tail[-1] in ends else tail
+        before, whole = self.format.decode(head), self.format.decode((*head, *shown))
+        return text + (whole.removeprefix(before) if whole.startswith(before) else self.format.decode(shown))
+
+    def ask(self, question: str, n_tokens: int = 8) -> str:
+        """Return the model's answer to a prompt: what it says next, up to the end of the line or sentence.
+
+        Raises:
+            ModelError: The model gives NaN.
+        """
+        (said,) = self.continue_greedily([question], n_tokens, until=ANSWER_ENDS)
+        if said is None:
+            raise _broken(question)
+        return said.strip()
+
     def _end_tokens(self) -> frozenset[int]:
         """Return the ids that end a text: the tokenizer's, and all that the model's generation settings name."""
         if self.family.head == "classifier":
@@ -252,6 +295,12 @@ class LanguageModel(ForwardPasses):
             (tail,) = generate(self, [head], n_tokens, draw)
             texts.append(self.format.decode([token for token in (*head, *tail) if token not in special]).strip())
         return texts
+
+
+def _broken(prompt: str) -> ModelError:
+    return ModelError(
+        f"the model gives NaN after {prompt!r}: an edit has broken its weights; undo it, or load the model anew"
+    )
 
 
 def _in_order(parts: Sequence[tuple[Sequence[int], list[AnswerScore]]]) -> list[AnswerScore]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.options import DEFAULT_STORE, StoreOption, check_run
+from flows.options import DEFAULT_STORE, StoreOption, run_named
 
 if TYPE_CHECKING:
     from tasks.reports.diagnosis import Step
@@ -106,7 +106,10 @@ def _as_layers(name: str) -> str:
 def _is_named(row: Row, side: str, name: str, runs: Sequence[Row]) -> bool:
     own = {str(row[f"{side}{column}"]) for column in _SIDES} | {f"b{row[f'{side}batch_size']}"}
     own |= {",".join(map(str, row[f"{side}layers"]))} if len(row[f"{side}layers"]) > 1 else set()  # 1 is a batch size
-    return name in own or any(run["run_id"] == name and run["setting"] == row[f"{side}setting"] for run in runs)
+    return name in own or any(
+        name.count("-") >= 2 and run["run_id"].startswith(name) and run["setting"] == row[f"{side}setting"]
+        for run in runs
+    )
 
 
 def _print_contrasts(found: "Sequence[Contrast]", metric: str | None, scored: str, *, are_named: bool) -> None:
@@ -155,7 +158,7 @@ def show(
     from storage.store import Store
     from tasks.reports.single_facts import fact_lines
 
-    check_run(store, run_id)
+    run_id = run_named(store, run_id)
     for line in fact_lines(Store(store), run_id, fact):
         typer.echo(line)
 
@@ -171,7 +174,7 @@ def diagnose(
     """Find the edit after which a run's model broke, and say what it does alone, as a first edit, and left out."""
     from tasks.workers.bisection import diagnose as bisect
 
-    check_run(store, run_id)
+    run_id = run_named(store, run_id)
     typer.echo(f"{'stage':10} {'after edits':>11} {'retention':>9} {'neighborhood':>12} {'update norm':>11}  fact")
     found = bisect(store, run_id, start=start, stop=stop, again=again, told=_print_step)
     typer.echo(f"\n{found.text}")

@@ -1,12 +1,20 @@
 """Commands that keep a store in order.  Heavy libraries are imported inside the commands that need them."""
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.options import DEFAULT_STORE, StoreOption
 
+if TYPE_CHECKING:
+    from storage.store import Store
+
 app = typer.Typer()
+_RUNS = "Ids, their beginnings, or patterns as 'memit-*'."
+ExperimentOption = Annotated[str | None, typer.Option(help="All runs of this experiment.")]
+SettingOption = Annotated[str | None, typer.Option(help="All runs of this setting (column of setting_summary).")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 
 @app.command()
@@ -40,20 +48,61 @@ def gc(
 
     cleared = clear(Store(store), grace_s=grace * 3600, dry_run=dry_run)
     typer.echo(f"{'would delete' if dry_run else 'deleted'} {cleared.files} files, {cleared.bytes / 2**20:.1f} MB")
+    if not cleared.files:
+        typer.echo(f"nothing that no commit names is older than {grace:g} hours (--grace)")
 
 
 @app.command()
-def rm(run_id: Annotated[str, typer.Argument(metavar="RUN")], store: StoreOption = DEFAULT_STORE) -> None:
-    """Remove a run with all that it has written; the next `run` of its experiment makes it anew."""
+def rm(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help=_RUNS)] = None,
+    experiment: ExperimentOption = None,
+    setting: SettingOption = None,
+    yes: YesOption = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Remove runs with all that they have written; the next `run` of their experiment makes them anew."""
     from storage.cleaning import remove_run
     from storage.store import Store
     from tasks.driver.totals import forget_totals
 
     opened = Store(store)
-    if forget_totals(opened, run_id) and run_id not in opened.run_ids():
-        typer.echo(f"forgot {run_id}, which was planned and not begun")
-        return
-    typer.echo(f"removed {run_id}: {remove_run(opened, run_id)} units")
+    meant = _meant(opened, runs, experiment, setting, yes, "removed")
+    begun, n_units, n_forgotten = set(opened.run_ids()), 0, 0
+    for run_id in meant:
+        forget_totals(opened, run_id)
+        n_units += remove_run(opened, run_id) if run_id in begun else 0
+        n_forgotten += run_id not in begun
+    typer.echo(f"removed {_counted(len(meant) - n_forgotten, 'run')} with {_counted(n_units, 'unit')} from {store}")
+    if n_forgotten:
+        typer.echo(f"forgot {_counted(n_forgotten, 'run')}, planned and not begun")
+    typer.echo("`palimpsest gc` frees what attempts without a commit have left")
+
+
+def _meant(
+    store: "Store", runs: list[str] | None, experiment: str | None, setting: str | None, yes: bool, done: str
+) -> list[str]:
+    """Return the runs that are meant; several are shown first, and asked about."""
+    from flows.runs_meant import preview, runs_meant
+    from tasks.reports.tables import print_table
+
+    if not runs and experiment is None and setting is None:
+        raise typer.BadParameter(
+            "give runs (ids, their beginnings, or patterns as 'memit-*'), --experiment or --setting"
+        )
+    found = runs_meant(store, runs or (), experiment=experiment, setting=setting)
+    if len(found) > 1 or list(found) != list(runs or ()):
+        print_table(preview(store, found))
+        question = f"{_counted(len(found), 'run')} of {store.location} would be {done}"
+        if not yes:
+            if not sys.stdin.isatty():
+                typer.echo(f"{question}; nothing was done: say --yes")
+                raise typer.Exit(1)
+            typer.confirm(f"{question}; go on?", abort=True)
+    return found
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 @app.command()
@@ -71,22 +120,43 @@ def cancel(
 
 @app.command()
 def withdraw(
-    run_id: Annotated[str, typer.Argument(metavar="RUN")],
-    unit_id: Annotated[str, typer.Argument(metavar="UNIT")],
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help=_RUNS)] = None,
+    units: Annotated[
+        list[str] | None, typer.Argument(metavar="[UNIT]...", help="Units, or patterns as 'own-*'.")
+    ] = None,
+    experiment: ExperimentOption = None,
+    setting: SettingOption = None,
+    yes: YesOption = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Forget that one unit of a run is done, so that the next `run` does it again."""
+    """Forget that units of runs are done, so that the next `run` does them again."""
+    from fnmatch import fnmatchcase
+
     from storage.cleaning import withdraw as forget
     from storage.errors import StorageError
     from storage.store import Store
 
     opened = Store(store)
-    if not opened.is_committed(run_id, unit_id):
+    if run is not None and not units and (experiment is not None or setting is not None):
+        units, run = [run], None  # the runs are named by their experiment, so that what is given are units
+    if not units:
+        raise typer.BadParameter("give units, as 'own-*'; `palimpsest query \"FROM commits\"` lists them")
+    meant = _meant(opened, None if run is None else [run], experiment, setting, yes, "looked through for these units")
+    count, others = 0, set[str]()
+    for run_id in meant:
+        known = opened.commits(run_id)
+        named = {unit for unit in known if any(fnmatchcase(unit, pattern) for pattern in units)}
+        for unit in sorted(named):
+            if opened.is_committed(run_id, unit):
+                forgotten = forget(opened, run_id, unit)
+                count += 1
+                others |= {f"{unit_id} of {run_id}" for unit_id in forgotten - named}
+    if not count:
         raise StorageError(
-            f"run {run_id!r} has no unit {unit_id!r} in {store}; `palimpsest query` lists them: table commits"
+            f"no run of {meant} has a unit {' or '.join(map(repr, units))} in {store}; `palimpsest query` lists them: table "
+            "commits"
         )
-    others = forget(opened, run_id, unit_id) - {unit_id}
-    typer.echo(f"withdrawn {unit_id} of {run_id}")
+    typer.echo(f"withdrawn {_counted(count, 'unit')} of {_counted(len(meant), 'run')}; the next `run` does them again")
     if others:
         typer.echo(f"and {', '.join(sorted(others))}: their rows lay in the same file, which cannot be read any more")
 
@@ -98,4 +168,8 @@ def merge(other: Annotated[str, typer.Argument(metavar="OTHER")], store: StoreOp
     from storage.store import Store
 
     done = put_together(Store(store, create=True), Store(other))
-    typer.echo(f"copied {done.units} units of {done.runs} runs and preparations, and {done.artifacts} artifacts")
+    typer.echo(
+        f"copied {done.units} units of {done.runs} runs and preparations, and {done.artifacts} artifacts, from {other} to {store}"
+    )
+    if not done.units and not done.artifacts:
+        typer.echo(f"{store} had all of it")

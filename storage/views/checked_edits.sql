@@ -7,7 +7,7 @@ WITH later AS MATERIALIZED (
     SELECT
         run_id, fact_id, edited_at, scored_at, edits_so_far,
         NOT is_argmax(n_correct_new, n_new) AS wrong_now,
-        is_likelier(nll_new, n_new, nll_true, n_true) AS preferred
+        prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new) AS preferred
     FROM scores_once
     WHERE purpose = 'retention' AND kind = 'rewrite' AND run_id IN (SELECT run_id FROM runs WHERE mode = 'sequential')
 )

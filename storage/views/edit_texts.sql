@@ -10,8 +10,8 @@ WITH said AS (
     SELECT
         f.run_id, f.fact_id, f.probe_id, f.kind, f.edited_at, f.text, f.edits_so_far AS after_edits,
         CASE WHEN purpose = 'own' THEN 'own' WHEN last.run_id IS NULL THEN 'checkpoint' ELSE 'final' END AS scored,
-        CASE WHEN f.kind = 'neighborhood' THEN is_likelier(nll_true, n_true, nll_new, n_new)
-            ELSE is_likelier(nll_new, n_new, nll_true, n_true) END AS holds
+        CASE WHEN f.kind = 'neighborhood' THEN prefers_true(nll_new, n_new, nll_true, n_true)
+            ELSE prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new) END AS holds
     FROM scores_once AS f
     LEFT JOIN last_rounds AS last ON last.run_id = f.run_id AND last.scored_at = f.scored_at
     WHERE purpose IN ('own', 'retention')
@@ -20,8 +20,8 @@ edited AS (SELECT DISTINCT run_id, fact_id, probe_id, kind, edited_at FROM said)
 before AS (
     SELECT
         e.run_id, e.fact_id, e.probe_id, e.kind, e.edited_at, b.text, 0 AS after_edits, 'before' AS scored,
-        CASE WHEN e.kind = 'neighborhood' THEN is_likelier(nll_true, n_true, nll_new, n_new)
-            ELSE is_likelier(nll_new, n_new, nll_true, n_true) END AS holds
+        CASE WHEN e.kind = 'neighborhood' THEN prefers_true(nll_new, n_new, nll_true, n_true)
+            ELSE prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new) END AS holds
     FROM edited AS e
     JOIN runs USING (run_id)
     JOIN scores_once AS b ON b.run_id = runs.baseline_run_id AND b.probe_id = e.probe_id

@@ -8,8 +8,8 @@ WITH probes AS (
     SELECT
         run_id, model, editor, protocol, layer, fact_id, kind,
         CASE
-            WHEN kind = 'neighborhood' THEN is_likelier(nll_true, n_true, nll_new, n_new)
-            ELSE is_likelier(nll_new, n_new, nll_true, n_true)
+            WHEN kind = 'neighborhood' THEN prefers_true(nll_new, n_new, nll_true, n_true)
+            ELSE prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new)
         END::INT AS holds
     FROM layer_scores
 ),

@@ -5,8 +5,8 @@
 WITH outcomes AS (
     SELECT
         *,
-        is_likelier(nll_new, n_new, nll_true, n_true)::INT AS prefers_new,
-        is_likelier(nll_true, n_true, nll_new, n_new)::INT AS prefers_true,
+        prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new)::INT AS prefers_new,
+        prefers_true(nll_new, n_new, nll_true, n_true)::INT AS prefers_true,
         is_argmax(n_correct_new, n_new)::INT AS new_is_argmax,
         is_argmax(n_correct_true, n_true)::INT AS true_is_argmax
     FROM fact_scores

@@ -23,7 +23,6 @@ sides AS NOT MATERIALIZED (
         CASE WHEN keeps THEN nll_true ELSE nll_new END AS nll_wanted,
         CASE WHEN keeps THEN nll_new ELSE nll_true END AS nll_other,
         CASE WHEN keeps THEN n_true ELSE n_new END AS n_wanted,
-        CASE WHEN keeps THEN n_new ELSE n_true END AS n_other,
         CASE WHEN keeps THEN n_correct_true ELSE n_correct_new END AS n_right,
         CASE WHEN keeps THEN argmax_true ELSE argmax_new END AS argmax_wanted
     FROM scores_once
@@ -33,8 +32,9 @@ unedited AS (
 )
 SELECT
     sides.run_id, purpose, fact_id, sides.probe_id, kind, edited_at, scored_at, edits_so_far, is_nan,
-    is_likelier(nll_wanted, n_wanted, nll_other, n_other)::INT AS nll_mean,
-    coalesce(nll_wanted < nll_other, false)::INT AS nll_sum,
+    CASE WHEN keeps THEN prefers_true(nll_new, n_new, nll_true, n_true)
+        ELSE prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new) END::INT AS nll_mean,
+    CASE WHEN n_true = 0 THEN is_argmax(n_right, n_wanted) ELSE coalesce(nll_wanted < nll_other, false) END::INT AS nll_sum,
     is_argmax(n_right, n_wanted)::INT AS argmax,
     coalesce(n_right / n_wanted, 0) AS token,
     CASE

@@ -1,11 +1,13 @@
 """A benchmark's definition: one YAML file that says where its examples are, how they are asked, and how answers count."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from editing.errors import did_you_mean
 from editing.factworld.benchmarks import TASKS
 from tasks.errors import InputError
 
@@ -52,11 +54,13 @@ class Source(_Strict):
     """Of nested files: names for the items of lists, each an expression over ``record`` and the names before it."""
     generator: str | None = None
     """A task of the fact world."""
+    path: str | None = None
+    """A file of one's own whose records are asked."""
 
     @model_validator(mode="after")
     def _pinned(self) -> "Source":
-        if (self.hub is None) == (self.generator is None):
-            raise ValueError("give hub or generator, one of them")
+        if sum(given is not None for given in (self.hub, self.generator, self.path)) != 1:
+            raise ValueError("give hub, generator or path, one of them")
         if self.hub is not None and "test" not in self.splits:
             raise ValueError("a hub data set needs splits.test")
         if self.generator is not None and self.generator not in TASKS:
@@ -123,8 +127,8 @@ class Definition(_Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     title: str
-    paper: str
-    """arXiv id or address of who made it."""
+    paper: str = ""
+    """arXiv id or address of who made it; empty of one's own."""
     source: Source
     groups: Annotated[dict[str, dict[str, Any]], BeforeValidator(_as_groups)] = {}
     """Its parts by name; further values are known to all expressions and templates."""
@@ -164,8 +168,11 @@ def definition_names() -> list[str]:
     return sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
 
 
-def read_definition(name: str) -> Definition:
+def read_definition(name: str, base: Mapping[str, Any] | None = None) -> Definition:
     """Return a definition by name, or from a file of one's own (``.yaml``).
+
+    Args:
+        base: What the file of one's own says only the differences to.
 
     Raises:
         InputError: There is none, or it is not a definition; lists every error with its path.
@@ -173,11 +180,15 @@ def read_definition(name: str) -> Definition:
     own = name.endswith(".yaml")
     path = Path(name) if own else DEFINITIONS / f"{name}.yaml"
     if not path.is_file():
-        expected = "a definition file" if own else f"some of {definition_names()}, or the path of a definition (.yaml)"
-        raise InputError(f"no benchmark {name!r}; expected {expected}")
+        expected = (
+            "a definition file"
+            if own
+            else f"some of {definition_names()}, a file of questions (.jsonl, .csv ...), or a definition (.yaml)"
+        )
+        raise InputError(f"no benchmark {name!r}{did_you_mean(name, definition_names())}; expected {expected}")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = Definition.model_validate({"name": path.stem, **raw})
+        found = Definition.model_validate({"name": path.stem, **(base or {}), **raw})
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
         raise InputError(f"benchmark {path}: not a table in YAML ({error}); see docs/add-a-benchmark.md") from error
     except ValidationError as error:

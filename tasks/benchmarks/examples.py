@@ -10,6 +10,7 @@ from typing import Any
 
 from editing.factworld.benchmarks import TASKS
 from tasks.benchmarks.definition import Definition, Source
+from tasks.data.record_files import read_records
 from tasks.data.text_files import open_text
 from tasks.errors import InputError
 
@@ -34,6 +35,12 @@ def read_examples(definition: Definition, split: str, group: str | None, folder:
         task = TASKS[source.generator]
         rows = task.examples(GENERATED, split="test" if split == "test" else "train")
         return [{"record": vars(example), PLACE: f"generated {split} record {i}"} for i, example in enumerate(rows)]
+    if source.path is not None:
+        if split != "test":
+            raise InputError(
+                f"benchmark {definition.name}: {source.path} has no {split} examples; {_other_shots(split)}"
+            )
+        return _numbered(read_records(Path(source.path)), Path(source.path))
     if folder is None:
         return _from_hub(definition, split, group)
     records: list[Row] = []

@@ -14,6 +14,7 @@ from storage.digests import digest_of
 from storage.store import Store
 from tasks.benchmarks.definition import AnswerRule, Definition, ShotSource, read_definition
 from tasks.benchmarks.examples import PLACE, Row, has_split, read_examples, unfolded
+from tasks.benchmarks.own_file import definition_of_file
 from tasks.benchmarks.sandbox import LIMITS
 from tasks.data.expressions import ERRORS as EXPRESSION_ERRORS
 from tasks.data.expressions import evaluate, render
@@ -33,6 +34,8 @@ class Wanted:
 
     name: str
     path: str | None = None
+    file: str | None = None
+    """Its questions, all in one file of one's own; a definition says what differs from how such a file is asked."""
     revision: str | None = None
     groups: tuple[str, ...] | None = None
     shots: int | None = None
@@ -81,7 +84,7 @@ def make_questions(wanted: Wanted) -> Questions:
     Raises:
         InputError: Its definition, its data or a record cannot be used; says which.
     """
-    definition = _as_wanted(read_definition(wanted.name), wanted)
+    definition = _as_wanted(definition_of(wanted.name, wanted.file), wanted)
     shots = definition.shots
     of_groups = _by_group(definition, wanted.path, "test")
     questions: list[list[Question]] = []
@@ -100,6 +103,20 @@ def make_questions(wanted: Wanted) -> Questions:
     n_shots = shots.count if shots.source != "file" else 0
     source = "none" if not shots.count and shots.source != "file" else shots.source
     return Questions(definition=definition, asked=tuple(_in_turn(questions)), n_shots=n_shots, shots_from=source)
+
+
+def definition_of(name: str, file: str | None) -> Definition:
+    """Return the definition of a benchmark by its name, of a file of questions, or of both.
+
+    Raises:
+        InputError: There is no such benchmark or file, or one of them cannot be used.
+    """
+    if file is None:
+        return read_definition(name)
+    found = definition_of_file(Path(file))
+    if name.endswith(".yaml"):
+        return read_definition(name, found)
+    return Definition.model_validate({**found, **({"name": name} if name else {})})
 
 
 def _as_wanted(definition: Definition, wanted: Wanted) -> Definition:

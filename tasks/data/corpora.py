@@ -22,6 +22,7 @@ def corpus_texts(store: Store, source: Texts, files: Mapping[str, str]) -> Seque
         InputError: A file has changed since the experiment was planned, or the hub does not answer.
     """
     n_texts, seed = source["n_texts"], source["seed"]
+    assert source["name"] != "own", "the model samples them where it is loaded"
     if source["name"] == "facts":
         return facts_texts(read_facts(store, source["facts_run_id"]), n_texts=n_texts, seed=seed)
     if source["name"] == "file":

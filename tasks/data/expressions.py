@@ -1,5 +1,6 @@
 """Expressions and templates of definition files: Jinja, confined."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -22,8 +23,28 @@ def _listed(value: Any) -> Any:
     return value
 
 
+def as_texts(value: Any) -> list[str]:
+    """Return a list of texts, which a cell of a table holds as JSON.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    found = value
+    if isinstance(value, str):
+        try:
+            found = json.loads(value)
+        except ValueError as error:
+            raise ValueError(
+                f'found {value[:80]!r}, which is no list in JSON ({error}); expected ["a", "b"]'
+            ) from error
+    if not isinstance(found, (list, tuple)) or not all(isinstance(each, (str, int, float)) for each in found):
+        raise ValueError(f'found {value!r}; expected a list of texts, as ["a", "b"]')
+    return [str(each) for each in found]
+
+
 _ENVIRONMENT.filters |= {
     "listed": _listed,
+    "texts": as_texts,
     "final_answer": math_answer,
     "letters_in_brackets": lambda text: re.findall(r"^\([A-Z]\)", text, flags=re.MULTILINE),
 }

@@ -9,12 +9,14 @@ from typing import Any
 
 from editing.factworld.world import World
 from editing.measure.scores import PROBE_KINDS, probes_of
+from editing.records import columns_unused
 from editing.requests import EditRequest, facts_with_variants
 from storage.commits import CommitInfo
 from storage.digests import digest_of
 from storage.store import Store
-from tasks.data.layouts import Facts, Hub, hub_records, layout_names, read_layout, read_records, requests_of
+from tasks.data.layouts import Facts, Hub, hub_records, layout_names, read_layout, requests_of
 from tasks.data.lint import Finding, lint_requests
+from tasks.data.record_files import read_records
 from tasks.data.text_files import open_text
 from tasks.errors import InputError, NothingToEdit
 
@@ -58,6 +60,27 @@ def load_facts(
         return without_refused(found, lint_requests(found.requests))
     except NothingToEdit as error:
         raise InputError(f"{path or 'the hub data set'} read as {name}: {error}") from error
+
+
+def unused_columns(path: Path) -> list[str]:
+    """Return the columns of a file of one's own facts that nothing looks at.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    return columns_unused(read_records(path))
+
+
+def check_dataset(name: str, *, path: str | None, hub: str | None) -> None:
+    """Refuse a data set that nothing has, or that says not where its records are.
+
+    Raises:
+        InputError: Says what there is.
+    """
+    if name != "factworld" and read_layout(name).hub is None and path is None and hub is None:
+        raise InputError(
+            f"{name!r} says how records are read and not where they are; give path: (a local file), or hub: and revision:"
+        )
 
 
 def without_refused(facts: Facts, findings: Sequence[Finding]) -> Facts:
@@ -165,6 +188,7 @@ _KINDS = (*PROBE_KINDS, "generation")
 
 def _request(row: Mapping[str, Any], prompts: Mapping[str, Sequence[Mapping[str, Any]]]) -> EditRequest:
     texts = {f"{kind}_prompts": tuple(p["prompt"] for p in mine) for kind, mine in prompts.items() if kind != "rewrite"}
+    true = row["target_true"] or ""
     answers = tuple(p["target_true"] for p in prompts["neighborhood"])
     origins = {
         kind: tuple(p["origin"] for p in mine) for kind, mine in prompts.items() if any(p["origin"] for p in mine)
@@ -174,9 +198,9 @@ def _request(row: Mapping[str, Any], prompts: Mapping[str, Sequence[Mapping[str,
         template=row["template"],
         subject=row["subject"],
         target_new=row["target_new"],
-        target_true=row["target_true"],
+        target_true=true,
         relation=row["relation"],
-        neighborhood_answers=answers if any(answer != row["target_true"] for answer in answers) else (),
+        neighborhood_answers=answers if any(answer != true for answer in answers) else (),
         origins=origins,
         **texts,
     )
@@ -190,7 +214,7 @@ def _prompt_rows(request: EditRequest) -> list[dict[str, Any]]:
             "index": probe.number,
             "prompt": probe.prompt,
             "target_new": probe.target_new,
-            "target_true": probe.target_true,
+            "target_true": probe.target_true or None,
             "probe_id": probe.probe_id,
         }
         for probe in probes_of(request)
@@ -212,5 +236,5 @@ def _fact_row(position: int, request: EditRequest) -> dict[str, Any]:
         "template": request.template,
         "prompt": request.prompt,
         "target_new": request.target_new,
-        "target_true": request.target_true,
+        "target_true": request.target_true or None,
     }

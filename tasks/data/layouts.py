@@ -1,6 +1,5 @@
 """Data sets of facts by layout: one YAML file says where a record's prompts and targets stand."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,17 +8,22 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from editing.errors import RequestError
+from editing.errors import RequestError, did_you_mean
 from editing.measure.scores import PROBE_KINDS
+from editing.records import request_from
 from editing.requests import EditRequest
 from tasks.data.expressions import ERRORS, evaluate
 from tasks.data.lint import Finding
-from tasks.data.text_files import open_text
 from tasks.errors import InputError, NothingToEdit
 
 LAYOUTS = Path(__file__).parent / "layouts"
 _FIELDS = {field.name for field in fields(EditRequest)} - {"origins"} | {"prompt"}
 _LISTS = {name for name in _FIELDS if name.endswith(("_prompts", "_answers"))}
+_HINT = "check that the file has this layout, or mend the layout (docs/add-a-data-set.md)"
+_HINTS: dict[str | None, str] = {
+    "columns": "mend the file; of a published data set say its layout as well: facts: {name: zsre, path: FILE} "
+    "(palimpsest list datasets)"
+}
 
 
 class _Strict(BaseModel):
@@ -41,8 +45,8 @@ class Layout(_Strict):
 
     title: str
     hub: Hub | None = None
-    reader: Literal["counterfact"] | None = None
-    """Records in ROME's layout; ``fields`` add to it."""
+    reader: Literal["counterfact", "columns"] | None = None
+    """Records in ROME's layout, or as :func:`editing.records.request_from` reads them; ``fields`` add to it."""
     fields: dict[str, str]
     """Of an edit request; ``prompt`` is a full prompt in which the subject stands, in place of ``template``."""
     origins: dict[str, str] = {}
@@ -82,10 +86,11 @@ def read_layout(name: str) -> Layout:
     Raises:
         InputError: There is none, or it is not a layout; lists every error.
     """
-    path = Path(name) if name.endswith(".yaml") else LAYOUTS / f"{name}.yaml"
+    path, known = Path(name) if name.endswith(".yaml") else LAYOUTS / f"{name}.yaml", ["factworld", *layout_names()]
     if not path.is_file():
         raise InputError(
-            f"no data set {name!r}; expected one of {['factworld', *layout_names()]}, or the path of a layout (.yaml)"
+            f"no data set {name!r}{did_you_mean(name, known)}; expected one of {known}, a file of facts (.csv, .tsv, .json, "
+            ".jsonl, .parquet), or a layout (.yaml)"
         )
     try:
         return Layout.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -122,8 +127,7 @@ def requests_of(layout: Layout, records: Sequence[Any], completions: Mapping[str
             findings.append(Finding(ident, reason, True, detail))
     if not requests:
         raise NothingToEdit(
-            f"none of its {len(records)} records can be edited; {findings[0].detail}; check that the file has this "
-            "layout, or mend the layout (docs/add-a-data-set.md)"
+            f"none of its {len(records)} records can be edited; {findings[0].detail}; {_HINTS.get(layout.reader, _HINT)}"
         )
     return Facts(requests, findings, len(records))
 
@@ -131,7 +135,9 @@ def requests_of(layout: Layout, records: Sequence[Any], completions: Mapping[str
 def _request(
     layout: Layout, record: Any, number: int, records: Sequence[Any], completions: Mapping[str, str]
 ) -> EditRequest:
-    base = EditRequest.from_counterfact(record) if layout.reader == "counterfact" else None
+    base = None
+    if layout.reader is not None:
+        base = EditRequest.from_counterfact(record) if layout.reader == "counterfact" else request_from(record, number)
     values = {"record": record, "number": number, "records": records, "others": _others}
     found: dict[str, Any] = {}
     for name, expression in layout.fields.items():
@@ -177,24 +183,6 @@ def _others(records: Sequence[Mapping[str, Any]], group: str, field: str, number
     following = [*records[number + 1 :], *records[:number]]
     same = (r[field] for r in following if r[group] == mine[group] and r[field] != mine[field])
     return next(same, None) or next(r[field] for r in following if r[field] != mine[field])
-
-
-def read_records(path: Path) -> list[Any]:
-    """Return the records of a file: a JSON list, or one JSON value per line (``.jsonl``); either packed with gzip.
-
-    Raises:
-        InputError: It is missing, or holds something else.
-    """
-    text = open_text(path)
-    lines = ".jsonl" in path.suffixes
-    try:
-        found = [json.loads(line) for line in text.split("\n") if line.strip()] if lines else json.loads(text)
-    except ValueError as error:
-        kind = "one JSON record per line" if lines else "a JSON list of records"
-        raise InputError(f"file {path} is not {kind} ({error}); expected the data set's published layout") from error
-    if not isinstance(found, list) or not found:
-        raise InputError(f"file {path} holds no records; expected a non-empty list in the data set's published layout")
-    return found
 
 
 def hub_records(hub: Hub) -> list[dict[str, Any]]:

@@ -94,13 +94,15 @@ def _tokens(form: "PromptFormat", requests: Sequence[EditRequest]) -> Iterator[F
     if form.oversized:
         probes = [probe for request in requests for probe in probes_of(request)]
         form.prompts([probe.prompt for probe in probes])
-        for answers in ([probe.target_new for probe in probes], [probe.target_true for probe in probes]):
-            form.answers([probe.prompt for probe in probes], answers)
+        for field in ("target_new", "target_true"):
+            known = [probe for probe in probes if getattr(probe, field)]
+            form.answers([probe.prompt for probe in known], [getattr(probe, field) for probe in known])
     for field in ("target_new", "target_true"):
-        answers = [getattr(request, field) for request in requests]
-        prompts = [request.prompt for request in requests]
+        answered = [request for request in requests if getattr(request, field)]
+        answers = [getattr(request, field) for request in answered]
+        prompts = [request.prompt for request in answered]
         form.answers(prompts, answers)
-        for request, answer, joins in zip(requests, answers, form.joins(prompts, answers), strict=True):
+        for request, answer, joins in zip(answered, answers, form.joins(prompts, answers), strict=True):
             if not joins:
                 detail = f"{field} {answer!r} changes the tokens of {request.prompt!r}; it is tokenised by itself"
                 yield Finding(request.request_id, "target unstable when joined", False, detail)

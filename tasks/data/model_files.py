@@ -39,6 +39,18 @@ def weight_bytes(model: ModelRef) -> int:
     return on_disk * _BYTES.get(model.dtype, 4) // _BYTES.get(str(kept), 4)
 
 
+def known_layers(name: str) -> int | None:
+    """Return how many layers a bundled model or one of a local folder has; None where that takes more to find out."""
+    folder = bundled_folder(name) or Path(name)
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        config = _table_of(folder / "config.json")
+        return _n_layers(folder, config) if str(config.get("model_type")) in FAMILIES else None
+    except InputError:
+        return None  # which is told where the model is looked at
+
+
 def local_folder(model: ModelRef) -> str:
     """Return where a model's files are on this machine; from the hub if they are not where the plan found them.
 

@@ -43,7 +43,7 @@ def asked_of(request: EditRequest, *, text_tokens: int, generated_tokens: int | 
         generated_tokens: Tokens of a free text about its subject; None if there is none.
     """
     for probe in probes_of(request):
-        for answer in (probe.target_new, probe.target_true):
+        for answer in filter(None, (probe.target_new, probe.target_true)):
             yield Asked(request.request_id, probe.prompt, answer, text_tokens)
     if generated_tokens is not None:
         for prompt in request.generation_prompts or (request.prompt,):

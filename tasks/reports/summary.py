@@ -23,10 +23,11 @@ _COLUMNS = {
     ("final", "score"): "S ",
     ("final", "forgotten"): "forgotten",
     ("final", "benchmark_f1"): "F1",
+    ("final", "benchmark_accuracy"): "accuracy",
     ("final", "drift"): "drift",
 }
 """Titles by when and what is measured.  Those on the final model follow each other; a blank tells equal ones apart."""
-_WITH_INTERVAL = ("score", "forgotten", "benchmark_f1")
+_WITH_INTERVAL = ("score", "forgotten", "benchmark_f1", "benchmark_accuracy")
 
 
 def summary_rows(settings: Sequence[Row], runs: Sequence[Row]) -> list[dict[str, str]]:
@@ -41,8 +42,12 @@ def summary_rows(settings: Sequence[Row], runs: Sequence[Row]) -> list[dict[str,
         line = found.setdefault((row["setting"], row["edits"]), row | {"seen": {}})
         line["seen"][row["scored"], row["metric"]] = row
     rows = [_line(line, [run for run in runs if _is_of(run, line)]) for line in found.values()]
-    kept = [column for column in ("group", "runs") if any(row[column] not in ("", "1") for row in rows)]
-    return [{name: row[name] for name in row if name not in ("group", "runs") or name in kept} for row in rows]
+    dropped = {column for column in ("group", "runs") if all(row[column] in ("", "1") for row in rows)}
+    if all(row["accuracy"] == "–" or row["F1"] != "–" for row in rows):
+        dropped.add("accuracy")  # F1 says more; benchmarks without classes have none
+    elif all(row["F1"] == "–" for row in rows):
+        dropped.add("F1")
+    return [{name: row[name] for name in row if name not in dropped} for row in rows]
 
 
 def with_half_width(row: Row | None, *, plain: bool = False) -> str:

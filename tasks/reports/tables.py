@@ -1,10 +1,14 @@
 """Tables for the terminal and for files."""
 
 import math
+import os
+import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
+from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,26 +18,48 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.errors import InputError
+from tasks.reports.columns import LONGEST, fit, said_of
 
 _OPTIONS = {"csv": "FORMAT csv, HEADER", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
 FORMATS = ("table", *_OPTIONS)
-PLAIN_WIDTH = 220
+UNLIMITED = 100_000
 """Columns of a table that does not go to a terminal: nothing is cut."""
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None) -> None:
-    """Print rows as a table; numbers to the right, floats with three digits, NULL as a dash."""
-    console = Console() if stream is None and sys.stdout.isatty() else Console(width=PLAIN_WIDTH, file=stream)
+def print_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None, *, wide: bool = False) -> None:
+    """Print rows as a table; numbers to the right, floats with three digits, NULL as a dash.
+
+    In a terminal it fits the width: columns that say least are left out and named below it (``wide``: none is).
+    """
+    width = UNLIMITED if wide or stream is not None else terminal_width()
+    (stream or sys.stdout).write(table_text(rows, width))
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, or what COLUMNS says; no limit where the output goes to a file."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return shutil.get_terminal_size().columns
+    return UNLIMITED
+
+
+def table_text(rows: Sequence[Mapping[str, Any]], width: int = UNLIMITED) -> str:
+    """Return rows as the text of a table that is at most so many columns wide, ending with a line break."""
     if not rows:
-        console.print("(no rows)")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
+        return "(no rows)\n"
+    cells = [{str(name): format_cell(value) for name, value in row.items()} for row in rows]
+    fitted = fit(cells, rows, width)
+    table = Table(box=None, pad_edge=False)
+    for name in fitted.shown:
         number = any(isinstance(row[name], (int, float)) for row in rows)
-        table.add_column(str(name), justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(format_cell(value) for value in row.values()))
-    console.print(table)
+        short = max(len(name), *(len(cell[name]) for cell in cells)) <= LONGEST
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=short)
+    for cell in cells:
+        table.add_row(*(cell[name] for name in fitted.shown))
+    text = StringIO()
+    Console(width=width, file=text, color_system=None, markup=False, highlight=False, emoji=False).print(table)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    note = said_of(fitted)
+    return "\n".join([*lines, *(textwrap.wrap(note, width) if note else []), ""])
 
 
 def format_cell(value: Any) -> str:
@@ -51,7 +77,7 @@ def format_cell(value: Any) -> str:
     return str(value)
 
 
-def write_table(table: pa.Table, format: str, out: Path | None) -> None:
+def write_table(table: pa.Table, format: str, out: Path | None, *, wide: bool = False) -> None:
     """Write a query's result in one of ``FORMATS``.
 
     Raises:
@@ -63,7 +89,7 @@ def write_table(table: pa.Table, format: str, out: Path | None) -> None:
         raise InputError(f"--out {out}: expected a file in a directory that is there")
     if format == "table":
         with out.open("w") if out else nullcontext() as text:
-            print_table(table.to_pylist(), text)
+            print_table(table.to_pylist(), text, wide=wide)
         return
     if format == "parquet" and out is None and sys.stdout.isatty():
         raise InputError("--format parquet writes bytes; give --out FILE, or send the output to a file")

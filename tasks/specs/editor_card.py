@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from editing.errors import HparamsError
+from editing.errors import HparamsError, did_you_mean
 from editing.hparams import borrowed_from, editor_names, is_variant, preset_names, resolve_hparams
 from editing.model.families import FAMILIES
 from editing.shapes import absent_layers, refused_layers, too_large_batch, too_many_layers, unordered_layers
@@ -81,6 +81,17 @@ class EditorCard:
 def layers_problem(layers: Sequence[int], n_layers: int, model: str) -> str | None:
     """Return what is wrong with layers, whatever edits them; None if nothing is."""
     return absent_layers(layers, n_layers, model) or unordered_layers(layers)
+
+
+def hparams_problem(
+    name: str, model: str, protocol: str, overrides: Mapping[str, Any], preset: str | None
+) -> str | None:
+    """Return what is wrong with an editor's name, preset or hyper-parameters; None if nothing is."""
+    try:
+        resolve_hparams(name, model=model, protocol=protocol, overrides=overrides, preset=preset)
+    except HparamsError as error:
+        return str(error)
+    return None
 
 
 def training_of(name: str, hparams: Mapping[str, Any], batch_size: int) -> Training | None:
@@ -190,7 +201,7 @@ def target_definition(name: str, hparams: Mapping[str, Any], family: str) -> dic
 
 def _of_class(name: str) -> dict[str, Any]:
     if name not in editor_names():
-        raise HparamsError(f"no editor {name!r}; expected one of {editor_names()}")
+        raise HparamsError(f"no editor {name!r}{did_you_mean(name, editor_names())}; expected one of {editor_names()}")
 
     def ask() -> dict[str, Any]:
         from editing.methods.editor import editor_class

@@ -63,7 +63,19 @@ class FactsTexts(Drawn):
     facts_run_id: str
 
 
-Texts = HubTexts | FileTexts | WorldTexts | FactsTexts
+OWN_TOKENS, OWN_TOP_K = 64, 50
+"""Of texts that a model samples itself: their length, and from how many tokens each is drawn."""
+
+
+class OwnTexts(Drawn):
+    """Texts that the unedited model samples itself."""
+
+    name: Literal["own"]
+    tokens: int
+    top_k: int
+
+
+Texts = HubTexts | FileTexts | WorldTexts | FactsTexts | OwnTexts
 
 
 class Published(TypedDict):

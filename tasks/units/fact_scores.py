@@ -218,7 +218,7 @@ def probe_rows(
             "scored_at": rounds - 1,
             "edits_so_far": rounds * run.batch_size,
             "argmax_new": list(score.new.argmax_ids),
-            "argmax_true": list(score.true.argmax_ids),
+            "argmax_true": list(score.true.argmax_ids) if score.true else None,
             "text": score.text,
             **score_columns(score),
         }
@@ -227,16 +227,20 @@ def probe_rows(
 
 
 def score_columns(score: "ProbeScore") -> dict[str, Any]:
-    """Return the columns of a probe's score that facts and layer searches share."""
+    """Return the columns of a probe's score that facts and layer searches share.
+
+    Where there is no true target its columns are NULL, and ``n_true`` is 0.
+    """
+    true = score.true
     return {
         "probe_id": score.probe.probe_id,
         "kind": score.probe.kind,
         "nll_new": finite(score.new.nll_sum),
         "n_new": score.new.n_tokens,
-        "nll_true": finite(score.true.nll_sum),
-        "n_true": score.true.n_tokens,
+        "nll_true": finite(true.nll_sum) if true else None,
+        "n_true": true.n_tokens if true else 0,
         "n_correct_new": score.new.n_correct,
-        "n_correct_true": score.true.n_correct,
+        "n_correct_true": true.n_correct if true else None,
         "is_nan": score.is_nan,
     }
 

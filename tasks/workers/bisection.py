@@ -273,4 +273,4 @@ def _share(lm: LanguageModel, probes: Sequence[Probe]) -> float:
     """Return the share of probes whose wanted answer is the argmax, token by token."""
     scores = score_probes(lm, probes)
     wanted = [score.true if score.probe.kind == "neighborhood" else score.new for score in scores]
-    return sum(answer.correct for answer in wanted) / len(wanted)
+    return sum(answer is not None and answer.correct for answer in wanted) / len(wanted)

@@ -12,6 +12,7 @@ from torch import Tensor
 from editing.errors import MomentError
 from editing.measure.convergence import update_change
 from editing.measure.moments import MomentAccumulator, SecondMoment, accumulate_moments, layers_that_fit
+from editing.measure.own_texts import own_texts
 from editing.methods.locate import read_keys
 from editing.model.lm import LanguageModel
 from editing.model.memory import free_bytes
@@ -68,7 +69,10 @@ def collect_shard(
     n_tokens, source = 0, recipe["texts"]
     assert source["name"] != "npz", "published moments are read, not collected"
     for group in layers_that_fit(lm, missing, MEMORY_SHARE * free_bytes(lm.input_device)):
-        texts = corpus_texts(store, source, files)[shard[0] : shard[1]]
+        if source["name"] == "own":
+            texts = own_texts(lm, range(*shard), seed=source["seed"], n_tokens=source["tokens"], top_k=source["top_k"])
+        else:
+            texts = list(corpus_texts(store, source, files)[shard[0] : shard[1]])
         found = accumulate_moments(lm, texts, group, max_tokens=recipe["max_tokens"])
         n_tokens = found.n_tokens
         for layer in group:

@@ -1,0 +1,33 @@
+"""Texts that a model samples itself: what second moments can be taken over where nobody gives texts."""
+
+from editing.model.lm import LanguageModel
+
+TOKENS = 64
+"""Of each text, its first one aside."""
+TOP_K = 50
+TOKENS_PER_DIMENSION = 4
+"""Sampled tokens for each dimension of a key: with fewer than one a second moment is singular (docs/log.md)."""
+FEWEST = 200
+
+
+def own_texts(
+    lm: LanguageModel, texts: range, *, seed: int = 0, n_tokens: int = TOKENS, top_k: int = TOP_K
+) -> list[str]:
+    """Return some of the texts that a model samples from the start of text; each depends on its number and the seed only.
+
+    Args:
+        texts: Their numbers.
+        n_tokens: Of each text; fewer where the model's context is shorter.
+
+    Raises:
+        TokenizationError: The tokenizer has neither a start-of-text nor an end-of-text token.
+    """
+    room = (
+        n_tokens if lm.context_tokens is None else lm.context_tokens - 2
+    )  # a start of text, and what a tokenizer may add
+    return lm.sample_texts(texts, min(n_tokens, room), top_k=top_k, seed=seed)
+
+
+def enough(d_in: int) -> int:
+    """Return how many texts a second moment of keys of this size takes at least."""
+    return max(FEWEST, -(-TOKENS_PER_DIMENSION * d_in // TOKENS))

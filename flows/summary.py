@@ -1,0 +1,19 @@
+"""What is said of a plan's runs when they have ended."""
+
+from storage.sql import query_many
+from storage.store import Store
+from tasks.driver.plan import Plan, shown_in_report, with_known_layers
+from tasks.reports.report import others
+from tasks.reports.run_names import shortened
+from tasks.reports.summary import RUNS, SETTINGS, summary_rows
+from tasks.reports.warnings import DOUBTS, warnings_of
+
+
+def summary_of(plan: Plan) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+    """Return the rows of the table that a run ends with, and what makes its results doubtful."""
+    store = Store(plan.store)
+    shown = shown_in_report(plan, with_known_layers(plan, store))
+    settings, runs, doubts = query_many(store, [SETTINGS, RUNS, DOUBTS], unseen=others(store, shown))
+    names = shortened([row["run_id"] for row in runs.to_pylist()], store.run_ids())
+    rows = summary_rows(settings.to_pylist(), [row | {"run_id": names[row["run_id"]]} for row in runs.to_pylist()])
+    return rows, tuple(f"warning: {each}" for each in warnings_of(doubts.to_pylist()))

@@ -1,0 +1,107 @@
+"""One SQL statement over several stores, each under a name of its own, as databases are attached."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import PurePosixPath
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from storage.errors import QueryError
+from storage.marts import marts
+from storage.sql import TABLES, query
+from storage.store import Store
+
+Place = str | Store | Mapping[str, str]
+"""A store, or several by name."""
+_OWN = "this_statement_alone"
+
+
+def query_any(places: Place, sql: str, *, write: bool = False) -> pa.Table:
+    """Run one SQL statement over a store as :func:`storage.sql.query` does, or over several, each under its name.
+
+    Of several, ``a.run_summary`` is the one of store ``a``; a name without a store is that of all together, with a column
+    ``store``.  What the statement names is read into memory.
+
+    Raises:
+        StorageError: There is no store, or it has another schema version.
+        QueryError: DuckDB refuses the statement, or names no store or table that is there.
+    """
+    if not isinstance(places, Mapping):
+        return query(places, sql, write=write)
+    if write:
+        raise QueryError("a statement over several stores only reads; leave --write out, or ask one store")
+    named = _named(sql)
+    unknown = sorted({store for store, _ in named if store} - places.keys())
+    if unknown:
+        raise QueryError(f"no store is called {unknown[0]!r}; expected one of {sorted(places)}")
+    with closing(duckdb.connect()) as connection:
+        for name in places:
+            connection.execute(f'CREATE SCHEMA "{name}"')
+        for store, table in named:
+            _make(connection, places, store, table)
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        try:
+            return connection.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(str(error).split("LINE ")[0].strip()) from None
+
+
+def names_of(stores: list[str]) -> str | dict[str, str]:
+    """Return a store's place, or of several their places by name: ``NAME=PLACE``, or the last part of the place.
+
+    Raises:
+        QueryError: Two have the same name.
+    """
+    if len(stores) == 1 and "=" not in stores[0]:
+        return stores[0]
+    found: dict[str, str] = {}
+    for given in stores:
+        name, separator, place = given.partition("=")
+        place = place if separator else given
+        name = name if separator else PurePosixPath(place.rstrip("/")).name
+        if name in found:
+            raise QueryError(f"two stores are called {name!r}; give names: --store a={found[name]} --store b={place}")
+        found[name] = place
+    return found
+
+
+def _make(connection: duckdb.DuckDBPyConnection, places: Mapping[str, str], store: str, table: str) -> None:
+    """Make one table of a store, or of all with a column that says of which."""
+    if store:
+        rows = query(places[store], f"FROM {table}")
+        connection.register(_OWN, rows)
+        connection.execute(f'CREATE TABLE "{store}".{table} AS FROM {_OWN}')
+        connection.unregister(_OWN)
+        return
+    for number, (name, place) in enumerate(places.items()):
+        rows = query(place, f"FROM {table}")
+        connection.register(_OWN, rows)
+        kept = f"SELECT '{name}' AS store, * FROM {_OWN}"
+        connection.execute(f"CREATE TABLE {table} AS {kept}" if number == 0 else f"INSERT INTO {table} BY NAME {kept}")
+        connection.unregister(_OWN)
+
+
+def _named(sql: str) -> list[tuple[str, str]]:
+    """Return the tables and views that a statement names, each with its store, empty where none is named."""
+    with closing(duckdb.connect()) as parser:
+        answer = parser.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()
+    tree = json.loads(answer[0]) if answer else {"error": True}
+    if tree["error"]:
+        raise QueryError(f"{tree.get('error_message', 'not a statement')}; expected one SELECT over several stores")
+    known = {*TABLES, *marts()}
+    found = dict.fromkeys((schema, table) for schema, table in _tables(tree) if schema or table in known)
+    if wrong := [table for schema, table in found if schema and table not in known]:
+        raise QueryError(f"no table or view {wrong[0]!r}; `palimpsest list views` lists them")
+    return list(found)
+
+
+def _tables(tree: Any) -> Iterator[tuple[str, str]]:
+    """Yield schema and name of every table in a statement's tree."""
+    if isinstance(tree, dict) and tree.get("type") == "BASE_TABLE":
+        yield str(tree.get("schema_name") or ""), str(tree["table_name"]).lower()
+    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _tables(value)

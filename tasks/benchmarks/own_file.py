@@ -1,0 +1,135 @@
+"""A benchmark of one's own from a file of questions alone: what its columns say of how it is asked."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tasks.data.expressions import as_texts
+from tasks.data.record_files import read_records
+from tasks.errors import InputError
+
+_COLUMNS = ("question", "choices", "answer", "text", "label", "labels")
+_EXPECTED = (
+    "expected the columns question, choices (a list), answer; or question and answer, which the model then writes; or text and "
+    "label, one word per class"
+)
+WRITTEN_TOKENS = 32
+"""Of a written answer, at most."""
+
+
+def definition_of_file(path: Path) -> dict[str, Any]:
+    """Return the definition of a benchmark whose records have the columns question, choices, answer (or text, label).
+
+    A choice's likelihood is compared by byte, so that long ones lose nothing; questions are asked as they stand, all of them,
+    without shots.  An answer is a choice's own text, its letter (A is the first), or its number from 0; all in one way.
+
+    Raises:
+        InputError: The file cannot be read, or a record has not these columns; says which.
+    """
+    records = read_records(path)
+    for number, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise InputError(f"{path}, record {number}: found {str(record)[:80]!r}; {_EXPECTED}")
+    first = records[0]
+    whole = {
+        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name.split(".")[0]).strip("-") or "own",
+        "title": f"questions of {path.name}",
+        "source": {"path": str(path)},
+        "order": {"seed": None},
+    }
+    if "question" in first and "choices" in first:
+        return {**whole, **_choices(path, records)}
+    if "question" in first and "answer" in first:
+        return {**whole, **_written(path, records)}
+    if "text" in first and ("label" in first or "labels" in first):
+        return {**whole, **_labelled(path, records, "label" if "label" in first else "labels")}
+    raise InputError(f"{path}, record 0: found the columns {list(first)}{_near(first)}; {_EXPECTED}")
+
+
+def _choices(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    _texts_of(path, records, "question")
+    rules = {number: _rule(path, number, record) for number, record in enumerate(records)}
+    if len(set(rules.values())) > 1:
+        other = next(number for number, rule in rules.items() if rule != rules[0])
+        raise InputError(
+            f"{path}: the answer of record 0 ({records[0]['answer']!r}) is {rules[0]} and that of record {other} "
+            f"({records[other]['answer']!r}) {rules[other]}; expected all in one way"
+        )
+    gold = {
+        "a choice's text": "record.answer",
+        "a letter": "options['ABCDEFGHIJKLMNOPQRSTUVWXYZ'.index(record.answer.strip().upper())]",
+        "a number from 0": "options[record.answer | int]",
+    }
+    return {
+        "fields": {"options": "record.choices | texts"},
+        "prompt": "Question: {{ record.question }}\nAnswer:",
+        "choices": "options",
+        "gold": gold[rules[0]],
+        "answer": {"kind": "choices", "by": "byte"},
+    }
+
+
+def _rule(path: Path, number: int, record: Mapping[str, Any]) -> str:
+    """Return how a record's answer names one of its choices."""
+    where = f"{path}, record {number}"
+    try:
+        choices = as_texts(record.get("choices"))
+    except ValueError as error:
+        raise InputError(f"{where}: choices: {error}") from error
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise InputError(f"{where}: choices: found {choices}; expected two or more, each once")
+    answer = record.get("answer")
+    if isinstance(answer, str) and answer in choices:
+        return "a choice's text"
+    text = str(answer).strip()
+    if not isinstance(answer, bool) and text.isdecimal() and int(text) < len(choices):
+        return "a number from 0"
+    if len(text) == 1 and 0 <= ord(text.upper()) - ord("A") < len(choices):
+        return "a letter"
+    raise InputError(
+        f"{where}: answer: found {answer!r}; expected one of {choices}, its letter (A to {chr(ord('A') + len(choices) - 1)}), "
+        f"or its number (0 to {len(choices) - 1})"
+    )
+
+
+def _written(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    _texts_of(path, records, "question")
+    _texts_of(path, records, "answer")
+    return {
+        "fields": {},
+        "prompt": "Question: {{ record.question }}\nAnswer:",
+        "gold": "record.answer",
+        "answer": {"kind": "text", "tokens": WRITTEN_TOKENS, "until": "\n", "extract": "first_line", "normal": "squad"},
+    }
+
+
+def _labelled(path: Path, records: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any]:
+    _texts_of(path, records, "text")
+    _texts_of(path, records, column)
+    labels = sorted({str(record[column]) for record in records})
+    if len(labels) < 2:
+        raise InputError(f"{path}: every {column} is {labels[0]!r}; expected two classes or more")
+    return {
+        "fields": {"label": f"record.{column} | string"},
+        "prompt": "{{ record.text }}\nLabel:",
+        "choices": json.dumps(labels),
+        "gold": "label",
+        "answer": {"kind": "choices", "by": "byte"},
+        "metrics": ["accuracy", "f1"],
+    }
+
+
+def _texts_of(path: Path, records: Sequence[Mapping[str, Any]], column: str) -> None:
+    for number, record in enumerate(records):
+        value = record.get(column)
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+            raise InputError(f"{path}, record {number}: {column}: found {value!r}; expected a text")
+
+
+def _near(record: Mapping[str, Any]) -> str:
+    near = {name: get_close_matches(str(name), _COLUMNS, n=1) for name in record if name not in _COLUMNS}
+    meant = [f"{found[0]} for {name}" for name, found in near.items() if found]
+    return f" (did you mean {' and '.join(meant)}?)" if meant else ""
