@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("palimpsest-bench")
+        return version("palimpsest-editing")
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'palimpsest' has no attribute {name!r}; it has {sorted(_PLACES)}")

@@ -33,6 +33,23 @@ INTERRUPTED = 130
 """The exit code of a command that was asked to end, as shells have it."""
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"palimpsest {version('palimpsest-editing')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version, and exit.")
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
+
 def main() -> None:
     """Entry point: run a command; known errors become one message and exit code 2."""
     from storage.errors import StorageError

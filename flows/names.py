@@ -7,7 +7,7 @@ from flows.spec import EditorSpec, Experiment, errors_of
 from tasks.benchmarks.harness import PREFIX
 from tasks.data.model_files import known_layers
 from tasks.errors import InputError
-from tasks.specs.editor_card import hparams_problem, layers_problem
+from tasks.specs.editor_card import hparams_problem, layers_problem, suggested_layers
 
 
 def check_names(experiment: Experiment) -> None:
@@ -27,6 +27,10 @@ def _editors(experiment: Experiment) -> Iterator[str]:
         why = hparams_problem(spec.name, experiment.model.name, experiment.protocol, spec.hparams, spec.preset)
         if why is not None:
             yield f"editors.{index}: {why}"
+        if why is None and spec.layers is None and experiment.layers is None:
+            layers, where = suggested_layers(spec.name, experiment.model.name, n_layers)
+            near = f", as layers: {[layers] if len(layers) > 1 else layers} ({where})" if layers else ""
+            yield f"editors.{index}: no layers; give them here, or for all editors{near}"
         for layers in _layer_sets(experiment, spec):
             if n_layers is not None and (why := layers_problem(layers, n_layers, experiment.model.name)) is not None:
                 yield f"{f'editors.{index}.layers' if spec.layers is not None else 'layers'}: {why}"
@@ -38,7 +42,7 @@ def _editors(experiment: Experiment) -> Iterator[str]:
 
 def _layer_sets(experiment: Experiment, spec: EditorSpec) -> list[list[int]]:
     chosen = spec.layers if spec.layers is not None else experiment.layers
-    if isinstance(chosen, str):
+    if chosen is None or isinstance(chosen, str):
         return []  # which it will be is not known yet
     return [entry if isinstance(entry, list) else [entry] for entry in chosen]
 

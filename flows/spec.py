@@ -52,7 +52,7 @@ class SpecError(Exception):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ModelSpec(_Strict):
@@ -68,7 +68,7 @@ class ModelSpec(_Strict):
     """What stands in front of every text that the model reads, once: ``bos``, ``eos``, a token, or ``none``: what its
     tokenizer puts there itself."""
     adapter: str | None = None
-    """A folder with a PEFT adapter (``pip install 'palimpsest[adapter]'``), which is merged into the weights."""
+    """A folder with a PEFT adapter (``pip install peft``), which is merged into the weights."""
 
     @field_validator("chat")
     @classmethod
@@ -122,7 +122,7 @@ class GuardSpec(_Strict):
 class EditorSpec(BaseModel):
     """An editor; further keys are its hyper-parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
     preset: str | None = None
@@ -351,7 +351,8 @@ class Experiment(_Strict):
     model: Annotated[ModelSpec, BeforeValidator(named)]
     facts: Annotated[FactsSpec, BeforeValidator(named_or_file("path"))]
     editors: list[Annotated[EditorSpec, BeforeValidator(named)]] = Field(min_length=1)
-    layers: Layers
+    layers: Layers | None = None
+    """Of editors that name none."""
     batch_sizes: list[Count] = Field(min_length=1)
     mode: Literal["sequential", "independent"] = "sequential"
     seeds: list[int] = Field(default=[0], min_length=1)

@@ -1,4 +1,4 @@
-"""Files in a bucket of S3, or of a server that speaks its language; an optional extra (``palimpsest[s3]``).
+"""Files in a bucket of S3, or of a server that speaks its language; an optional extra (the package boto3).
 
 An object appears whole when its upload is complete, and is created exclusively by a conditional PUT, which servers must
 enforce.  Keys, region and address come from where boto3 looks for them (``AWS_ACCESS_KEY_ID``,
@@ -48,7 +48,7 @@ class S3Files:
             import boto3
             from botocore.config import Config
         except ImportError as error:
-            raise StorageError(f"{location} needs boto3; run: pip install 'palimpsest[s3]'") from error
+            raise StorageError(f"{location} needs boto3; run: pip install 'boto3>=1.36'") from error
         settings = Config(
             connect_timeout=_CONNECT_S,
             read_timeout=_READ_S,

@@ -125,3 +125,26 @@ def export_contexts(
     from tasks.units.contexts import export_contexts as export
 
     print_table(export(Store(store), out))
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    to: Annotated[str, typer.Option(help="hf-dataset, wandb (offline runs), mlflow (DIR/mlflow.db) or csv.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write the store's results as a data set, as runs of Weights & Biases or MLflow, or as CSV; nothing is sent."""
+    from storage.store import Store
+    from tasks.reports.exports import export as write
+    from tasks.reports.tables import print_table
+
+    rows = write(Store(store), to, out)
+    print_table(rows)
+    typer.echo(f"wrote {out}")
+    hints = {
+        "hf-dataset": f'from datasets import load_dataset; load_dataset("{out}", "run_summary")',
+        "wandb": f"wandb sync {out}/wandb/offline-run-*   (sends them; nothing was sent)",
+        "mlflow": f"mlflow ui --backend-store-uri sqlite:///{out.absolute()}/mlflow.db",
+    }
+    if to in hints:
+        typer.echo(hints[to])

@@ -169,7 +169,8 @@ def merge(other: Annotated[str, typer.Argument(metavar="OTHER")], store: StoreOp
 
     done = put_together(Store(store, create=True), Store(other))
     typer.echo(
-        f"copied {done.units} units of {done.runs} runs and preparations, and {done.artifacts} artifacts, from {other} to {store}"
+        f"copied {done.units} units of {done.runs} runs and preparations, and {done.artifacts} artifacts, from {other} to "
+        f"{store}"
     )
     if not done.units and not done.artifacts:
         typer.echo(f"{store} had all of it")

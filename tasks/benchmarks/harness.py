@@ -1,4 +1,4 @@
-"""Any task of lm-evaluation-harness, asked of the model as it stands; an optional extra (``palimpsest[lm-eval]``)."""
+"""Any task of lm-evaluation-harness, asked of the model as it stands; an optional extra (the package lm-eval)."""
 
 import difflib
 import importlib.metadata
@@ -41,7 +41,7 @@ def harness_recipe(name: str, *, include: str | None, shots: int | None) -> tupl
         version = importlib.metadata.version("lm_eval")
     except importlib.metadata.PackageNotFoundError as error:
         raise InputError(
-            f"{PREFIX}{name} needs lm-evaluation-harness; run: pip install 'palimpsest[lm-eval]'"
+            f"{PREFIX}{name} needs lm-evaluation-harness; run: pip install 'lm-eval>=0.4.13,<0.5'"
         ) from error
     task = _task(name, include)
     if getattr(task, "UNSAFE_CODE", False):

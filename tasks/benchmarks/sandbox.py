@@ -58,7 +58,7 @@ def sandbox_problem() -> str | None:
     try:
         import sandlock  # noqa: F401
     except ImportError:
-        return "the package sandlock is missing; run: pip install 'palimpsest[sandbox]'"
+        return "the package sandlock is missing; run: pip install 'sandlock>=0.9,<0.10'"
     try:
         broken = [
             promise

@@ -46,7 +46,7 @@ def merge_adapter(model: "transformers.PreTrainedModel", folder: str | Path) -> 
         from peft.utils import load_peft_weights
     except ImportError as error:
         raise ModelError(
-            f"adapter {folder}: merging it needs the package peft; run: pip install 'palimpsest[adapter]'"
+            f"adapter {folder}: merging it needs the package peft; run: pip install 'peft>=0.17'"
         ) from error
     try:
         settings = PeftConfig.from_pretrained(str(folder))

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from editing.errors import HparamsError, did_you_mean
-from editing.hparams import borrowed_from, editor_names, is_variant, preset_names, resolve_hparams
+from editing.hparams import borrowed_from, default_layers, editor_names, is_variant, preset_names, resolve_hparams
 from editing.model.families import FAMILIES
 from editing.shapes import absent_layers, refused_layers, too_large_batch, too_many_layers, unordered_layers
 from tasks.cache import remembered
+
+_MANY = 10_000
+"""More layers than any model has."""
 
 
 class Training(NamedTuple):
@@ -81,6 +84,21 @@ class EditorCard:
 def layers_problem(layers: Sequence[int], n_layers: int, model: str) -> str | None:
     """Return what is wrong with layers, whatever edits them; None if nothing is."""
     return absent_layers(layers, n_layers, model) or unordered_layers(layers)
+
+
+def known_editors() -> list[str]:
+    """Return the names of all editors."""
+    return editor_names()
+
+
+def suggested_layers(name: str, model: str, n_layers: int | None) -> tuple[list[int] | None, str]:
+    """Return the layers that an editor's sources edit in a model, and where they come from; None where nobody knows.
+
+    Args:
+        n_layers: Of the model; None where it is not on this machine.
+    """
+    layers, why = default_layers(name, model=model, n_layers=n_layers or _MANY)
+    return (None, why) if n_layers is None and why.startswith("no source") else (layers, why)
 
 
 def hparams_problem(

@@ -1,5 +1,6 @@
 """A run's model as it was after some edits, as an ordinary Hugging Face folder."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from tasks.runs.ledger import replay
 from tasks.runs.rows import last_logits
 from tasks.specs.run import ModelRef
 from tasks.workers.loaded_models import loaded
+from tasks.workers.model_card import write_card
 
 LOGITS_TOLERANCE = 1e-5
 """Relative; a forward pass in another process may use other kernels, the weights themselves are compared bit by bit."""
@@ -60,12 +62,23 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     lm.model.save_pretrained(out)
     lm.tokenizer.save_pretrained(out)
     checked = _checked(store_root, run_id, rounds, out, model, device=device, exact=exact)
+    write_card(store, run, out, after=after, checked=checked)
+    _with_ordinary_permissions(out)
     note = "" if exact else f"made on {made_on} and rebuilt on {device}, so only logits can be compared; "
     if model.text_start != "none":
         note += (
             f"the run put {model.particulars['text_start']!r} in front of every text, which the folder does not say; "
         )
     return f"{out}: {run_id} after {after} edits; {note}{checked}"
+
+
+def _with_ordinary_permissions(folder: Path) -> None:
+    """Give every file what the user's umask allows: safetensors makes files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
 
 
 def _device_like(kind: str) -> str:

@@ -22,7 +22,7 @@ def fetch_models(models: Sequence[ModelRef]) -> str:
 
 def describe(store: str) -> dict[str, str]:
     """Return what must be alike on all nodes."""
-    packages = ("palimpsest", "torch", "transformers", "ray", *(["boto3"] if "://" in store else []))
+    packages = ("palimpsest-editing", "torch", "transformers", "ray", *(["boto3"] if "://" in store else []))
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},

@@ -168,7 +168,7 @@ def test_programs_in_fences_count_where_the_recipe_says_so(tmp_path: Path) -> No
 def test_it_works_here_and_says_so_where_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sandbox_problem() is None
     monkeypatch.setitem(sys.modules, "sandlock", None)
-    assert "pip install 'palimpsest[sandbox]'" in (sandbox_problem() or "")
+    assert "pip install 'sandlock>=0.9,<0.10'" in (sandbox_problem() or "")
 
 
 def test_a_sandbox_that_does_not_confine_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
