@@ -7,7 +7,6 @@ from storage.sql import query
 from storage.store import Store
 from tasks.data.model_files import edited_shape
 from tasks.driver.plan import Plan, with_known_layers
-from tasks.reports.run_names import shortened
 from tasks.runs.chain import segments
 from tasks.specs.editor_card import ledger_floats
 from tasks.specs.run import RunSpec
@@ -21,7 +20,6 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
     speed = _seconds_per_edit(plan.store) if store else {}
     rows, total = [], 0.0
     runs = with_known_layers(plan, store) if store else plan.runs
-    names = shortened([run.run_id for run in runs if run.layers or run.is_unedited], store.run_ids() if store else ())
     for run in runs:
         done = sum(((c.last_round or 0) - (c.first_round or 0)) for c in segments(store, run.run_id)) if store else 0
         left = (run.n_rounds - done) * run.batch_size
@@ -29,7 +27,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
         total += (seconds or 0.0) * left
         rows.append(
             {
-                "run": names.get(run.run_id, "(named after the search)"),
+                "run": run.run_id if run.layers or run.is_unedited else "(named after the search)",
                 "editor": run.editor,
                 "layers": ", ".join(map(str, run.layers)) or (run.layers_from.by if run.layers_from else "–"),
                 "batch": run.batch_size,

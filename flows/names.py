@@ -59,7 +59,7 @@ def _files(experiment: Experiment) -> Iterator[str]:
         ("facts.path", facts.path),
         ("facts.order", facts.order),
         ("facts.completions", facts.completions),
-        ("second_moment.path", experiment.second_moment.path),
+        ("second_moment.path", None if experiment.second_moment.hub else experiment.second_moment.path),
         ("model.adapter", experiment.model.adapter),
     ):
         if path is not None and not Path(path).exists():

@@ -8,7 +8,6 @@ from storage.errors import StorageError
 from storage.sql import query
 from storage.store import Store
 from tasks.driver.totals import read_totals
-from tasks.reports.run_names import shortened
 
 
 def runs_meant(
@@ -42,9 +41,8 @@ def runs_meant(
 def preview(store: Store, run_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row per run, with what it is and how much it holds."""
     rows = {row["run_id"]: row for row in query(store, "FROM run_progress").to_pylist()}
-    names = shortened(run_ids, store.run_ids())
     kept = ("model", "what", "batch_size", "units", "edits")
-    return [{"run": names[each], **{key: rows.get(each, {}).get(key) for key in kept}} for each in run_ids]
+    return [{"run": each, **{key: rows.get(each, {}).get(key) for key in kept}} for each in run_ids]
 
 
 def _named(name: str, known: Sequence[str], store: Store) -> list[str]:

@@ -59,8 +59,11 @@ class ModelSpec(_Strict):
     """A bundled model, a local Hugging Face folder, or a hub id."""
 
     name: str
+    """Of a bundled model (``palimpsest list models``), a folder, or a hub id."""
     revision: str | None = None
+    """The commit of the hub's repository."""
     dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; the checkpoint's unless given."""
     chat: bool | dict[str, Any] = False
     """Put every prompt into the tokenizer's chat template, as a user's message; or a table with the template's variables, of
     which ``date`` is the day that it is told (2024-07-26 unless given)."""
@@ -92,8 +95,11 @@ class FactsSpec(_Strict):
     path: str | None = None
     """A file of records: CSV, TSV, JSON, JSON lines (each also gzipped) or Parquet."""
     hub: str | None = None
+    """Or a data set on the hub, with its commit as ``revision``."""
     revision: str | None = None
+    """The commit."""
     split: str | None = None
+    """``train`` unless given."""
     completions: str | None = None
     """Facts asked by questions, as beginnings of sentences: a JSON list of {question, text_completion_prompt}."""
     order: str | None = None
@@ -101,10 +107,12 @@ class FactsSpec(_Strict):
     size: Annotated[int, Field(gt=0)] | Literal["all"] = "all"
     """Facts of each sample; all that there are, if it is not given."""
     samples: int = Field(default=1, gt=0)
+    """How many orders; each is a run of its own for every editor, layer and batch size."""
     disjoint: bool = False
     """No fact is in two samples: they are cut one after the other from the order of sample 0, so that from sample 1 on
     another ``size`` makes other runs."""
     seed: int = 0
+    """Of the orders."""
 
 
 class GuardSpec(_Strict):
@@ -125,15 +133,19 @@ class EditorSpec(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
+    """One of ``palimpsest list editors``."""
     preset: str | None = None
     """A named set of numbers of one source (see ``palimpsest list editors``)."""
     layers: Layers | None = None
+    """Of this editor's runs, in place of the experiment's."""
     batch_sizes: list[Count] | None = Field(default=None, min_length=1)
+    """Of this editor's runs, in place of the experiment's."""
     seeds: list[int] | None = Field(default=None, min_length=1)
     """Of this editor's runs, in place of the experiment's."""
     contexts_file: str | None = None
     """A JSON list of context prefixes, in place of sampled ones; its content is part of the identity."""
     guard: GuardSpec | None = None
+    """Leaves edits out that are predicted to break the model."""
 
     @property
     def hparams(self) -> dict[str, Any]:
@@ -144,12 +156,17 @@ class SecondMomentSpec(_Strict):
     """Second moments: of the facts' own world, of the lines of a local text file, of a hub data set, or published ones."""
 
     path: str | None = None
+    """A text file, one text per line."""
     hub: str | None = None
     """A data set of texts on the hub, with the commit as ``revision``."""
     revision: str | None = None
+    """The commit."""
     config: str | None = None
+    """The data set's configuration."""
     split: str = "train"
+    """The data set's split."""
     column: str = "text"
+    """The data set's column of texts."""
     own_texts: bool = False
     """Texts that the model samples itself; also where facts have no neighborhood prompts and nothing else is given."""
     files: dict[int, str] | None = Field(default=None, min_length=1)
@@ -157,6 +174,7 @@ class SecondMomentSpec(_Strict):
     provenance: str | None = None
     """Where those files come from: model, corpus, number of documents, repository and commit."""
     n_texts: int = Field(default=1000, gt=0)
+    """How many texts."""
     shard_texts: int = Field(default=1024, gt=0, multiple_of=64)
     """Texts of one unit of work: what a kill can cost, and what workers share."""
     stop_change: float | None = Field(default=None, gt=0)
@@ -166,9 +184,11 @@ class SecondMomentSpec(_Strict):
     stop_facts: int = Field(default=64, gt=0)
     """Facts whose updates are looked at."""
     max_tokens: int | None = Field(default=None, gt=0)
+    """Of each text; the model's context length unless given."""
     jitter: float = Field(default=0.0, ge=0)
     """Added to the diagonal, in units of its mean; part of a run's identity."""
     seed: int = 0
+    """Of the choice of texts."""
 
 
 class TrainingSpec(_Strict):
@@ -181,14 +201,18 @@ class TrainingSpec(_Strict):
     validation: int = Field(default=64, gt=0)
     """How many of them only measure what the network does, after each segment."""
     steps_per_segment: int = Field(default=100, gt=0)
+    """Steps between two commits: what a kill can cost."""
 
 
 class SearchSpec(_Strict):
     """Layer search: independent edits of every candidate layer."""
 
     editor: str = "rome"
+    """What edits each layer."""
     edits: int = Field(default=100, gt=0)
+    """Facts that are edited at each layer, each alone."""
     layers: Literal["all"] | list[int] = "all"
+    """Candidates."""
     contexts_file: str | None = None
     """As an editor's."""
 
@@ -197,16 +221,22 @@ class TraceSpec(_Strict):
     """Causal tracing of facts that the model knows."""
 
     facts: int = Field(default=20, gt=0)
+    """Facts that the model knows."""
     samples: int = Field(default=10, gt=0)
+    """Noise draws for each."""
     window: int = Field(default=10, ge=2)
+    """Layers that are restored together, of MLP and attention outputs."""
     noise: float | None = Field(default=None, gt=0)
+    """Standard deviation; three times that of the subjects' embeddings unless given."""
 
 
 class LocateSpec(_Strict):
     """Where facts are stored."""
 
     search: SearchSpec | None = None
+    """A layer search, which ``layers: search`` takes the best layer of."""
     trace: TraceSpec | None = None
+    """Causal tracing, which ``layers: trace`` takes the best layer of."""
 
 
 class BenchmarkSpec(_Strict):
@@ -226,7 +256,9 @@ class BenchmarkSpec(_Strict):
     groups: list[str] | None = Field(default=None, min_length=1)
     """Some of its groups (MMLU's subjects, BBH's tasks); all unless given."""
     shots: int | None = Field(default=None, ge=0)
+    """Answered examples before each question."""
     shots_from: Literal["train", "dev", "file"] | None = None
+    """Where they come from."""
     shots_file: str | None = None
     """A text that stands before every question, letter by letter: a paper's own shots."""
     run_code: bool = False
@@ -252,25 +284,36 @@ class GenerationSpec(_Strict):
     """Free texts at every checkpoint: stored, with their n-gram entropy and repetition."""
 
     prompts: int = Field(default=20, gt=0)
+    """How many beginnings."""
     tokens: int = Field(default=100, gt=0)
+    """Of each text."""
     top_k: int = Field(default=5, gt=0)
     """1: always the likeliest token."""
     seed: int = 0
+    """Of what is drawn."""
 
 
 class PerplexitySpec(_Strict):
     """The perplexity of held-out texts at every checkpoint: lines of a file, a hub data set, or the facts' own world."""
 
     path: str | None = None
+    """A text file, one text per line."""
     hub: str | None = None
+    """Or a data set on the hub, with its commit as ``revision``."""
     revision: str | None = None
+    """The commit."""
     config: str | None = None
+    """The data set's configuration."""
     split: str = "test"
+    """The data set's split."""
     column: str = "text"
+    """The data set's column of texts."""
     n_texts: int = Field(default=100, gt=0)
+    """How many texts."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Of each text; the model's context length unless given, which is recorded."""
     seed: int = 1
+    """Of the choice of texts."""
 
 
 def _settings(name: str, kind: Any, given: Any) -> dict[str, Any]:
@@ -291,14 +334,19 @@ class ScoreSpec(_Strict):
     every_edits: Annotated[int, Field(ge=0)] | Annotated[list[Count], Field(min_length=1)] = 50
     """Checkpoints: every so many edits, or at these numbers of edits; and after the last round."""
     retention: Literal["all", "none"] | Annotated[int, Field(gt=0)] = "all"
+    """Earlier edits that each checkpoint scores again: all, none, or a seeded sample of so many."""
     text_tokens: int = Field(default=16, ge=0)
     """Tokens that the model says freely after each probe; the same for all, so that no answer's length shows."""
     texts: Literal["own", "all"] = "own"
     """Free texts of each edit right after its round, or at every later check too."""
     benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(named_or_file("file"))]] = []
+    """Asked at every checkpoint, and of the unedited model."""
     examples: Annotated[int, Field(gt=0)] | Literal["all"] = 100
+    """Questions of each benchmark; all of a file of one's own."""
     generation: GenerationSpec | None = None
+    """Free texts."""
     perplexity: PerplexitySpec | None = None
+    """The perplexity of held-out texts."""
     further: dict[str, dict[str, Any]] = {}
     """Settings of scores of one's own, by kind; each stands in the file as one of the fields above does."""
 
@@ -322,17 +370,22 @@ class ComputeSpec(_Strict):
     """Where it runs."""
 
     ray: str = "local"
+    """``local``, or the address of a Ray cluster."""
     actors: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_auto_is_none)] = None
+    """Workers, at most; as many as there is room for unless given."""
     gpus_per_model: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_auto_is_none)] = None
     """A fraction shares a GPU between workers; several spread one model over them."""
     threads: int = Field(default=1, gt=0)
+    """Of each worker."""
     tokens_per_forward: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_auto_is_none)] = None
     """Padded tokens in one forward pass; from the memory that is free when a run begins unless given, and recorded."""
     chains_in_step: int = Field(default=1, gt=0)
     """Sequential runs of one editor definition, last layer and batch size that one worker takes forward together, round by
     round; their targets are searched for in one batch.  Pays where batches are small and runs are more than workers."""
     start_timeout_s: float = Field(default=300.0, gt=0)
+    """For how long a worker may take to start."""
     max_attempts: int = Field(default=3, gt=0)
+    """How often a unit is tried before it is given up."""
     store_timeout_s: float = Field(default=600.0, ge=0)
     """For how long workers and driver wait for a store that does not answer, is full or is not mounted."""
 
@@ -348,22 +401,37 @@ class Experiment(_Strict):
     """One experiment: a grid of runs that answers a question."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Of the experiment; letters, digits, dot, dash and underscore."""
     model: Annotated[ModelSpec, BeforeValidator(named)]
+    """What is edited."""
     facts: Annotated[FactsSpec, BeforeValidator(named_or_file("path"))]
+    """What is written into it."""
     editors: list[Annotated[EditorSpec, BeforeValidator(named)]] = Field(min_length=1)
+    """What writes it."""
     layers: Layers | None = None
     """Of editors that name none."""
     batch_sizes: list[Count] = Field(min_length=1)
+    """Facts that one update writes; each is a run of its own."""
     mode: Literal["sequential", "independent"] = "sequential"
+    """Each batch on the model that the one before has left, or on the unedited one."""
     seeds: list[int] = Field(default=[0], min_length=1)
+    """Of what is random in a run; each is a run of its own."""
     second_moment: SecondMomentSpec = SecondMomentSpec()
+    """Where second moments come from, for editors that need them."""
     training: TrainingSpec = TrainingSpec()
+    """What hyper-networks are trained on."""
     locate: LocateSpec = LocateSpec()
+    """Where facts are, if that is to be found out."""
     score: ScoreSpec = ScoreSpec()
+    """What is scored, and when."""
     protocol: Literal["paper", "code", "corrected"] = "corrected"
+    """What editors do where papers and official code disagree (docs/editors.md)."""
     commit_every: int = Field(default=50, gt=0)
+    """Edits between two commits: what a kill can cost."""
     compute: ComputeSpec = ComputeSpec()
+    """Where it runs."""
     store: str = "results"
+    """A directory, or ``s3://BUCKET/PREFIX``."""
     _file: str = PrivateAttr(default="")
     _shown: Callable[[Sequence[str | int]], str] | None = PrivateAttr(default=None)
 

@@ -6,7 +6,6 @@ from typing import Any
 from storage.sql import query
 from storage.store import Store
 from tasks.driver.totals import read_totals
-from tasks.reports.run_names import shortened
 
 
 def progress_rows(store: Store) -> list[dict[str, Any]]:
@@ -16,7 +15,6 @@ def progress_rows(store: Store) -> list[dict[str, Any]]:
     """
     totals = read_totals(store)
     rows: list[dict[str, Any]] = query(store, "FROM run_progress").to_pylist()
-    names = shortened({*totals, *(row["run_id"] for row in rows)})
     for row in rows:
         row["units"] = _of(row["units"], totals.pop(row["run_id"], None))
     waiting = {"model": "", "what": "not begun", "batch_size": None}
@@ -24,9 +22,7 @@ def progress_rows(store: Store) -> list[dict[str, Any]]:
         {"run_id": run_id, **waiting, "units": _of(0, total), "edits": None, "given_up": 0}
         for run_id, total in sorted(totals.items())
     ]
-    return [
-        {"run": names[row["run_id"]], **{key: value for key, value in row.items() if key != "run_id"}} for row in rows
-    ]
+    return rows
 
 
 def progress_line(rows: Sequence[Mapping[str, Any]]) -> str:

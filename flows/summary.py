@@ -4,7 +4,6 @@ from storage.sql import query_many
 from storage.store import Store
 from tasks.driver.plan import Plan, shown_in_report, with_known_layers
 from tasks.reports.report import others
-from tasks.reports.run_names import shortened
 from tasks.reports.summary import RUNS, SETTINGS, summary_rows
 from tasks.reports.warnings import DOUBTS, warnings_of
 
@@ -14,6 +13,5 @@ def summary_of(plan: Plan) -> tuple[list[dict[str, str]], tuple[str, ...]]:
     store = Store(plan.store)
     shown = shown_in_report(plan, with_known_layers(plan, store))
     settings, runs, doubts = query_many(store, [SETTINGS, RUNS, DOUBTS], unseen=others(store, shown))
-    names = shortened([row["run_id"] for row in runs.to_pylist()], store.run_ids())
-    rows = summary_rows(settings.to_pylist(), [row | {"run_id": names[row["run_id"]]} for row in runs.to_pylist()])
+    rows = summary_rows(settings.to_pylist(), runs.to_pylist())
     return rows, tuple(f"warning: {each}" for each in warnings_of(doubts.to_pylist()))

@@ -22,8 +22,8 @@ def facts(
     first: Annotated[int, typer.Option(help="How many records to show.")] = 5,
 ) -> None:
     """Show what is understood of a file of facts: first records with their subjects marked, counts, and refusals."""
+    from tasks.data.fact_tables import fact_lines, fact_rows
     from tasks.data.lint import summary
-    from tasks.reports.fact_tables import fact_lines, fact_rows
     from tasks.reports.tables import print_table
 
     found, unused = _read(file, layout, model)

@@ -106,10 +106,12 @@ def _as_layers(name: str) -> str:
 def _is_named(row: Row, side: str, name: str, runs: Sequence[Row]) -> bool:
     own = {str(row[f"{side}{column}"]) for column in _SIDES} | {f"b{row[f'{side}batch_size']}"}
     own |= {",".join(map(str, row[f"{side}layers"]))} if len(row[f"{side}layers"]) > 1 else set()  # 1 is a batch size
-    return name in own or any(
-        name.count("-") >= 2 and run["run_id"].startswith(name) and run["setting"] == row[f"{side}setting"]
-        for run in runs
-    )
+    return name in own or any(_is_run(run["run_id"], name) and run["setting"] == row[f"{side}setting"] for run in runs)
+
+
+def _is_run(run_id: str, name: str) -> bool:
+    """Return whether a name is a run's, or begins it up to some letters of its digest."""
+    return run_id == name or (name.count("-") >= 2 and run_id.startswith(name))
 
 
 def _print_contrasts(found: "Sequence[Contrast]", metric: str | None, scored: str, *, are_named: bool) -> None:

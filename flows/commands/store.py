@@ -72,7 +72,9 @@ def rm(
         forget_totals(opened, run_id)
         n_units += remove_run(opened, run_id) if run_id in begun else 0
         n_forgotten += run_id not in begun
-    typer.echo(f"removed {_counted(len(meant) - n_forgotten, 'run')} with {_counted(n_units, 'unit')} from {store}")
+    if len(meant) > n_forgotten:
+        what = f"{meant[0]}:" if len(meant) == 1 else f"{_counted(len(meant) - n_forgotten, 'run')} with"
+        typer.echo(f"removed {what} {_counted(n_units, 'unit')}, from {store}")
     if n_forgotten:
         typer.echo(f"forgot {_counted(n_forgotten, 'run')}, planned and not begun")
     typer.echo("`palimpsest gc` frees what attempts without a commit have left")
@@ -142,21 +144,22 @@ def withdraw(
     if not units:
         raise typer.BadParameter("give units, as 'own-*'; `palimpsest query \"FROM commits\"` lists them")
     meant = _meant(opened, None if run is None else [run], experiment, setting, yes, "looked through for these units")
-    count, others = 0, set[str]()
+    withdrawn, others = list[str](), set[str]()
     for run_id in meant:
         known = opened.commits(run_id)
         named = {unit for unit in known if any(fnmatchcase(unit, pattern) for pattern in units)}
         for unit in sorted(named):
             if opened.is_committed(run_id, unit):
                 forgotten = forget(opened, run_id, unit)
-                count += 1
+                withdrawn.append(f"{unit} of {run_id}")
                 others |= {f"{unit_id} of {run_id}" for unit_id in forgotten - named}
-    if not count:
+    if not withdrawn:
         raise StorageError(
-            f"no run of {meant} has a unit {' or '.join(map(repr, units))} in {store}; `palimpsest query` lists them: table "
-            "commits"
+            f"run {' or '.join(map(repr, meant))} has no unit {' or '.join(map(repr, units))} in {store}; `palimpsest query` "
+            "lists them: table commits"
         )
-    typer.echo(f"withdrawn {_counted(count, 'unit')} of {_counted(len(meant), 'run')}; the next `run` does them again")
+    what = withdrawn[0] if len(withdrawn) == 1 else f"{len(withdrawn)} units of {_counted(len(meant), 'run')}"
+    typer.echo(f"withdrawn {what}; the next `run` does {'it' if len(withdrawn) == 1 else 'them'} again")
     if others:
         typer.echo(f"and {', '.join(sorted(others))}: their rows lay in the same file, which cannot be read any more")
 

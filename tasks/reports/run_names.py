@@ -1,19 +1,29 @@
 """Names of runs as people read them: as short as tells them apart."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 FEWEST = 4
 """Letters of a digest that are kept."""
 
 
-def shortened(run_ids: Collection[str], among: Collection[str] = ()) -> Mapping[str, str]:
-    """Return each run's shortest name that no other one begins with; commands take it, as they take any such beginning.
+COLUMNS = ("run", "run_id")
+"""Where tables name runs."""
 
-    Args:
-        among: Further runs that it must be told apart from.
+
+def with_short_names(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in which each run has the shortest name that no other of them begins with.
+
+    Commands take it, as they take any such beginning.  What follows a run's name after a blank stays.
     """
-    every = sorted({*run_ids, *among})
-    return {run_id: _short(run_id, every) for run_id in run_ids}
+    columns = [column for column in COLUMNS if rows and column in rows[0]]
+    every = sorted({str(row[column]).partition(" ")[0] for row in rows for column in columns})
+    return [{**row, **{column: _renamed(str(row[column]), every) for column in columns}} for row in rows]
+
+
+def _renamed(text: str, every: Collection[str]) -> str:
+    name, blank, rest = text.partition(" ")
+    return f"{_short(name, every)}{blank}{rest}"
 
 
 def _short(run_id: str, every: Collection[str]) -> str:

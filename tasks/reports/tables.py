@@ -19,6 +19,7 @@ from rich.table import Table
 
 from tasks.errors import InputError
 from tasks.reports.columns import LONGEST, fit, said_of
+from tasks.reports.run_names import with_short_names
 
 _OPTIONS = {"csv": "FORMAT csv, HEADER", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
 FORMATS = ("table", *_OPTIONS)
@@ -29,9 +30,12 @@ UNLIMITED = 100_000
 def print_table(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None, *, wide: bool = False) -> None:
     """Print rows as a table; numbers to the right, floats with three digits, NULL as a dash.
 
-    In a terminal it fits the width: columns that say least are left out and named below it (``wide``: none is).
+    In a terminal it fits the width: columns that say least are left out and named below it, runs have their shortest names
+    (``wide``: neither).
     """
     width = UNLIMITED if wide or stream is not None else terminal_width()
+    if width < UNLIMITED:
+        rows = with_short_names(rows)
     (stream or sys.stdout).write(table_text(rows, width))
 
 

@@ -66,10 +66,12 @@ def test_all_errors_of_a_plan_come_at_once(tmp_path: Path) -> None:
             score={"benchmarks": ["sst3"]},
         )
     )
-    assert f"no editor 'memitt'; expected one of {editor_names()}" in text
-    assert "no hyper-parameter ['stepz']" in text
-    assert "rome edits 1 layer at a time, found [0, 1]" in text
-    assert "no benchmark 'sst3'" in text
+    assert f"no editor 'memitt' (did you mean 'memit'?); expected one of {editor_names()}" in text
+    assert "no hyper-parameter ['stepz'] (did you mean 'steps'?)" in text
+    assert "no benchmark 'sst3' (did you mean 'sst2'?)" in text
+    wide = {"name": "rome", "batch_sizes": [4]}
+    text = refusal(write(tmp_path, editors=[wide, {"name": "memit", "context_tokens": []}], layers=[[0, 1]]))
+    assert "rome edits 1 layer at a time, found [0, 1]" in text and "impossible values {'context_tokens': []}" in text
 
 
 def test_a_batch_size_that_an_editor_cannot_take(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_a_record_with_a_field_of_another_kind(tmp_path: Path, change: Any, name
         )
         where[key] = value
     (tmp_path / "facts.json").write_text(json.dumps([record if isinstance(change, dict) else "a record"]))
-    text = refusal(write(tmp_path, facts={"name": "counterfact", "path": "facts.json", "size": 1}))
+    text = refusal(write(tmp_path, facts={"name": "counterfact", "path": "facts.json", "size": 1}, batch_sizes=[1]))
     assert named in text and "expected CounterFact's layout" in text
 
 
@@ -257,15 +259,10 @@ def test_impossible_hyperparameters(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_and_a_training_that_cannot_be(tmp_path: Path) -> None:
-    text = refusal(
-        write(
-            tmp_path,
-            editors=[{"name": "memit", "preset": "mine"}, "malmen"],
-            layers="search",
-            locate={"search": {"editor": "rome", "edits": 4}},
-        )
-    )
+    text = refusal(write(tmp_path, editors=[{"name": "memit", "preset": "mine"}]))
     assert "editor 'memit' has no preset 'mine'; expected one of ['" in text
+    located = {"layers": "search", "locate": {"search": {"editor": "rome", "edits": 4}}}
+    text = refusal(write(tmp_path, editors=["malmen"], **located))
     assert "malmen is trained before layers are searched" in text
 
 

@@ -110,5 +110,7 @@ def test_show_says_what_was_said_before_and_after(store: Store) -> None:
     assert "... and 91 more edits" in said(store, "show", "b5-0")
     with pytest.raises(InputError, match="no scored edit that 'x' names"):
         said(store, "show", "b5-0", "x")
-    with pytest.raises(StorageError, match="no run 'b5'"):
+    with pytest.raises(StorageError, match="'b5' begins 4 runs"):
         said(store, "show", "b5")
+    with pytest.raises(StorageError, match="no run 'c5'"):
+        said(store, "show", "c5")

@@ -49,7 +49,7 @@ def test_context_prefixes_are_drawn_anew(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_seeds_of_what_is_not_random_are_refused(tmp_path: Path, editor: Any, named: str) -> None:
     message = refusal(write(tmp_path, editors=["memit", editor], seeds=[0, 1, 2]))
-    assert named in message and "give this editor seeds: [0]" in message and "1 errors" in message
+    assert named in message and "give this editor seeds: [0]" in message and "1 error\n" in message
 
 
 def test_an_editor_may_have_seeds_of_its_own(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_status_shows_units_of_how_many_and_runs_that_were_not_begun(store: Stor
 
     def rows() -> dict[str, list[str]]:
         lines = ask("status", "--store", store.location).stdout.splitlines()[1:]
-        return {line.split()[0]: line.split() for line in lines}
+        return {line.split()[0]: line.split() for line in lines if not line.endswith(" units done")}
 
     assert " of " not in " ".join(rows()["run-a"]), "no driver has said how many"
     store.commit("run-a", "recipe-own-000000", {}, CommitInfo(kind="recipe"))

@@ -298,5 +298,7 @@ def test_a_broken_definition_lists_every_error(tmp_path: Path) -> None:
         make_questions(Wanted(name=str(file)))
     text = str(caught.value)
     assert "4 errors" in text and "colour" in text and "fields" in text and "splits.test" in text and "tokens" in text
-    with pytest.raises(InputError, match=r"no benchmark 'sst'; expected some of \['acceptability'"):
+    with pytest.raises(
+        InputError, match=r"no benchmark 'sst' \(did you mean 'sst2'\?\); expected some of \['acceptability'"
+    ):
         make_questions(Wanted(name="sst"))

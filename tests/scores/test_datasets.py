@@ -246,7 +246,10 @@ def test_zsre_questions_without_their_subject(tmp_path: Path) -> None:
 def test_a_file_of_another_layout_is_refused_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none of its 1 records can be edited; record 0: .*CounterFact's layout"):
         load_facts("counterfact", path=write(tmp_path, [zsre(1)]))
-    with pytest.raises(InputError, match=r"no data set 'counterfax'; expected one of \['factworld', 'counterfact'"):
+    with pytest.raises(
+        InputError,
+        match=r"no data set 'counterfax' \(did you mean 'counterfact'\?\); expected one of \['factworld', 'columns'",
+    ):
         load_facts("counterfax", path="x")
     with pytest.raises(InputError, match="facts of zsre need path:"):
         load_facts("zsre")

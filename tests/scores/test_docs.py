@@ -54,6 +54,6 @@ def test_every_benchmark_stands_there_with_its_commit() -> None:
 
 
 def test_data_sets_are_named() -> None:
-    assert {"counterfact", "counterfact_easyedit", "zsre", "zsre_answers", "fever", "known_facts"} == set(
+    assert {"columns", "counterfact", "counterfact_easyedit", "zsre", "zsre_answers", "fever", "known_facts"} == set(
         layout_names()
     )

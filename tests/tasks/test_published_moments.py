@@ -42,7 +42,7 @@ def test_exported_moments_are_imported_to_the_same_run(tmp_path: Path) -> None:
 
 def test_published_moments_need_provenance_and_every_layer(tmp_path: Path) -> None:
     missing = {"files": {0: str(tmp_path / "none.npz")}}
-    with pytest.raises(SpecError, match=r"no file .*none.npz\n.*provenance is missing"):
+    with pytest.raises(SpecError, match=r"no file .*none.npz\n(.*\n)*?.*provenance is missing"):
         plan(tmp_path, second_moment=missing)
     (tmp_path / "one.npz").write_bytes(b"")
     with pytest.raises(SpecError, match=r"found layers \[0\], the editors also need \[1\]"):
@@ -62,15 +62,21 @@ def test_published_moments_of_layers_that_are_still_to_be_found(by: str, needed:
     assert f"the editors also need [{', '.join(map(str, needed))}" in found, found
 
 
-def test_facts_without_texts_are_refused_where_texts_are_needed(tmp_path: Path) -> None:
+def test_a_model_samples_texts_itself_where_the_facts_have_none(tmp_path: Path) -> None:
     record = {"prompt": "{} works as a", "target_new": {"str": "doctor"}, "target_true": {"str": "baker"}}
     records = [
         {"case_id": i, "requested_rewrite": record | {"subject": f"Person {i}", "relation_id": "P1"}} for i in range(4)
     ]
     (tmp_path / "facts.json").write_text(json.dumps(records))
     facts = {"name": "counterfact", "path": str(tmp_path / "facts.json"), "size": 4}
-    with pytest.raises(SpecError, match="no neighborhood prompts to take texts from"):
-        plan(tmp_path, facts=facts)
+    planned = plan(tmp_path, facts=facts)
+    (job,) = planned.moments
+    assert job.recipe["texts"] == {"name": "own", "n_texts": 150, "seed": 0, "tokens": 64, "top_k": 50}
+    assert any("texts that the model samples itself" in note for note in planned.notes)
+    asked = plan(tmp_path, facts=facts, second_moment={"own_texts": True, "n_texts": 150})
+    assert asked.moments[0].recipe == job.recipe and not any("samples itself" in note for note in asked.notes)
+    with pytest.raises(SpecError, match="found path and own_texts; expected one"):
+        plan(tmp_path, facts=facts, second_moment={"own_texts": True, "path": str(tmp_path / "facts.json")})
     assert plan(tmp_path, facts=facts, editors=["ft_c"]).moments == ()
 
 
