@@ -12,6 +12,7 @@ from flows.commands.results import app as results
 from flows.commands.schedules import app as schedules
 from flows.commands.store import app as upkeep
 from flows.options import DEFAULT_STORE, SetOption, StoreOption, StrictOption, WideOption, overrides
+from flows.waiting import waiting
 
 if TYPE_CHECKING:
     from tasks.driver.plan import Plan
@@ -90,16 +91,19 @@ def plan(
     from flows.plan import plan_experiment
     from tasks.reports.tables import print_table
 
-    inputs = read_inputs(load_experiment(file, overrides(set_)))
-    planned = plan_experiment(inputs)
-    rows, notes, are_timed = forecast(planned)
+    experiment = load_experiment(file, overrides(set_))
+    with waiting(f"reading the model, facts and questions of {experiment.name}"):
+        inputs = read_inputs(experiment)
+        planned = plan_experiment(inputs)
+        rows, notes, are_timed = forecast(planned)
     print_table(rows, wide=wide)
     for note in notes:
         typer.echo(note)
     if device is not None or not are_timed:
         from flows.costs import costs
 
-        stages, said = costs(planned, inputs.requests, device)
+        with waiting("measuring this machine's speed"):
+            stages, said = costs(planned, inputs.requests, device)
         print_table(stages)
         typer.echo(said)
     _warn(planned, strict)
@@ -114,9 +118,12 @@ def run(file: FileArgument, set_: SetOption = None, strict: StrictOption = False
     from flows.running import finished, planned
 
     started = time.perf_counter()
-    plan = planned(load_experiment(file, overrides(set_)), strict=strict)
+    experiment = load_experiment(file, overrides(set_))
+    with waiting(f"reading the model, facts and questions of {experiment.name}"):
+        plan = planned(experiment, strict=strict)
     _warn(plan)
-    report_path = finished(plan)
+    with waiting(f"looking for what is left to do in {plan.store}"):
+        report_path = finished(plan)
     if report_path is None:
         report_path = _run(plan)
     _print_summary(plan, wide)
@@ -164,7 +171,8 @@ def lint(file: FileArgument, set_: SetOption = None) -> None:
     from tasks.reports.tables import print_table
 
     experiment = load_experiment(file, overrides(set_))
-    facts = read_facts(experiment, read_model(experiment))
+    with waiting(f"reading the model and facts of {experiment.name}"):
+        facts = read_facts(experiment, read_model(experiment))
     print_table(summary(facts.n_records, facts.findings))
     named = sum(bool(request.subject) for request in facts.requests)
     typer.echo(
@@ -199,16 +207,16 @@ def doctor(
 
     experiment = load_experiment(file, overrides(set_)) if file else None
     configure(experiment.store if experiment else store, ray=experiment.compute.ray if experiment else "local")
+    from flows.inputs import read_model
+    from flows.plan import placement_of
     from tasks.driver.doctor import examine
     from tasks.reports.tables import print_table
 
-    if experiment is None:
-        rows = examine(store)
-    else:
-        from flows.inputs import read_model
-        from flows.plan import placement_of
-
-        rows = examine(experiment.store, placement_of(experiment), lambda: [read_model(experiment).ref])
+    with waiting("trying what a run needs: Ray, Prefect, the store"):
+        if experiment is None:
+            rows = examine(store)
+        else:
+            rows = examine(experiment.store, placement_of(experiment), lambda: [read_model(experiment).ref])
     print_table(rows)
     if any(row["state"] == "fails" for row in rows):
         raise typer.Exit(1)
@@ -218,7 +226,8 @@ def _print_summary(plan: "Plan", wide: bool) -> None:
     from flows.summary import summary_of
     from tasks.reports.tables import print_table
 
-    rows, warnings = summary_of(plan)
+    with waiting("reading what was scored"):
+        rows, warnings = summary_of(plan)
     print_table(rows, wide=wide)
     for warning in warnings:
         typer.secho(warning, fg="yellow")

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 
 from flows.flow_runs import claim, crashing_silent_runs
+from flows.waiting import waiting
 from tasks.driver import stages
 from tasks.driver.plan import Plan
 from tasks.driver.prefect_page import show_report
@@ -78,7 +79,8 @@ edit_and_score = stage("edit and score")(stages.edit_and_score)
 @stage("analyse")
 def analyse(shared: Session, runs: tuple[RunSpec, ...]) -> str:
     """Write the report, show it on Prefect's pages, and return where it is; raises where units were given up."""
-    report = stages.analyse(shared, runs)
+    with waiting("drawing the report"):
+        report = stages.analyse(shared, runs)
     show_report(shared.plan.name, report)
     stages.refuse_failed(shared, report)
     return report.location

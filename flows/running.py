@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from flows.prefect_database import copy_database, keep_database
 from flows.settings import configure
+from flows.waiting import waiting
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -98,12 +99,14 @@ def run_flow(plan: "Plan") -> "State[Any]":
         from tasks.driver.session import session
 
         return _ended(plan, partial(session, plan))
-    _import_what_both_read()
+    with waiting("loading Prefect and Ray"):
+        _import_what_both_read()
     with _server_starting() as server, _opened(plan) as shared:
-        while not server.done():  # it may never come: a signal to all has ended it, too
-            shared.end_if_asked()
-            wait([server], timeout=0.2)
-        server.result()
+        with waiting("starting Prefect's own server"):
+            while not server.done():  # it may never come: a signal to all has ended it, too
+                shared.end_if_asked()
+                wait([server], timeout=0.2)
+            server.result()
         shared.end_if_asked()
         keep_database()
         take_over(plan.store)
@@ -139,7 +142,9 @@ def _opened(plan: "Plan") -> "Iterator[Session]":
     """Inside, there is a cluster, and its workers are on their way."""
     from tasks.driver.session import session
 
-    with session(plan) as shared:
+    with ExitStack() as stack:
+        with waiting("starting Ray's cluster"):
+            shared = stack.enter_context(session(plan))
         shared.end_if_asked()
         shared.warm()
         yield shared

@@ -130,7 +130,11 @@ class LocalFiles:
         try:
             with self._reached():
                 self._root.mkdir(parents=True, exist_ok=True)
-        except (FileNotFoundError, FileExistsError, PermissionError) as error:
+        except FileExistsError as error:
+            raise StorageError(
+                f"{self._root} is no directory; expected one, or a place where it can be made"
+            ) from error
+        except (FileNotFoundError, PermissionError) as error:
             raise StorageError(
                 f"the directory {self._root} cannot be made: {error.strerror}; expected one that can be written, or an s3:// "
                 "address: mount its disk, or give another place"

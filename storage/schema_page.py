@@ -15,8 +15,8 @@ _HEAD = """# Tables and views
 Made from `storage/schemas.py`, `storage/columns.yaml` and `storage/views/`; a test keeps it true (`python -m tests.docs`
 writes it anew). `palimpsest query "SHOW TABLES"` lists the names, `DESCRIBE run_summary` one's columns.
 
-Ask the views first: they have the rules of `docs/scores.md` in them. The tables are the raw rows that they are made of. Missing values
-are NULL, never NaN; rounds and layers count from 0; every table also has `run_id`, `unit_id` and `attempt`.
+Ask the views first: they have the rules of `docs/scores.md` in them. The tables are the raw rows that they are made of.
+Missing values are NULL, never NaN; rounds and layers count from 0; every table also has `run_id`, `unit_id` and `attempt`.
 """
 
 

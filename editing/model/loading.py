@@ -1,8 +1,8 @@
 """Loading models: bundled ones by name, Hugging Face's by hub id or folder."""
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging
 
 from editing.errors import ModelError
 from editing.model.blame import blamed
@@ -59,9 +60,10 @@ def load(
     auto_class = HEADS[family_of(config).head].auto_class
     spread = {"device_map": "auto"} if device == "auto" else {}
     try:
-        model, info = auto_class.from_pretrained(
-            folder, revision=revision, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **spread
-        )
+        with _without_bar(bundled_folder(name_or_path) is not None):
+            model, info = auto_class.from_pretrained(
+                folder, revision=revision, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **spread
+            )
     except (OSError, ValueError) as error:
         raise ModelError(
             f"model {name_or_path!r} could not be loaded: {error}; expected a bundled model, a local folder in Hugging "
@@ -77,6 +79,19 @@ def load(
     else:
         model = model.to(device)
     return LanguageModel(model, tokenizer, name=str(name_or_path), chat=chat, text_start=text_start)
+
+
+@contextmanager
+def _without_bar(is_small: bool) -> Iterator[None]:
+    """Inside, transformers shows no progress where loading takes no time."""
+    shown = logging.is_progress_bar_enabled()
+    if is_small:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if is_small and shown:
+            logging.enable_progress_bar()
 
 
 def read_config(folder: str | Path, *, revision: str | None = None) -> "transformers.PretrainedConfig":

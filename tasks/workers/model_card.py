@@ -91,5 +91,8 @@ def _licence(folder: Path) -> str | None:
 
 def _said(licence: str | None) -> str:
     if licence is None:
-        return "The base model's folder names no licence; that of the base model holds for these weights, too: look where it came from."
+        return (
+            "The base model's folder names no licence; that of the base model holds for these weights, too: look where it came "
+            "from."
+        )
     return f"The licence is the base model's: `{licence}`."
