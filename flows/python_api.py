@@ -65,7 +65,8 @@ def run(experiment: "str | Path | Mapping[str, Any] | Experiment", **overrides: 
             from tasks.errors import Stopped
 
             raise Stopped(state.message or "the run was asked to end")
-        report = str(state.result(_sync=True))  # a notebook has an event loop, in which this would be awaited
+        found: Any = state
+        report = str(found.result(_sync=True))  # a notebook has an event loop, in which it would have to be awaited
     from flows.summary import summary_of
 
     rows, warnings = summary_of(plan)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+os.environ.pop("COLUMNS", None)  # xdist's: what commands print would be fitted to it
 # Test processes run side by side; matrices here are too small for threads to pay.
 torch.set_num_threads(1)
 SHARED, OWNER = "PALIMPSEST_TESTS", "PALIMPSEST_TESTS_OWNER"

@@ -23,7 +23,7 @@ from tasks.reports.findings import (
 from tasks.reports.made_of import made_of, report_name
 from tasks.reports.panels import PANELS
 from tasks.reports.pictures import statement
-from tasks.reports.summary import RUNS, SETTINGS, summary_rows
+from tasks.reports.summary import HEADLINES, RUNS, SETTINGS, summary_rows
 from tasks.reports.tables import format_cell
 from tasks.reports.warnings import DOUBTS, warnings_of
 
@@ -80,9 +80,9 @@ def write_report(store: Store, run_ids: Collection[str] | None = None, *, title:
     """
     mark = made_of(store, run_ids)  # before it is read: what is committed meanwhile may be missing
     unseen = others(store, run_ids)
-    texts = [_ABOUT, _DAYS, SETTINGS, RUNS, COMPARISONS, _PROVENANCE, _MOMENTS, _FACTS, DOUBTS]
+    texts = [_ABOUT, _DAYS, SETTINGS, RUNS, HEADLINES, COMPARISONS, _PROVENANCE, _MOMENTS, _FACTS, DOUBTS]
     tables = query_many(store, [*texts, *map(statement, PANELS)], unseen=unseen)
-    (about,), (days,), settings, runs, comparisons, provenance, moments, facts, doubts = (
+    (about,), (days,), settings, runs, headlines, comparisons, provenance, moments, facts, doubts = (
         table.to_pylist() for table in tables[: len(texts)]
     )
     charts = {
@@ -90,7 +90,7 @@ def write_report(store: Store, run_ids: Collection[str] | None = None, *, title:
         for panel, table in zip(PANELS, tables[len(texts) :], strict=True)
         if (made := chart(panel, table.to_pylist())) is not None
     }
-    summary = summary_rows(settings, runs)
+    summary = summary_rows(settings, runs, headlines)
     page = _environment().get_template("report.html.jinja").render(
         title=title,
         about=about,

@@ -30,12 +30,21 @@ _COLUMNS = {
 _WITH_INTERVAL = ("score", "forgotten", "benchmark_f1", "benchmark_accuracy")
 
 
-def summary_rows(settings: Sequence[Row], runs: Sequence[Row]) -> list[dict[str, str]]:
+HEADLINES = """
+    SELECT DISTINCT coalesce(spec->'definition'->'metrics'->>0, 'accuracy') AS metric FROM commits WHERE kind = 'questions'
+"""
+"""The metrics that the benchmarks' definitions name first."""
+
+
+def summary_rows(
+    settings: Sequence[Row], runs: Sequence[Row], headlines: Sequence[Row] = ({"metric": "f1"},)
+) -> list[dict[str, str]]:
     """Return the rows of the table.
 
     Args:
         settings: Of ``SETTINGS``.
         runs: Of ``RUNS``.
+        headlines: Of ``HEADLINES``: F1 is shown where a benchmark's first metric is one, accuracy where one's is another.
     """
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for row in labelled(settings):
@@ -43,10 +52,8 @@ def summary_rows(settings: Sequence[Row], runs: Sequence[Row]) -> list[dict[str,
         line["seen"][row["scored"], row["metric"]] = row
     rows = [_line(line, [run for run in runs if _is_of(run, line)]) for line in found.values()]
     dropped = {column for column in ("group", "runs") if all(row[column] in ("", "1") for row in rows)}
-    if all(row["accuracy"] == "–" or row["F1"] != "–" for row in rows):
-        dropped.add("accuracy")  # F1 says more; benchmarks without classes have none
-    elif all(row["F1"] == "–" for row in rows):
-        dropped.add("F1")
+    firsts = {str(row["metric"]).startswith("f1") for row in headlines}
+    dropped |= {"accuracy"} if False not in firsts else {"F1"} if True not in firsts else set()
     return [{name: row[name] for name in row if name not in dropped} for row in rows]
 
 

@@ -49,8 +49,9 @@ def do(task: Task, folder: Path) -> Done:
     for name, text in task.files.items():
         (folder / name).write_text(text)
     bin_ = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "PREFECT_API_URL": ""}
-    environment.pop("PREFECT_API_URL")
+    environment = {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
+    for name in ("PREFECT_API_URL", "COLUMNS"):
+        environment.pop(name, None)
     started, before = time.perf_counter(), _cpu()
     said, problem = [], ""
     for command in task.commands:
