@@ -1,5 +1,7 @@
 """What tables and views hold, column by column, as one page in Markdown."""
 
+import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,8 @@ writes it anew). `palimpsest query "SHOW TABLES"` lists the names, `DESCRIBE run
 Ask the views first: they have the rules of `docs/scores.md` in them. The tables are the raw rows that they are made of.
 Missing values are NULL, never NaN; rounds and layers count from 0; every table also has `run_id`, `unit_id` and `attempt`.
 """
+_WORDS = 70
+"""Of a paragraph, at most."""
 
 
 @cache
@@ -81,7 +85,14 @@ def _type(kind: pa.DataType) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Return a text with a sentence or two on each line, so that no line is too long."""
-    import textwrap
-
-    return textwrap.wrap(text, 150, break_long_words=False, break_on_hyphens=False)
+    """Return a text as short paragraphs of short lines: a new one where a sentence begins after some sixty words."""
+    paragraphs = [list[str]()]
+    for sentence in re.split(r"(?<=[.:]) (?=[A-Z`])", text):
+        if paragraphs[-1] and len(" ".join([*paragraphs[-1], sentence]).split()) > _WORDS:
+            paragraphs.append([])
+        paragraphs[-1].append(sentence)
+    lines: list[str] = []
+    for paragraph in paragraphs:
+        whole = " ".join(paragraph)
+        lines += [*([""] if lines else []), *textwrap.wrap(whole, 150, break_long_words=False, break_on_hyphens=False)]
+    return lines
