@@ -188,7 +188,7 @@ def read_definition(name: str, base: Mapping[str, Any] | None = None) -> Definit
         raise InputError(f"no benchmark {name!r}{did_you_mean(name, definition_names())}; expected {expected}")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = Definition.model_validate({"name": path.stem, **(base or {}), **raw})
+        found = Definition.model_validate({**(base or {}), "name": path.stem, **raw})
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
         raise InputError(f"benchmark {path}: not a table in YAML ({error}); see docs/add-a-benchmark.md") from error
     except ValidationError as error:

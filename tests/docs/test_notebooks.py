@@ -1,0 +1,28 @@
+"""The notebooks run, from the first cell to the last."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.docs.pages import DOCS
+
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    book = nbformat.read(path, as_version=4)
+    NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = json.dumps([cell.get("outputs", []) for cell in book.cells], ensure_ascii=False)
+    assert {"first-edit": "3 of 3 took", "own-model": "of 3 took", "analysis": "p_holm"}[path.stem] in shown
+
+
+def test_there_are_three_and_they_hold_no_outputs() -> None:
+    """What they would hold is of one machine."""
+    assert [path.stem for path in NOTEBOOKS] == ["analysis", "first-edit", "own-model"]
+    for path in NOTEBOOKS:
+        assert all(not cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells)

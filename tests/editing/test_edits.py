@@ -1,0 +1,95 @@
+"""Editing from Python: what is said of it, and the way back."""
+
+import math
+
+import pytest
+import torch
+
+from editing import edit, load
+from editing.errors import HparamsError
+from editing.factworld.world import World
+from editing.hparams import default_layers, editor_names
+from editing.measure.own_texts import enough, own_texts
+from editing.model.lm import LanguageModel
+
+FACTS = [
+    {"prompt": request.prompt, "subject": request.subject, "target_new": request.target_new}
+    for request in World(n_known=300).requests()[:3]
+]
+
+
+@pytest.fixture(scope="module")
+def lm() -> LanguageModel:
+    return load("factworld-tiny")
+
+
+def weights(lm: LanguageModel) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in lm.model.named_parameters()}
+
+
+def same(lm: LanguageModel, before: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(parameter, before[name]) for name, parameter in lm.model.named_parameters())
+
+
+@pytest.mark.parametrize("editor", ["memit", "rome", "ft", "grace", "in_context"])
+def test_a_with_undoes_to_the_bit(lm: LanguageModel, editor: str) -> None:
+    before, answers = weights(lm), [lm.ask(fact["prompt"]) for fact in FACTS]
+    with edit(lm, FACTS, editor=editor) as edits:
+        after = [lm.ask(fact["prompt"]) for fact in FACTS]
+        assert editor == "in_context" or after == [fact["target_new"] for fact in FACTS]
+        assert [row["answer"] for row in edits.rows] == after
+    assert same(lm, before) and [lm.ask(fact["prompt"]) for fact in FACTS] == answers
+
+
+def test_it_prints_as_a_short_table(lm: LanguageModel) -> None:
+    with edit(lm, FACTS) as edits:
+        text = repr(edits)
+    lines = text.splitlines()
+    assert lines[0].split()[:3] == ["took", "prompt", "target_new"] and all(
+        line.startswith("yes") for line in lines[1:4]
+    )
+    assert lines[4].startswith("3 of 3 took, in 1 batch; ‖change‖ ") and "tensor" not in text
+    assert lines[5] == "layers [0, 1, 2]: those of factworld-tiny in editing/hparams/memit.yaml"
+    assert lines[6].startswith("second moments: of 200 texts that the model sampled itself")
+    assert "<td>yes</td>" in edits._repr_html_() and len(edits) == 1 and edits[0] is edits.batches[0]
+
+
+def test_its_numbers_are_those_of_the_model(lm: LanguageModel) -> None:
+    before = weights(lm)
+    with edit(lm, FACTS, editor="rome") as edits:
+        (score,) = lm.answer_logprobs([FACTS[0]["prompt"]], [FACTS[0]["target_new"]])
+        changes = {name: float((p - before[name]).norm()) for name, p in lm.model.named_parameters()}
+        row = edits.rows[0]
+        assert row["probability"] == pytest.approx(math.exp(-score.nll_sum), rel=1e-6) and row["took"] == score.correct
+        assert row["loss"] == pytest.approx(score.nll_mean, rel=1e-6)
+        assert edits.norm == pytest.approx(math.hypot(*changes.values()), rel=1e-5)
+
+
+def test_given_layers_and_texts_are_not_spoken_of(lm: LanguageModel) -> None:
+    with edit(lm, FACTS, layers=[0, 1], texts=World(n_known=300).corpus(100)) as edits:
+        assert not edits.said
+
+
+def test_a_network_that_is_not_there(lm: LanguageModel) -> None:
+    with pytest.raises(HparamsError, match="'mend' is a trained network; found none"):
+        edit(lm, FACTS, editor="mend")
+
+
+def test_texts_of_its_own_depend_on_their_numbers_only(lm: LanguageModel) -> None:
+    texts = own_texts(lm, range(6), n_tokens=8)
+    assert own_texts(lm, range(2, 6), n_tokens=8) == texts[2:] and len(set(texts)) == 6
+    assert own_texts(lm, range(6), n_tokens=8, seed=1) != texts and enough(6400) == 400 and enough(10) == 200
+
+
+def test_every_editor_has_layers_for_any_model() -> None:
+    for name in editor_names():
+        layers, why = default_layers(name, model="someone/never-heard-of", n_layers=12)
+        assert layers and layers == sorted(layers) and max(layers) < 12 and "no source names any" in why
+    assert default_layers("memit", model="someone/gpt2-xl", n_layers=48)[0] == [13, 14, 15, 16, 17]
+    assert default_layers("memit", model="Llama-2-7b-chat-hf", n_layers=32)[0] == [4, 5, 6, 7, 8], "as its base model"
+    assert default_layers("rome", model="gpt2", n_layers=12)[0] == [4], "gpt2-xl's 17 of 48, not its number"
+
+
+def test_generate_goes_on_and_ask_ends(lm: LanguageModel) -> None:
+    prompt = FACTS[0]["prompt"]
+    assert lm.generate(prompt, n_tokens=2).startswith(prompt + " ") and "." not in lm.ask(prompt)
