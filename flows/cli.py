@@ -183,7 +183,8 @@ def lint(file: FileArgument, set_: SetOption = None) -> None:
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="editors, models, datasets, benchmarks, views, figures, papers or experiments")
+        str,
+        typer.Argument(help="editors, models, datasets, benchmarks, views, columns, figures, papers or experiments"),
     ],
 ) -> None:
     """List what there is."""

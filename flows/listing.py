@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.spec import SpecError
+from tasks.errors import did_you_mean
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
-KINDS = ("editors", "models", "datasets", "benchmarks", "views", "figures", "papers", "experiments")
+KINDS = ("editors", "models", "datasets", "benchmarks", "views", "columns", "figures", "papers", "experiments")
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -36,6 +37,10 @@ def listing(what: str) -> list[dict[str, Any]]:
         from storage.marts import marts, public_marts
 
         return [{"view": name, "what": marts()[name].about} for name in public_marts()]
+    if what == "columns":
+        from storage.schema_page import described_columns
+
+        return [{"column": name, "what": text} for name, text in described_columns().items()]
     if what == "figures":
         from tasks.reports.panels import PANELS
 
@@ -56,4 +61,4 @@ def listing(what: str) -> list[dict[str, Any]]:
         ]
     if what == "experiments":
         return [{"experiment": path.stem, "file": str(path)} for path in sorted(EXPERIMENTS.glob("*.yaml"))]
-    raise SpecError(f"list {what!r}: expected one of {list(KINDS)}")
+    raise SpecError(f"list {what!r}{did_you_mean(what, KINDS)}: expected one of {list(KINDS)}")

@@ -32,6 +32,11 @@ def _described() -> dict[str, dict[str, str]]:
     return found
 
 
+def described_columns() -> dict[str, str]:
+    """Return what each column of tables and views holds."""
+    return dict(_described()["columns"])
+
+
 def about_table(table: str) -> str:
     """Return what a table holds."""
     return _described()["tables"][table]
