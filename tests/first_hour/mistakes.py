@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.store import Store
+from tests.first_hour.tasks import OWN
 from tests.storage.test_views import fill
 
 GOOD = """name: first
@@ -91,11 +91,11 @@ def prepare(folder: Path) -> None:
     fill(Store(folder / "results", create=True), 4, own={}, kept={}, every=4)
 
 
-def make(mistake: Mistake, folder: Path) -> Told:
-    """Make a mistake in a prepared folder."""
+def make(mistake: Mistake, folder: Path, commands: Path = OWN) -> Told:
+    """Make a mistake in a prepared folder, with the commands of an installation."""
     assert mistake.change[0] in GOOD
     (folder / "e.yaml").write_text(GOOD.replace(*mistake.change, 1) if mistake.change[0] else GOOD)
-    command = [sys.executable, "-c", _WRAPPED, *mistake.arguments]
+    command = [str(commands / "python"), "-c", _WRAPPED, *mistake.arguments]
     if mistake.what == "a full disk":  # no file may have more than a megabyte
         command = ["bash", "-c", 'ulimit -f 1024; exec "$@"', "-", *command]
     environment = {key: value for key, value in os.environ.items() if key not in ("PREFECT_HOME", "PREFECT_API_URL")}

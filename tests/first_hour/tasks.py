@@ -44,12 +44,19 @@ class Done:
     problem: str = ""
 
 
-def do(task: Task, folder: Path) -> Done:
-    """Do a task in a folder, as its user would, and look at what came of it."""
+OWN = Path(sys.executable).parent
+"""Where the commands of this installation are."""
+
+
+def do(task: Task, folder: Path, commands: Path = OWN) -> Done:
+    """Do a task in a folder, as its user would, and look at what came of it.
+
+    Args:
+        commands: Where those of the installation are that is tried.
+    """
     for name, text in task.files.items():
         (folder / name).write_text(text)
-    bin_ = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
     for name in ("PREFECT_API_URL", "COLUMNS"):
         environment.pop(name, None)
     started, before = time.perf_counter(), _cpu()
