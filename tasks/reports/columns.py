@@ -43,8 +43,10 @@ _LATER = (
         "too_long",
     ),
     *("mean_value", "n_final", "n_judged", "shots_from", "n_shots", "run_id"),
+    # Of the summary, where S says most of it.
+    *("NS ", "PS ", "NS", "PS", "drift"),
 )
-"""Columns that say least to people: digests, what few runs differ by, and beside its setting the name of a run."""
+"""Columns that say least to people, the least first: digests, what few runs differ by, beside its setting the name of a run."""
 _LATER_ENDS = ("_digest", "_stderr", "_low", "_high")
 
 
@@ -87,8 +89,10 @@ def said_of(fitted: Fitted) -> str:
     """Return a line on what is not shown; empty if all is."""
     if not fitted.left_out:
         return ""
-    same = [f"{name} {value}" for name, value in fitted.same.items() if len(value) <= LONGEST and name not in _LATER]
-    others = [name for name in fitted.left_out if name not in fitted.same or name in _LATER]
+    same = [
+        f"{name.strip()} {value}" for name, value in fitted.same.items() if len(value) <= LONGEST and name not in _LATER
+    ]
+    others = [name.strip() for name in fitted.left_out if name not in fitted.same or name in _LATER]
     parts = [f"all: {', '.join(same)}"] if same else []
     parts += [f"not shown: {', '.join(others)}"] if others else []
     return f"({'; '.join(parts)}; --wide shows every column)"
