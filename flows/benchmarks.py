@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flows.spec import BenchmarkSpec, Experiment
+from flows.score_spec import BenchmarkSpec
+from flows.spec import Experiment
 from storage.store import Store
 from tasks.benchmarks.harness import PREFIX, harness_id, harness_recipe
 from tasks.benchmarks.questions import (

@@ -66,7 +66,7 @@ def main() -> None:
 
 def _is_known(error: Exception) -> bool:
     # Only classes whose modules are loaded can have been raised, so nothing is imported here.
-    names = ("flows.spec:SpecError", "tasks.errors:TaskError", "editing.errors:EditingError")
+    names = ("flows.spec_values:SpecError", "tasks.errors:TaskError", "editing.errors:EditingError")
     for name in names:
         module, _, cls = name.partition(":")
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], cls)):

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.spec import Experiment, PerplexitySpec, SecondMomentSpec
+from flows.score_spec import PerplexitySpec
+from flows.spec import Experiment, SecondMomentSpec
 from storage.digests import digest_of_file
 from tasks.data.corpora import file_texts
 from tasks.data.model_files import edited_shape

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from tasks.driver.plan import Plan
 from tasks.specs.run import RunSpec
 

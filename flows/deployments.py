@@ -26,7 +26,8 @@ from prefect.states import Cancelled
 from flows.experiment_file import load_experiment
 from flows.flow_runs import check_server
 from flows.settings import VARIABLES
-from flows.spec import Experiment, SpecError
+from flows.spec import Experiment
+from flows.spec_values import SpecError
 
 
 @flow(name="palimpsest")

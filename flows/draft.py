@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.spec import FactsSpec, SpecError
+from flows.spec import FactsSpec
+from flows.spec_values import SpecError
 from tasks.data.facts import load_facts
 from tasks.data.model_files import known_layers
 from tasks.data.record_files import is_record_file

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from flows.listing import EXPERIMENTS
 from flows.names import check_names
-from flows.spec import Experiment, SpecError, n_errors, named, named_or_file
+from flows.spec import Experiment, n_errors
+from flows.spec_values import SpecError, named, named_or_file
 from flows.yaml_file import YamlFile, read_yaml, yaml_of
 from tasks.errors import did_you_mean
 

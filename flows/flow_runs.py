@@ -22,7 +22,7 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.digests import digest_of
 from storage.errors import StorageError
 

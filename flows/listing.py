@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from tasks.errors import did_you_mean
 
 EXPERIMENTS = Path(__file__).parent / "experiments"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from tasks.reports.panels import PANELS
 from tasks.reports.verdicts import Claim, Expected
 

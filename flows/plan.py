@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from flows.context_length import check_context_length
 from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on
-from flows.spec import EditorSpec, Experiment, Layers, errors_of
+from flows.spec import EditorSpec, Experiment, errors_of
+from flows.spec_values import Layers
 from flows.trainings import network_recipe, training_jobs
 from storage.digests import digest_of
 from tasks.driver.plan import Plan

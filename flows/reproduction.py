@@ -11,7 +11,7 @@ import yaml
 
 from flows.experiment_file import load_experiment
 from flows.papers import PaperSpec
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 
 if TYPE_CHECKING:
     from tasks.driver.plan import Plan

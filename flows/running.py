@@ -46,7 +46,7 @@ def planned(experiment: "Experiment", *, strict: bool = False) -> "Plan":
 
 def refuse_doubtful(plan: "Plan") -> None:
     """Raise SpecError if something makes a plan's results doubtful."""
-    from flows.spec import SpecError
+    from flows.spec_values import SpecError
 
     if plan.warnings:
         raise SpecError("--strict: " + "; ".join(plan.warnings))

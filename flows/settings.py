@@ -5,7 +5,7 @@ import platform
 import tomllib
 from pathlib import Path
 
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.files import LocalFiles, check_room
 
 VARIABLES = {

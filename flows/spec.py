@@ -2,60 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from tasks.data.record_files import is_record_file
-
-Layer = Annotated[int, Field(strict=True)]
-Count = Annotated[int, Field(strict=True, gt=0)]
-Layers = (
-    Literal["search", "trace"]
-    | Annotated[list[Layer], Field(min_length=1)]
-    | Annotated[list[Annotated[list[Layer], Field(min_length=1)]], Field(min_length=1)]
-)
+from flows.score_spec import ScoreSpec
+from flows.spec_values import Count, Layers, SpecError, Strict, auto_is_none, named, named_or_file
 
 
-def named(value: Any) -> Any:
-    """Return a table with a name, of which the name alone may be given."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-def named_or_file(key: str) -> Callable[[Any], Any]:
-    """Return what reads a table of which a name alone may be given, or that of a file of records, which is under ``key``."""
-
-    def read(value: Any) -> Any:
-        return {key: value} if isinstance(value, str) and is_record_file(value) else named(value)
-
-    return read
-
-
-def _auto_is_none(value: Any) -> Any:
-    return None if value == "auto" else value
-
-
-class SpecError(Exception):
-    """An experiment file that cannot be run; the message lists every error with its path."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """A bundled model, a local Hugging Face folder, or a hub id."""
 
     name: str
@@ -87,7 +43,7 @@ class ModelSpec(_Strict):
         return plain
 
 
-class FactsSpec(_Strict):
+class FactsSpec(Strict):
     """A data set and how much of it: each sample is a seeded order of all facts, of which ``size`` are edited."""
 
     name: str = "columns"
@@ -115,7 +71,7 @@ class FactsSpec(_Strict):
     """Of the orders."""
 
 
-class GuardSpec(_Strict):
+class GuardSpec(Strict):
     """What keeps an edit out that is predicted to break the model: more than ``times`` the median of earlier ones."""
 
     on_spike: Literal["skip", "stop"]
@@ -152,7 +108,7 @@ class EditorSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class SecondMomentSpec(_Strict):
+class SecondMomentSpec(Strict):
     """Second moments: of the facts' own world, of the lines of a local text file, of a hub data set, or published ones."""
 
     path: str | None = None
@@ -191,7 +147,7 @@ class SecondMomentSpec(_Strict):
     """Of the choice of texts."""
 
 
-class TrainingSpec(_Strict):
+class TrainingSpec(Strict):
     """What hyper-networks are trained on: facts that no run edits."""
 
     facts: int = Field(default=1000, gt=0)
@@ -204,7 +160,7 @@ class TrainingSpec(_Strict):
     """Steps between two commits: what a kill can cost."""
 
 
-class SearchSpec(_Strict):
+class SearchSpec(Strict):
     """Layer search: independent edits of every candidate layer."""
 
     editor: str = "rome"
@@ -217,7 +173,7 @@ class SearchSpec(_Strict):
     """As an editor's."""
 
 
-class TraceSpec(_Strict):
+class TraceSpec(Strict):
     """Causal tracing of facts that the model knows."""
 
     facts: int = Field(default=20, gt=0)
@@ -230,7 +186,7 @@ class TraceSpec(_Strict):
     """Standard deviation; three times that of the subjects' embeddings unless given."""
 
 
-class LocateSpec(_Strict):
+class LocateSpec(Strict):
     """Where facts are stored."""
 
     search: SearchSpec | None = None
@@ -239,145 +195,18 @@ class LocateSpec(_Strict):
     """Causal tracing, which ``layers: trace`` takes the best layer of."""
 
 
-class BenchmarkSpec(_Strict):
-    """A benchmark, and what of its definition is changed."""
-
-    name: str = ""
-    """One of ``palimpsest list benchmarks``, or the path of a definition file of one's own (``.yaml``)."""
-    file: str | None = None
-    """Questions of one's own: records with question, choices, answer, or with text, label; ``name`` is then what they are
-    called, or a definition that says what differs."""
-    path: str | None = None
-    """The folder that holds the benchmark's published files; else it comes from the hub at the definition's revision."""
-    revision: str | None = None
-    """Another commit of the hub's data set than the definition's."""
-    examples: Annotated[int, Field(gt=0)] | Literal["all"] | None = None
-    """How many questions, in a seeded order; ``score.examples`` unless given."""
-    groups: list[str] | None = Field(default=None, min_length=1)
-    """Some of its groups (MMLU's subjects, BBH's tasks); all unless given."""
-    shots: int | None = Field(default=None, ge=0)
-    """Answered examples before each question."""
-    shots_from: Literal["train", "dev", "file"] | None = None
-    """Where they come from."""
-    shots_file: str | None = None
-    """A text that stands before every question, letter by letter: a paper's own shots."""
-    run_code: bool = False
-    """Allow a benchmark to run what the model writes, in a sandbox."""
-    extract: Literal["all", "code_block"] | None = None
-    """Of programs: the whole answer, or its first fenced block (the default of chat models); part of the identity."""
-
-    @model_validator(mode="after")
-    def _is_named(self) -> "BenchmarkSpec":
-        if not self.name and self.file is None:
-            raise ValueError(
-                "found neither name nor file; expected a benchmark's name, or a file of questions of your own"
-            )
-        return self
-
-    @property
-    def label(self) -> str:
-        """What it is called in messages."""
-        return self.name or str(self.file)
-
-
-class GenerationSpec(_Strict):
-    """Free texts at every checkpoint: stored, with their n-gram entropy and repetition."""
-
-    prompts: int = Field(default=20, gt=0)
-    """How many beginnings."""
-    tokens: int = Field(default=100, gt=0)
-    """Of each text."""
-    top_k: int = Field(default=5, gt=0)
-    """1: always the likeliest token."""
-    seed: int = 0
-    """Of what is drawn."""
-
-
-class PerplexitySpec(_Strict):
-    """The perplexity of held-out texts at every checkpoint: lines of a file, a hub data set, or the facts' own world."""
-
-    path: str | None = None
-    """A text file, one text per line."""
-    hub: str | None = None
-    """Or a data set on the hub, with its commit as ``revision``."""
-    revision: str | None = None
-    """The commit."""
-    config: str | None = None
-    """The data set's configuration."""
-    split: str = "test"
-    """The data set's split."""
-    column: str = "text"
-    """The data set's column of texts."""
-    n_texts: int = Field(default=100, gt=0)
-    """How many texts."""
-    max_tokens: int | None = Field(default=None, gt=0)
-    """Of each text; the model's context length unless given, which is recorded."""
-    seed: int = 1
-    """Of the choice of texts."""
-
-
-def _settings(name: str, kind: Any, given: Any) -> dict[str, Any]:
-    """Return the settings of a score of one's own, checked; one that is given nothing has its defaults."""
-    known = [each.name for each in fields(kind)]
-    if unknown := sorted(given.keys() - set(known)) if isinstance(given, dict) else []:
-        raise ValueError(f"{name} has no setting {unknown}; expected some of {known}")
-    try:
-        return asdict(TypeAdapter(kind).validate_python(given or {}))
-    except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, (name, *each['loc'])))}: {each['msg']}" for each in error.errors()]
-        raise ValueError("; ".join(wrong)) from error
-
-
-class ScoreSpec(_Strict):
-    """What is scored besides each round's own facts, and how often."""
-
-    every_edits: Annotated[int, Field(ge=0)] | Annotated[list[Count], Field(min_length=1)] = 50
-    """Checkpoints: every so many edits, or at these numbers of edits; and after the last round."""
-    retention: Literal["all", "none"] | Annotated[int, Field(gt=0)] = "all"
-    """Earlier edits that each checkpoint scores again: all, none, or a seeded sample of so many."""
-    text_tokens: int = Field(default=16, ge=0)
-    """Tokens that the model says freely after each probe; the same for all, so that no answer's length shows."""
-    texts: Literal["own", "all"] = "own"
-    """Free texts of each edit right after its round, or at every later check too."""
-    benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(named_or_file("file"))]] = []
-    """Asked at every checkpoint, and of the unedited model."""
-    examples: Annotated[int, Field(gt=0)] | Literal["all"] = 100
-    """Questions of each benchmark; all of a file of one's own."""
-    generation: GenerationSpec | None = None
-    """Free texts."""
-    perplexity: PerplexitySpec | None = None
-    """The perplexity of held-out texts."""
-    further: dict[str, dict[str, Any]] = {}
-    """Settings of scores of one's own, by kind; each stands in the file as one of the fields above does."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sorted_out(cls, given: Any) -> Any:
-        """Put the settings of further scores aside, checked."""
-        names = given.keys() - cls.model_fields.keys() if isinstance(given, dict) else set()
-        if isinstance(given, dict) and "further" in given:
-            raise ValueError("unknown key 'further'; name each score by its kind, as the other fields are")
-        if not names:
-            return given
-        from tasks.units.score import settings_types
-
-        known = settings_types()
-        further = {name: _settings(name, known[name], given[name]) for name in sorted(names & known.keys())}
-        return {key: value for key, value in given.items() if key not in further} | {"further": further}
-
-
-class ComputeSpec(_Strict):
+class ComputeSpec(Strict):
     """Where it runs."""
 
     ray: str = "local"
     """``local``, or the address of a Ray cluster."""
-    actors: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_auto_is_none)] = None
+    actors: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(auto_is_none)] = None
     """Workers, at most; as many as there is room for unless given."""
-    gpus_per_model: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_auto_is_none)] = None
+    gpus_per_model: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(auto_is_none)] = None
     """A fraction shares a GPU between workers; several spread one model over them."""
     threads: int = Field(default=1, gt=0)
     """Of each worker."""
-    tokens_per_forward: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_auto_is_none)] = None
+    tokens_per_forward: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(auto_is_none)] = None
     """Padded tokens in one forward pass; from the memory that is free when a run begins unless given, and recorded."""
     chains_in_step: int = Field(default=1, gt=0)
     """Sequential runs of one editor definition, last layer and batch size that one worker takes forward together, round by
@@ -397,7 +226,7 @@ class ComputeSpec(_Strict):
         return self
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """One experiment: a grid of runs that answers a question."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 
 Loc = Sequence[str | int]
 """A path into the file's tables and lists."""

@@ -75,7 +75,7 @@ def new(
     """Write a first experiment file, commented, with this model's layers and numbers; check it, and say what it costs."""
     from flows.draft import QUESTIONS, Asked, draft
     from flows.experiment_file import load_experiment
-    from flows.spec import SpecError
+    from flows.spec_values import SpecError
 
     answers = {
         "model": model or _ask("Model: a bundled one, a folder, or a hub id", "factworld-gpt2"),

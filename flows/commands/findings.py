@@ -61,7 +61,7 @@ def compare(
 
 
 def _check(first: str | None, second: str | None, by: str | None, metric: str | None, scored: str) -> None:
-    from flows.spec import SpecError
+    from flows.spec_values import SpecError
     from tasks.reports.findings import DIMENSIONS, METRICS
 
     if (first is None) != (second is None):
@@ -76,7 +76,7 @@ def _check(first: str | None, second: str | None, by: str | None, metric: str | 
 
 
 def _check_names(given: Sequence[str], rows: Sequence[Row], runs: Sequence[Row]) -> None:
-    from flows.spec import SpecError
+    from flows.spec_values import SpecError
 
     for name in given:
         if rows and not any(_is_named(row, side, name, runs) for row in rows for side in ("", "other_")):

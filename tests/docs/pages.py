@@ -23,7 +23,7 @@ from storage.store import Store
 DOCS = Path(__file__).parents[2] / "docs"
 _EXPERIMENT = """# What an experiment file may say
 
-Made from `flows/spec.py`; a test keeps it true (`python -m tests.docs` writes it anew). `palimpsest new` writes a first
+Made from `flows/spec.py` and `flows/score_spec.py`; a test keeps it true (`python -m tests.docs`). `palimpsest new` writes a first
 file, `palimpsest plan FILE` checks one. Paths in a file are relative to it; `store` is relative to where you are. A value
 can be overridden with `--set facts.size=50`.
 

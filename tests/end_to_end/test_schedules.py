@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.deployments import ensure_pool
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.sql import query
 from tasks.driver.heartbeat import read_progress
 from tests.end_to_end.servers import PREFECT, ask, flow_runs, prefect, running

@@ -9,7 +9,8 @@ import yaml
 from flows.experiment_file import load_experiment
 from flows.inputs import read_inputs
 from flows.plan import plan_experiment
-from flows.spec import Experiment, SpecError
+from flows.spec import Experiment
+from flows.spec_values import SpecError
 from tasks.driver.plan import Plan
 
 GOOD: dict[str, Any] = {

@@ -16,7 +16,7 @@ from editing.measure.moments import SecondMoment
 from editing.requests import EditRequest
 from flows.benchmarks import read_benchmarks
 from flows.experiment_file import load_experiment
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from tests.flows.support import plan_of, refusal, write
 from tests.scores.published import WRITERS
 

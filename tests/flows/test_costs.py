@@ -10,7 +10,7 @@ from flows.costs import DEVICES, costs, shapes_of
 from flows.experiment_file import load_experiment
 from flows.inputs import read_inputs
 from flows.plan import plan_experiment
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from tests.flows.support import write
 
 

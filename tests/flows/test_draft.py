@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.draft import QUESTIONS, Asked, draft
 from flows.experiment_file import load_experiment
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from tests.flows.support import plan_of, write
 
 FACTS = "prompt,subject,target_new\n" + "".join(f"Person {i} is a,Person {i},baker\n" for i in range(30))

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.commits import CommitInfo
 from storage.errors import StorageError
 from storage.store import Store

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.settings import configure
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 
 
 def settings(monkeypatch: pytest.MonkeyPatch, store: str, **variables: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from editing.hparams import VARIANTS, borrowed_from, editor_names, resolve_hpara
 from editing.model.bundled import bundled_folder
 from flows.experiment_file import load_experiment
 from flows.running import refuse_doubtful
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from tasks.reports.warnings import warnings_of
 from tasks.specs.editor_card import borrowed_hparams, inherited_hparams
 from tests.flows.support import plan_of, write

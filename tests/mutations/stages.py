@@ -12,7 +12,8 @@ from flows.experiment_file import load_experiment
 from flows.forecast import forecast
 from flows.inputs import publish_inputs, read_facts, read_inputs, read_model
 from flows.plan import plan_experiment
-from flows.spec import Experiment, SpecError
+from flows.spec import Experiment
+from flows.spec_values import SpecError
 from storage.errors import StorageError
 from storage.marts import public_marts
 from storage.sql import query_many

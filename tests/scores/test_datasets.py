@@ -12,7 +12,7 @@ from editing.requests import EditRequest
 from flows.experiment_file import load_experiment
 from flows.inputs import publish_inputs, read_inputs
 from flows.plan import plan_experiment
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.digests import digest_of
 from storage.sql import query
 from storage.store import Store

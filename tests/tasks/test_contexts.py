@@ -9,7 +9,7 @@ import pytest
 from editing.model.bundled import bundled_folder
 from editing.model.loading import load, load_format
 from flows.experiment_file import load_experiment
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError

@@ -12,7 +12,7 @@ from editing.editors.rome import Rome
 from editing.hparams import editor_names
 from editing.methods.editor import EditResult
 from editing.requests import EditRequest
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.sql import query
 from storage.store import Store
 from tasks.specs.editor_card import predicts

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError

@@ -8,7 +8,7 @@ import yaml
 
 from flows.papers import load_paper, paper_names
 from flows.reproduction import experiment_files
-from flows.spec import SpecError
+from flows.spec_values import SpecError
 from storage.sql import query
 from storage.store import Store
 from tasks.reports.paper_page import Shown, write_page
