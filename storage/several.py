@@ -1,17 +1,15 @@
 """One SQL statement over several stores, each under a name of its own, as databases are attached."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import PurePosixPath
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from storage.errors import QueryError
 from storage.marts import marts
-from storage.sql import TABLES, query
+from storage.sql import TABLES, base_tables, query, tree_of
 from storage.store import Store
 
 Place = str | Store | Mapping[str, str]
@@ -87,21 +85,11 @@ def _make(connection: duckdb.DuckDBPyConnection, places: Mapping[str, str], stor
 
 def _named(sql: str) -> list[tuple[str, str]]:
     """Return the tables and views that a statement names, each with its store, empty where none is named."""
-    with closing(duckdb.connect()) as parser:
-        answer = parser.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()
-    tree = json.loads(answer[0]) if answer else {"error": True}
+    tree = tree_of(sql)
     if tree["error"]:
         raise QueryError(f"{tree.get('error_message', 'not a statement')}; expected one SELECT over several stores")
     known = {*TABLES, *marts()}
-    found = dict.fromkeys((schema, table) for schema, table in _tables(tree) if schema or table in known)
-    if wrong := [table for schema, table in found if schema and table not in known]:
+    named = dict.fromkeys((store, table.lower()) for store, table in base_tables(tree))
+    if wrong := [table for store, table in named if store and table not in known]:
         raise QueryError(f"no table or view {wrong[0]!r}; `palimpsest list views` lists them")
-    return list(found)
-
-
-def _tables(tree: Any) -> Iterator[tuple[str, str]]:
-    """Yield schema and name of every table in a statement's tree."""
-    if isinstance(tree, dict) and tree.get("type") == "BASE_TABLE":
-        yield str(tree.get("schema_name") or ""), str(tree["table_name"]).lower()
-    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _tables(value)
+    return [(store, table) for store, table in named if table in known]

@@ -196,22 +196,28 @@ def _make_views(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> 
 @lru_cache(maxsize=256)
 def named_in(sql: str) -> Sequence[str]:
     """Return the tables and marts that a statement reads; where DuckDB does not take it apart, those that it mentions."""
-    with closing(duckdb.connect(config=_SETTINGS)) as parser:
-        answer = parser.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()
-    tree = json.loads(answer[0]) if answer else {"error": True}
+    tree = tree_of(sql)
     if tree["error"] or _BY_TEXT.search(sql):
         words = set(re.findall(r"\w+", sql.lower()))
     else:
-        words = {name.lower() for name in _base_tables(tree)}
+        words = {name.lower() for _, name in base_tables(tree)}
     return [name for name in (*marts(), *TABLES) if name in words]
 
 
-def _base_tables(tree: Any) -> Iterator[str]:
-    """Yield the name of every table in a statement's tree."""
+def tree_of(sql: str) -> dict[str, Any]:
+    """Return a statement's tree as DuckDB has it; ``error`` says whether it takes it apart."""
+    with closing(duckdb.connect(config=_SETTINGS)) as parser:
+        answer = parser.execute("SELECT json_serialize_sql($1)", [sql]).fetchone()
+    found: dict[str, Any] = json.loads(answer[0]) if answer else {"error": True}
+    return found
+
+
+def base_tables(tree: Any) -> Iterator[tuple[str, str]]:
+    """Yield schema (empty where none is named) and name of every table in a statement's tree."""
     if isinstance(tree, dict) and tree.get("type") == "BASE_TABLE":
-        yield str(tree["table_name"])
+        yield str(tree.get("schema_name") or ""), str(tree["table_name"])
     for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _base_tables(value)
+        yield from base_tables(value)
 
 
 def _connect(

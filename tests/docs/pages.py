@@ -23,9 +23,9 @@ from storage.store import Store
 DOCS = Path(__file__).parents[2] / "docs"
 _EXPERIMENT = """# What an experiment file may say
 
-Made from `flows/spec.py` and `flows/score_spec.py`; a test keeps it true (`python -m tests.docs`). `palimpsest new` writes a first
-file, `palimpsest plan FILE` checks one. Paths in a file are relative to it; `store` is relative to where you are. A value
-can be overridden with `--set facts.size=50`.
+Made from `flows/spec.py` and `flows/score_spec.py`; a test keeps it true (`python -m tests.docs`). `palimpsest new` writes a
+first file, `palimpsest plan FILE` checks one. Paths in a file are relative to it; `store` is relative to where you are. A
+value can be overridden with `--set facts.size=50`.
 
 A model, a data set, an editor and a benchmark can be given by name alone: `model: gpt2-xl`; facts and questions by a file
 alone: `facts: my.csv`. Keys of an editor that are not listed here are its hyper-parameters (`palimpsest list editors`).
