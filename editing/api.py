@@ -94,15 +94,24 @@ def edit(
     weights: dict[str, Tensor] = {}
     results: list[EditResult] = []
     state: State = {}
-    for start in range(0, len(batch), size):
-        result = until_it_fits(lm, partial(method.edit, lm, batch[start : start + size], layers, state, artifacts))
-        weights |= lm.snapshot(sorted({update.name for update in result.updates} - weights.keys()))
-        result.apply(lm)
-        results.append(result)
-        state = result.state
+    try:
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            result = until_it_fits(lm, partial(method.edit, lm, part, layers, state, artifacts))
+            weights |= lm.snapshot(sorted({update.name for update in result.updates} - weights.keys()))
+            result.apply(lm)
+            results.append(result)
+            state = result.state
+        after = Look.at(lm, batch)
+    except BaseException:  # also Ctrl-C: nobody would have a way back to where the model was
+        lm.restore(weights)
+        lm.patches.restore(patches)
+        raise
     norms = {name: float((lm.precise(name).double() - old.double()).norm()) for name, old in weights.items()}
     said += dict.fromkeys(warning for result in results for warning in result.warnings)
-    return Edits(lm, batch, results, before, Look.at(lm, batch), norms, said, weights, patches)
+    made = Edits(lm, batch, results, before, after, norms, said, weights, patches)
+    lm.edited.append(made)
+    return made
 
 
 def _geometry(

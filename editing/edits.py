@@ -75,9 +75,14 @@ class Edits(Sequence[EditResult]):
         self.undo()
 
     def undo(self) -> None:
-        """Put the model back, bit by bit, as it was before these edits; what was edited later is undone with them."""
-        self.lm.restore(self._weights)
-        self.lm.patches.restore(self._patches)
+        """Put the model back, bit by bit, as it was before these edits; what was edited later is undone with them.
+
+        Nothing happens where they are undone already.
+        """
+        while any(each is self for each in self.lm.edited):
+            newest = self.lm.edited.pop()
+            self.lm.restore(newest._weights)
+            self.lm.patches.restore(newest._patches)
 
     @property
     def took(self) -> list[bool]:

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -99,22 +100,47 @@ def _from_columns(record: Mapping[Any, Any], number: int) -> EditRequest:
                 f"record {number}: {name}: found {_what(record, name)}; expected a text{_near(record, name)} ({_EXPECTED})",
                 reason=f"no {name}",
             )
-    ident = next((_text(record, name, number) for name in _IDS if not _is_missing(record.get(name))), str(number))
+    ident = next((_ident(record, name, number) for name in _IDS if not _is_missing(record.get(name))), str(number))
     fields: dict[str, Any] = {
         "request_id": ident,
         **{name: texts[name] for name in ("target_new", "target_true", "relation")},
         **{field: _list(record, columns, number) for field, columns in _LISTS.items()},
     }
     try:
-        if SLOT in texts["prompt"] or not texts["subject"]:
-            return EditRequest(template=texts["prompt"], subject=texts["subject"], **fields)
-        return EditRequest.from_prompt(texts["prompt"], subject=texts["subject"], **fields)
+        return EditRequest(template=_template(texts["prompt"], texts["subject"]), subject=texts["subject"], **fields)
     except RequestError as error:
         raise RequestError(f"record {number}: {error}", reason=error.reason) from error
 
 
+def _ident(record: Mapping[Any, Any], name: str, number: int) -> str:
+    """Return an id as text; a frame's column of whole numbers with a gap holds them as floats."""
+    value = record[name]
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else _text(record, name, number)
+
+
+def _template(prompt: str, subject: str) -> str:
+    """Return a prompt with a slot in the place of its subject: of a whole word, where the subject stands in others, too."""
+    if SLOT in prompt or not subject:
+        return prompt
+    whole = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)
+    start = whole.start() if whole else prompt.find(subject)
+    if start < 0:
+        raise RequestError(
+            f"the subject {subject!r} is not in its prompt {prompt!r}; expected the prompt to contain it letter by letter "
+            "(check case, accents and spaces), or {} in its place",
+            reason="subject not in prompt",
+        )
+    return prompt[:start] + SLOT + prompt[start + len(subject) :]
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def _is_missing_or_empty(value: Any) -> bool:
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        return len(value) == 0
+    return _is_missing(value)
 
 
 def _text(record: Mapping[Any, Any], name: str, number: int) -> str:
@@ -134,11 +160,11 @@ def _text(record: Mapping[Any, Any], name: str, number: int) -> str:
 
 def _list(record: Mapping[Any, Any], columns: Iterable[str], number: int) -> tuple[str, ...]:
     """Return a field that holds several texts: a list, a list in JSON, or one text."""
-    name = next((column for column in columns if column in record), None)
+    name = next((column for column in columns if not _is_missing_or_empty(record.get(column))), None)
     value = record.get(name) if name is not None else None
     if callable(as_list := getattr(value, "tolist", None)):  # an array, as pandas reads lists of Parquet
         value = as_list()
-    if name is None or _is_missing(value):
+    if name is None:
         return ()
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:

@@ -77,9 +77,13 @@ def texts_source(
 
 
 def perplexity_recipe(
-    experiment: Experiment, model: ModelRef, facts_run_id: str, problems: list[str]
+    experiment: Experiment, model: ModelRef, facts_run_id: str, problems: list[str], *, has_texts: bool
 ) -> dict[str, Any] | None:
-    """Return what a perplexity is a function of, beside the model; add what is wrong with its texts."""
+    """Return what a perplexity is a function of, beside the model; add what is wrong with its texts.
+
+    Args:
+        has_texts: Whether the facts have neighborhood prompts, which texts are made of where nothing is given.
+    """
     wanted = experiment.score.perplexity
     if wanted is None:
         return None
@@ -92,6 +96,9 @@ def perplexity_recipe(
         source = texts_source(experiment, wanted, model, facts_run_id)
     except (InputError, OSError) as error:
         problems.append(f"score.perplexity: {error}")
+        return None
+    if source["name"] == "facts" and not has_texts:
+        problems.append("score.perplexity: the facts have no neighborhood_prompts to make texts of; give path: or hub:")
         return None
     files = {source["digest"]: wanted.path} if source["name"] == "file" else {}
     return {"texts": source, "n_texts": wanted.n_texts, "max_tokens": wanted.max_tokens, "files": files}

@@ -55,7 +55,11 @@ def _file_of(path: str | Path) -> Path:
     """Return an experiment's file: the one that is given, or of this package the one that is called so."""
     given = Path(path)
     own = {each.stem: each for each in EXPERIMENTS.glob("*.yaml")}
-    if given.exists() or (str(path) not in own and (given.suffix or given.parent != Path())):
+    if (
+        given.is_file()
+        or (given.exists() and str(path) not in own)
+        or (str(path) not in own and (given.suffix or given.parent != Path()))
+    ):
         return given
     if str(path) not in own:
         raise SpecError(

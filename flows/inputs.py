@@ -1,7 +1,7 @@
 """What every part of a plan looks at: the model, the facts, and where second moments come from."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,24 +124,41 @@ def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[tuple[Order,
     samples = range(spec.samples)
     first = None if spec.order is not None else seeded_order(requests, sample=0, seed=spec.seed, distinct=distinct)
     if spec.disjoint and first is not None:
-        size = len(first.positions) // spec.samples if spec.size == "all" else spec.size
+        size = _share(experiment, len(first.positions), spec.samples) if spec.size == "all" else spec.size
         return disjoint_orders(requests, first, size=size, samples=spec.samples), size
     if spec.order is not None:
         orders = tuple(listed_order(requests, Path(spec.order), sample=i, distinct=distinct) for i in samples)
     else:
         orders = tuple(seeded_order(requests, sample=i, seed=spec.seed, distinct=distinct) for i in samples)
-    size = _all(experiment, orders) if spec.size == "all" else spec.size
+    size = _share(experiment, min(len(order.positions) for order in orders), 1) if spec.size == "all" else spec.size
     if spec.disjoint and spec.order is not None:
         check_disjoint(requests, [order.positions[:size] for order in orders], spec.order)
     return orders, size
 
 
-def _all(experiment: Experiment, orders: Sequence[Order]) -> int:
-    """Return how many facts there are for every sample, beside those that hyper-networks are trained on."""
+def _trained_on(experiment: Experiment) -> int:
+    """Return how many of a data set's facts hyper-networks are trained on."""
     trained = experiment.facts.name != "factworld" and any(
         "network" in editor_needs(e.name) for e in experiment.editors
     )
-    return max(1, min(len(order.positions) for order in orders) - (experiment.training.facts if trained else 0))
+    return experiment.training.facts if trained else 0
+
+
+def _share(experiment: Experiment, count: int, samples: int) -> int:
+    """Return how many facts there are for each of some samples, beside those that hyper-networks are trained on.
+
+    Raises:
+        InputError: There is none for one of them.
+    """
+    kept = _trained_on(experiment)
+    size = (count - kept) // samples
+    if size < 1:
+        of = f" and {kept} are kept for training (training.facts)" if kept else ""
+        raise InputError(
+            f"there are {count} facts for {samples} disjoint samples{of}, so that none is left for one; give more facts, or "
+            f"lower {'training.facts' if kept else 'facts.samples'}"
+        )
+    return size
 
 
 def read_inputs(experiment: Experiment) -> Inputs:
@@ -171,7 +188,8 @@ def read_inputs(experiment: Experiment) -> Inputs:
     if unreadable := moment_problems(experiment):
         raise errors_of(experiment, [*problems, *unreadable])
     facts_run_id = f"facts-{digest}"
-    perplexity = perplexity_recipe(experiment, model.ref, facts_run_id, problems)
+    has_texts = any(request.neighborhood_prompts for request in facts.requests)
+    perplexity = perplexity_recipe(experiment, model.ref, facts_run_id, problems, has_texts=has_texts)
     moments = moments_recipe(experiment, model.ref, facts_run_id, facts.requests)
     return Inputs(experiment, model, facts, digest, moments, orders, size, asked, perplexity, problems)
 
@@ -208,6 +226,17 @@ def check_subjects(inputs: Inputs, runs: list[RunSpec], problems: list[str]) -> 
             )
 
 
+def warnings_on(inputs: Inputs) -> Iterator[str]:
+    """Say where facts of one data set are scored by two rules."""
+    lacking = sum(not request.target_true for request in inputs.requests)
+    if 0 < lacking < len(inputs.requests):
+        yield (
+            f"facts: {lacking} of {len(inputs.requests)} have no target_true: theirs count where every token of target_new is "
+            "the likeliest, the others' where it is likelier than target_true, and ES and PS are means over both; give it to "
+            "all, or to none"
+        )
+
+
 def notes_on(inputs: Inputs) -> tuple[str, ...]:
     """Return what the lint found, in one line, and what is asked besides facts."""
     notes = []
@@ -222,10 +251,16 @@ def notes_on(inputs: Inputs) -> tuple[str, ...]:
             f"facts: {len(inputs.requests)} of {inputs.facts.n_records} records; refused: {refused or 'none'}; marked: "
             f"{marked or 'none'} (palimpsest lint)"
         )
+    if not any(request.target_true for request in inputs.requests):
+        notes.append(
+            "facts: none has target_true: an edit counts where every token of target_new is the likeliest (docs/scores.md)"
+        )
     left_out = len(inputs.requests) - len(inputs.orders[0].positions)
     if left_out and inputs.experiment.facts.order is None:
         notes.append(f"facts: {left_out} repeat a subject and are left out of the order")
     if inputs.experiment.facts.size == "all":
-        notes.append(f"facts: all {inputs.size} that there are (facts.size takes fewer)")
+        kept = _trained_on(inputs.experiment)
+        beside = f" beside the {kept} that networks are trained on" if kept else ""
+        notes.append(f"facts: all {inputs.size} that there are{beside} (facts.size takes fewer)")
     notes += [f"benchmark {each.name}: {each.n_examples} questions ({each.run_id})" for each in inputs.benchmarks]
     return tuple(notes)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from flows.context_length import check_context_length
 from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts
-from flows.inputs import Inputs, check_facts, check_subjects, notes_on
+from flows.inputs import Inputs, check_facts, check_subjects, notes_on, warnings_on
 from flows.spec import EditorSpec, Experiment, errors_of
 from flows.spec_values import Layers
 from flows.trainings import network_recipe, training_jobs
@@ -92,7 +92,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
             *_notes_on_contexts(inputs, wanted),
             *_notes_on_hparams(wanted, inherited_hparams),
         ),
-        warnings=tuple(_notes_on_hparams(wanted, borrowed_hparams)),
+        warnings=(*warnings_on(inputs), *_notes_on_hparams(wanted, borrowed_hparams)),
     )
 
 

@@ -9,6 +9,10 @@ from storage.sql import query
 from storage.store import Store
 from tasks.driver.totals import read_totals
 
+_RUNS = """
+    SELECT run_id, r.editor, experiment, baseline_run_id, setting FROM runs AS r LEFT JOIN run_setting USING (run_id)
+"""
+
 
 def runs_meant(
     store: Store, given: Sequence[str], *, experiment: str | None = None, setting: str | None = None
@@ -22,11 +26,13 @@ def runs_meant(
     Raises:
         StorageError: Nothing is meant, or a beginning is that of several runs.
     """
+    if any(name == "" for name in (*given, experiment, setting)):
+        raise StorageError("found an empty name; expected runs, an experiment or a setting by name")
     known = sorted({*store.run_ids(), *read_totals(store)})
     if experiment is None and setting is None:
         return list(dict.fromkeys(run_id for name in given for run_id in _named(name, known, store)))
-    rows = query(store, "SELECT run_id, experiment, setting FROM runs LEFT JOIN run_setting USING (run_id)").to_pylist()
-    found = [row["run_id"] for row in rows if _is_of(row, experiment, setting)]
+    rows = query(store, _RUNS).to_pylist()
+    found = [row["run_id"] for row in rows if row["editor"] != "none" and _is_of(row, experiment, setting)]
     if given:
         found = [
             run_id for run_id in found if any(fnmatchcase(run_id, name) or run_id.startswith(name) for name in given)
@@ -35,7 +41,12 @@ def runs_meant(
         asked = f"experiment {experiment!r}" if experiment is not None else f"setting {setting!r}"
         there = sorted({str(row["experiment" if experiment is not None else "setting"]) for row in rows} - {"None"})
         raise StorageError(f"no run of {asked} in {store.location}; expected one of {there}")
-    return sorted(found)
+    left = [row for row in rows if row["run_id"] not in found and row["editor"] != "none"]
+    # A baseline goes with the last run that is compared with it.
+    baselines = {row["baseline_run_id"] for row in rows if row["run_id"] in found} - {
+        row["baseline_run_id"] for row in left
+    }
+    return sorted([*found, *(baselines & set(store.run_ids()))])
 
 
 def preview(store: Store, run_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -50,6 +61,11 @@ def _named(name: str, known: Sequence[str], store: Store) -> list[str]:
         return [name]
     is_pattern = any(mark in name for mark in "*?[")
     found = [run_id for run_id in known if (fnmatchcase(run_id, name) if is_pattern else run_id.startswith(name))]
+    if is_pattern:  # preparations and baselines are what runs stand on: they are removed by name
+        kept = {row["run_id"] for row in query(store, _RUNS).to_pylist() if row["editor"] != "none"} | set(
+            read_totals(store)
+        )
+        found = [run_id for run_id in found if run_id in kept]
     if not found:
         raise StorageError(f"no run {name!r} in {store.location}; `palimpsest status` lists all of them")
     if len(found) > 1 and not is_pattern:
@@ -60,4 +76,4 @@ def _named(name: str, known: Sequence[str], store: Store) -> list[str]:
 
 
 def _is_of(row: dict[str, Any], experiment: str | None, setting: str | None) -> bool:
-    return experiment in (None, row["experiment"]) and (setting is None or str(row["setting"]).startswith(setting))
+    return experiment in (None, row["experiment"]) and (setting is None or (row["setting"] or "").startswith(setting))

@@ -67,8 +67,20 @@ def read_yaml(path: str | Path, expected: str) -> YamlFile:
 
 def yaml_of(content: Any, path: str) -> YamlFile:
     """Return a table as if a file had said it; its lines are those that YAML would have."""
-    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
+    try:
+        text = yaml.safe_dump(_plain(content), sort_keys=False, default_flow_style=None)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: {error}; expected texts, numbers, lists and tables") from error
     return YamlFile(path, yaml.safe_load(text), tuple(text.split("\n")), yaml.compose(text, Loader=yaml.SafeLoader))
+
+
+def _plain(content: Any) -> Any:
+    """Return a table with its paths as texts and its tuples as lists."""
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    return str(content) if isinstance(content, Path) else content
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:

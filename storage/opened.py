@@ -1,5 +1,6 @@
 """A store as Python asks it: SQL, and tables and views by their names; answers are DuckDB relations."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from storage.marts import marts, public_marts
-from storage.several import Place, query_any
+from storage.several import Place, check_places, query_any
 from storage.sql import TABLES
 
 
@@ -24,10 +25,13 @@ class OpenStore:
 
     def __init__(self, places: Place) -> None:
         self._places = places
-        query_any(places, "SELECT 1")
+        if isinstance(places, Mapping):
+            check_places(places)
+        for place in places.values() if isinstance(places, Mapping) else [places]:
+            query_any(place, "SELECT 1")
 
     def sql(self, statement: str) -> duckdb.DuckDBPyRelation:
-        """Return the answer to one SQL statement that reads tables and views of the store, or files of your own.
+        """Return the answer to one SQL statement that reads tables and views; of one store also files of your own.
 
         Raises:
             QueryError: DuckDB refuses the statement, or it does more than read.

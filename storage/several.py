@@ -1,5 +1,6 @@
 """One SQL statement over several stores, each under a name of its own, as databases are attached."""
 
+import re
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import PurePosixPath
@@ -15,6 +16,8 @@ from storage.store import Store
 Place = str | Store | Mapping[str, str]
 """A store, or several by name."""
 _OWN = "this_statement_alone"
+_RESERVED = {"main", "temp", "system", "pg_catalog", "information_schema", "memory"}
+"""Schemas and databases that DuckDB has already."""
 
 
 def query_any(places: Place, sql: str, *, write: bool = False) -> pa.Table:
@@ -31,6 +34,8 @@ def query_any(places: Place, sql: str, *, write: bool = False) -> pa.Table:
         return query(places, sql, write=write)
     if write:
         raise QueryError("a statement over several stores only reads; leave --write out, or ask one store")
+    check_places(places)
+    places = {name.casefold(): place for name, place in places.items()}
     named = _named(sql)
     unknown = sorted({store for store, _ in named if store} - places.keys())
     if unknown:
@@ -43,7 +48,8 @@ def query_any(places: Place, sql: str, *, write: bool = False) -> pa.Table:
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         try:
-            return connection.sql(sql).to_arrow_table()
+            answer = connection.sql(sql)
+            return pa.table({}) if answer is None else answer.to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(str(error).split("LINE ")[0].strip()) from None
 
@@ -54,17 +60,37 @@ def names_of(stores: list[str]) -> str | dict[str, str]:
     Raises:
         QueryError: Two have the same name.
     """
-    if len(stores) == 1 and "=" not in stores[0]:
+    if len(stores) == 1 and _named_place(stores[0])[1] == stores[0]:
         return stores[0]
     found: dict[str, str] = {}
     for given in stores:
-        name, separator, place = given.partition("=")
-        place = place if separator else given
-        name = name if separator else PurePosixPath(place.rstrip("/")).name
-        if name in found:
+        name, place = _named_place(given)
+        if name.casefold() in {each.casefold() for each in found}:
             raise QueryError(f"two stores are called {name!r}; give names: --store a={found[name]} --store b={place}")
         found[name] = place
     return found
+
+
+def _named_place(given: str) -> tuple[str, str]:
+    """Return name and place of a store; a place may have an equals sign of its own."""
+    named = re.fullmatch(r"(\w[\w-]*)=(.+)", given)
+    return (named.group(1), named.group(2)) if named else (PurePosixPath(given.rstrip("/")).name, given)
+
+
+def check_places(places: Mapping[str, str]) -> None:
+    """Refuse names that cannot be those of stores in a statement.
+
+    Raises:
+        QueryError: Says which, and why.
+    """
+    for name in places:
+        if not re.fullmatch(r"\w[\w-]*", name) or name.casefold() in _RESERVED:
+            raise QueryError(
+                f"a store cannot be called {name!r}; expected letters, digits, dash and underscore, and none of "
+                f"{sorted(_RESERVED)}: give another name, as --store a={places[name]}"
+            )
+    if len({name.casefold() for name in places}) < len(places):
+        raise QueryError(f"two of the stores {list(places)} have one name; SQL takes capitals for small letters")
 
 
 def _make(connection: duckdb.DuckDBPyConnection, places: Mapping[str, str], store: str, table: str) -> None:
@@ -89,7 +115,7 @@ def _named(sql: str) -> list[tuple[str, str]]:
     if tree["error"]:
         raise QueryError(f"{tree.get('error_message', 'not a statement')}; expected one SELECT over several stores")
     known = {*TABLES, *marts()}
-    named = dict.fromkeys((store, table.lower()) for store, table in base_tables(tree))
+    named = dict.fromkeys((store.casefold(), table.lower()) for store, table in base_tables(tree))
     if wrong := [table for store, table in named if store and table not in known]:
         raise QueryError(f"no table or view {wrong[0]!r}; `palimpsest list views` lists them")
     return [(store, table) for store, table in named if table in known]

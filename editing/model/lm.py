@@ -75,6 +75,8 @@ class LanguageModel(ForwardPasses):
             text_start=text_start,
             n_rows=n_rows,
         )
+        self.edited: list[Any] = []
+        """What :func:`editing.edit` has written and nobody has undone, the newest last."""
         self._special = [i for i in tokenizer.all_special_ids if i < n_rows]
 
     @torch.no_grad()

@@ -94,13 +94,30 @@ def _meant(
     found = runs_meant(store, runs or (), experiment=experiment, setting=setting)
     if len(found) > 1 or list(found) != list(runs or ()):
         print_table(preview(store, found))
-        question = f"{_counted(len(found), 'run')} of {store.location} would be {done}"
-        if not yes:
-            if not sys.stdin.isatty():
-                typer.echo(f"{question}; nothing was done: say --yes")
-                raise typer.Exit(1)
-            typer.confirm(f"{question}; go on?", abort=True)
+        _confirm(f"{_counted(len(found), 'run')} of {store.location} would be {done}", yes)
     return found
+
+
+def _confirm(question: str, yes: bool) -> None:
+    """Ask whether to go on; where nobody can be asked, only ``--yes`` does."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        typer.echo(f"{question}; nothing was done: say --yes")
+        raise typer.Exit(1)
+    typer.confirm(f"{question}; go on?", abort=True)
+
+
+def _units(store: "Store", run_id: str, patterns: list[str]) -> list[str]:
+    """Return a run's units that are done and that patterns name."""
+    from fnmatch import fnmatchcase
+
+    known = sorted(store.commits(run_id))
+    return [
+        unit
+        for unit in known
+        if any(fnmatchcase(unit, pattern) for pattern in patterns) and store.is_committed(run_id, unit)
+    ]
 
 
 def _counted(count: int, what: str) -> str:
@@ -132,8 +149,6 @@ def withdraw(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Forget that units of runs are done, so that the next `run` does them again."""
-    from fnmatch import fnmatchcase
-
     from storage.cleaning import withdraw as forget
     from storage.errors import StorageError
     from storage.store import Store
@@ -144,15 +159,17 @@ def withdraw(
     if not units:
         raise typer.BadParameter("give units, as 'own-*'; `palimpsest query \"FROM commits\"` lists them")
     meant = _meant(opened, None if run is None else [run], experiment, setting, yes, "looked through for these units")
+    wanted = {run_id: _units(opened, run_id, units) for run_id in meant}
+    if sum(map(len, wanted.values())) > 1 and len(meant) == 1:
+        typer.echo("\n".join(wanted[meant[0]]))
+        _confirm(f"{_counted(len(wanted[meant[0]]), 'unit')} of {meant[0]} would be withdrawn", yes)
     withdrawn, others = list[str](), set[str]()
-    for run_id in meant:
-        known = opened.commits(run_id)
-        named = {unit for unit in known if any(fnmatchcase(unit, pattern) for pattern in units)}
-        for unit in sorted(named):
-            if opened.is_committed(run_id, unit):
+    for run_id, named in wanted.items():
+        for unit in named:
+            if opened.is_committed(run_id, unit):  # it may have gone with another one
                 forgotten = forget(opened, run_id, unit)
                 withdrawn.append(f"{unit} of {run_id}")
-                others |= {f"{unit_id} of {run_id}" for unit_id in forgotten - named}
+                others |= {f"{unit_id} of {run_id}" for unit_id in forgotten - set(named)}
     if not withdrawn:
         raise StorageError(
             f"run {' or '.join(map(repr, meant))} has no unit {' or '.join(map(repr, units))} in {store}; `palimpsest query` "

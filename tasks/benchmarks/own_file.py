@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ _EXPECTED = (
     "expected the columns question, choices (a list), answer; or question and answer, which the model then writes; or text and "
     "label, one word per class"
 )
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 WRITTEN_TOKENS = 32
 """Of a written answer, at most."""
 
@@ -33,7 +34,7 @@ def definition_of_file(path: Path) -> dict[str, Any]:
     for number, record in enumerate(records):
         if not isinstance(record, Mapping):
             raise InputError(f"{path}, record {number}: found {str(record)[:80]!r}; {_EXPECTED}")
-    first = records[0]
+    first = {name for record in records for name in record}
     whole = {
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name.split(".")[0]).strip("-") or "own",
         "title": f"questions of {path.name}",
@@ -46,7 +47,7 @@ def definition_of_file(path: Path) -> dict[str, Any]:
         return {**whole, **_written(path, records)}
     if "text" in first and ("label" in first or "labels" in first):
         return {**whole, **_labelled(path, records, "label" if "label" in first else "labels")}
-    raise InputError(f"{path}, record 0: found the columns {list(first)}{_near(first)}; {_EXPECTED}")
+    raise InputError(f"{path}, record 0: found the columns {sorted(first)}{_near(first)}; {_EXPECTED}")
 
 
 def _choices(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -59,8 +60,8 @@ def _choices(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]
             f"({records[other]['answer']!r}) {rules[other]}; expected all in one way"
         )
     gold = {
-        "a choice's text": "record.answer",
-        "a letter": "options['ABCDEFGHIJKLMNOPQRSTUVWXYZ'.index(record.answer.strip().upper())]",
+        "a choice's text": "record.answer | string | trim",
+        "a letter": "options['" + LETTERS + "'.index(record.answer.strip().upper())]",
         "a number from 0": "options[record.answer | int]",
     }
     return {
@@ -79,18 +80,24 @@ def _rule(path: Path, number: int, record: Mapping[str, Any]) -> str:
         choices = as_texts(record.get("choices"))
     except ValueError as error:
         raise InputError(f"{where}: choices: {error}") from error
-    if len(choices) < 2 or len(set(choices)) < len(choices):
-        raise InputError(f"{where}: choices: found {choices}; expected two or more, each once")
+    if not 2 <= len(choices) <= len(LETTERS) or len(set(choices)) < len(choices):
+        raise InputError(f"{where}: choices: found {choices}; expected two or more, each once, at most 26")
     answer = record.get("answer")
-    if isinstance(answer, str) and answer in choices:
+    text = "" if answer is None or isinstance(answer, bool) else str(answer).strip()
+    by_number = text.isdecimal() and int(text) < len(choices)
+    if text in choices:
+        if by_number and not isinstance(answer, str) and choices[int(text)] != text:
+            raise InputError(
+                f"{where}: answer: found the number {answer!r}, which is one of the choices {choices} and another's place; "
+                f'write it as a text ("{text}") if it is the choice'
+            )
         return "a choice's text"
-    text = str(answer).strip()
-    if not isinstance(answer, bool) and text.isdecimal() and int(text) < len(choices):
+    if by_number:
         return "a number from 0"
-    if len(text) == 1 and 0 <= ord(text.upper()) - ord("A") < len(choices):
+    if len(text) == 1 and text.upper() in LETTERS[: len(choices)]:
         return "a letter"
     raise InputError(
-        f"{where}: answer: found {answer!r}; expected one of {choices}, its letter (A to {chr(ord('A') + len(choices) - 1)}), "
+        f"{where}: answer: found {answer!r}; expected one of {choices}, its letter (A to {LETTERS[len(choices) - 1]}), "
         f"or its number (0 to {len(choices) - 1})"
     )
 
@@ -109,13 +116,13 @@ def _written(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 def _labelled(path: Path, records: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any]:
     _texts_of(path, records, "text")
     _texts_of(path, records, column)
-    labels = sorted({str(record[column]) for record in records})
+    labels = sorted({str(record[column]).strip() for record in records})
     if len(labels) < 2:
         raise InputError(f"{path}: every {column} is {labels[0]!r}; expected two classes or more")
     return {
-        "fields": {"label": f"record.{column} | string"},
+        "fields": {"label": f"record.{column} | string | trim"},
         "prompt": "{{ record.text }}\nLabel:",
-        "choices": json.dumps(labels),
+        "choices": json.dumps(labels, ensure_ascii=False),
         "gold": "label",
         "answer": {"kind": "choices", "by": "byte"},
         "metrics": ["accuracy", "f1"],
@@ -129,7 +136,7 @@ def _texts_of(path: Path, records: Sequence[Mapping[str, Any]], column: str) -> 
             raise InputError(f"{path}, record {number}: {column}: found {value!r}; expected a text")
 
 
-def _near(record: Mapping[str, Any]) -> str:
+def _near(record: Iterable[str]) -> str:
     near = {name: get_close_matches(str(name), _COLUMNS, n=1) for name in record if name not in _COLUMNS}
     meant = [f"{found[0]} for {name}" for name, found in near.items() if found]
     return f" (did you mean {' and '.join(meant)}?)" if meant else ""

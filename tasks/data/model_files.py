@@ -276,7 +276,7 @@ def _download(name: str, revision: str | None) -> Path:
         raise InputError(f"model folder {name!r} does not exist; expected a folder with config.json, or a hub id")
     try:
         # With an adapter's settings, so that a repository that has some is refused.
-        wanted = [*_PATTERNS, _GENERATION, _ADAPTER[0]]
+        wanted = [*_PATTERNS, _GENERATION, _ADAPTER[0], "README.md"]  # the card says whose licence it is
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except GatedRepoError as error:
         raise InputError(

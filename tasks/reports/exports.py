@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from storage.marts import marts, public_marts
 from storage.sql import query_many
+from storage.statements import refuse_below
 from storage.store import Store
 from tasks.errors import InputError, did_you_mean
 from tasks.reports.tables import write_table
@@ -58,6 +60,7 @@ def export(store: Store, target: str, folder: Path) -> list[dict[str, Any]]:
         )
     if not any(run_id for run_id in store.run_ids()):
         raise InputError(f"the store {store.location} holds no run; expected one that an experiment has written")
+    refuse_below(folder, str(folder), [store.files.folder.resolve()])
     folder.mkdir(parents=True, exist_ok=True)
     return TARGETS[target](store, folder)
 
@@ -119,13 +122,34 @@ def _wandb(store: Store, folder: Path) -> list[dict[str, Any]]:
         "WANDB_DATA_DIR": str(folder),
         "WANDB_CACHE_DIR": str(folder),
     }
-    os.environ.update(quiet | {"WANDB_CONFIG_DIR": str(folder), "WANDB_ERROR_REPORTING": "false"})
+    quiet |= {"WANDB_CONFIG_DIR": str(folder), "WANDB_ERROR_REPORTING": "false"}
+    with _environment(quiet):
+        return _logged(wandb, store, folder)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Inside, these variables are set."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _logged(wandb: Any, store: Store, folder: Path) -> list[dict[str, Any]]:
     written = []
     for run in _runs(store):
         logged = wandb.init(
             dir=str(folder),
             project=run.experiment,
             name=run.run_id,
+            id=f"{folder.name}-{run.run_id}"[-64:].replace("/", "-"),
             group=run.group,
             config=run.configuration,
             tags=["palimpsest"],
@@ -162,12 +186,16 @@ def _mlflow(store: Store, folder: Path) -> list[dict[str, Any]]:
         metrics += [
             Metric(f"summary/{key}", float(value), 0, last) for key, value in run.summary.items() if _is_number(value)
         ]
-        params = [Param(key, _text(value)) for key, value in run.configuration.items() if value is not None]
+        params = [
+            Param(key, _text(value)) for key, value in run.configuration.items() if value is not None and key != "spec"
+        ]
         for start in range(0, max(len(metrics), len(params)), 100):  # what the database takes at once
             client.log_batch(ident, metrics=metrics[start : start + 100], params=params[start : start + 100])
         client.log_batch(
             ident, tags=[RunTag("palimpsest.run_id", run.run_id), RunTag("palimpsest.store", store.location)]
         )
+        # Longer than a parameter may be.
+        client.log_dict(ident, run.configuration["spec"] or {}, "spec.json")
         client.set_terminated(ident, end_time=0)
         written.append({"run": run.run_id, "experiment": run.experiment, "points": len(run.points)})
     return written

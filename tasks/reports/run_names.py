@@ -17,8 +17,12 @@ def with_short_names(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Commands take it, as they take any such beginning.  What follows a run's name after a blank stays.
     """
     columns = [column for column in COLUMNS if rows and column in rows[0]]
-    every = sorted({str(row[column]).partition(" ")[0] for row in rows for column in columns})
-    return [{**row, **{column: _renamed(str(row[column]), every) for column in columns}} for row in rows]
+    named = [(row, column) for row in rows for column in columns if isinstance(row[column], str)]
+    every = sorted({row[column].partition(" ")[0] for row, column in named})
+    return [
+        {**row, **{column: _renamed(row[column], every) for column in columns if isinstance(row[column], str)}}
+        for row in rows
+    ]
 
 
 def _renamed(text: str, every: Collection[str]) -> str:

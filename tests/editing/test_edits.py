@@ -1,11 +1,13 @@
 """Editing from Python: what is said of it, and the way back."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from editing import edit, load
+from editing.editors.rome import Rome
 from editing.errors import HparamsError
 from editing.factworld.world import World
 from editing.hparams import default_layers, editor_names
@@ -39,6 +41,37 @@ def test_a_with_undoes_to_the_bit(lm: LanguageModel, editor: str) -> None:
         assert editor == "in_context" or after == [fact["target_new"] for fact in FACTS]
         assert [row["answer"] for row in edits.rows] == after
     assert same(lm, before) and [lm.ask(fact["prompt"]) for fact in FACTS] == answers
+
+
+def test_nested_edits_are_undone_from_the_newest_on(lm: LanguageModel) -> None:
+    before = weights(lm)
+    first = edit(lm, FACTS[:1], editor="rome")
+    one = weights(lm)
+    second = edit(lm, FACTS[1:2], editor="rome", layers=[1])
+    second.undo()
+    assert same(lm, one)
+    edit(lm, FACTS[1:2], editor="grace", layers=[1])
+    first.undo()
+    assert same(lm, before) and not lm.edited and lm.ask(FACTS[1]["prompt"]) != FACTS[1]["target_new"]
+    second.undo()
+    first.undo()
+    assert same(lm, before), "nothing is put back"
+
+
+def test_an_edit_that_fails_on_the_way_leaves_nothing(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, calls = weights(lm), list[int]()
+    whole = Rome.edit
+
+    def fails_later(self: Rome, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Rome, "edit", fails_later)
+    with pytest.raises(KeyboardInterrupt):
+        edit(lm, FACTS, editor="rome")
+    assert len(calls) == 2 and same(lm, before)
 
 
 def test_it_prints_as_a_short_table(lm: LanguageModel) -> None:

@@ -58,7 +58,7 @@ def test_counterfact_and_requests_are_taken_as_they_are() -> None:
         ({"prompt": "  "}, ["record 1: prompt: found '  '"]),
         ({"target_new": 1.5}, ["record 1: target_new: found 1.5 (float); expected a text"]),
         ({"target_new": True}, ["record 1: target_new: found True (bool)"]),
-        ({"subject": "Spain"}, ["record 1: request '1': the subject 'Spain' is not in its prompt"]),
+        ({"subject": "Spain"}, ["record 1: the subject 'Spain' is not in its prompt"]),
         ({"prompt": "{} and {} are"}, ["has 2 slots"]),
         ({"paraphrase_prompts": "[a"}, ["paraphrase_prompts: found '[a', which is not JSON"]),
         ({"paraphrase_prompts": [1]}, ["paraphrase_prompts: found [1]; expected one text, or a list"]),
@@ -86,6 +86,27 @@ def test_another_name_of_a_column_is_found() -> None:
 def test_what_is_no_facts(facts: Any) -> None:
     with pytest.raises(RequestError):
         requests_from(facts)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template"),
+    [("Romeo loves Rome", "Romeo loves {}"), ("Romeo loves romerome", None), ("Rome and Rome", "{} and Rome"),
+     ("a ROMEROME", None), ("Romes are", "{}s are")],
+)  # fmt: skip
+def test_a_subject_is_found_as_a_word_of_its_own(prompt: str, template: str | None) -> None:
+    given = FACT | {"prompt": prompt, "subject": "Rome"}
+    if template is None:
+        template = prompt.replace("Rome", "{}", 1)
+        if "{}" not in template:
+            with pytest.raises(RequestError, match="is not in its prompt"):
+                request_from(given, 0)
+            return
+    assert request_from(given, 0).template == template
+
+
+def test_an_empty_column_does_not_hide_a_filled_one() -> None:
+    given = FACT | {"paraphrase_prompts": "", "paraphrase": "In France", "id": 3.0}
+    assert request_from(given, 0).paraphrase_prompts == ("In France",) and request_from(given, 0).request_id == "3"
 
 
 def test_whole_numbers_are_taken_as_they_are_written() -> None:

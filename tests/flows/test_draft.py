@@ -112,3 +112,34 @@ def test_the_size_is_all_that_there_is(tmp_path: Path) -> None:
     assert "facts: all 30 that there are (facts.size takes fewer)" in plan.notes
     plan = plan_of(load_experiment(tmp_path / "e.yaml", {"facts.samples": 3, "facts.disjoint": True}))
     assert {run.facts.size for run in plan.runs} == {10}
+
+
+def test_a_part_of_the_facts_has_no_true_answer(tmp_path: Path) -> None:
+    rows = (
+        FACTS.replace("target_new\n", "target_new,target_true\n")
+        .replace(",baker\n", ",baker,\n", 29)
+        .replace(",baker\n", ",baker,nurse\n")
+    )
+    (tmp_path / "facts.csv").write_text(rows)
+    plan = plan_of(load_experiment(write(tmp_path, facts="facts.csv")))
+    assert any("29 of 30 have no target_true" in warning for warning in plan.warnings)
+    (tmp_path / "facts.csv").write_text(FACTS)
+    plan = plan_of(load_experiment(write(tmp_path, facts="facts.csv")))
+    assert not any("target_true" in warning for warning in plan.warnings)
+    assert any("none has target_true" in note for note in plan.notes)
+
+
+def test_sizes_that_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "facts.csv").write_text(FACTS)
+    few = write(tmp_path, facts={"path": "facts.csv", "samples": 31, "disjoint": True})
+    with pytest.raises(SpecError, match="there are 30 facts for 31 disjoint samples, so that none is left for one"):
+        plan_of(load_experiment(few))
+    trained = write(tmp_path, facts="facts.csv", editors=["malmen"], batch_sizes=[2])
+    with pytest.raises(SpecError, match=r"there are 30 facts .* and 1000 are kept for training"):
+        plan_of(load_experiment(trained))
+
+
+def test_a_perplexity_without_texts(tmp_path: Path) -> None:
+    (tmp_path / "facts.csv").write_text(FACTS)
+    with pytest.raises(SpecError, match=r"score.perplexity: the facts have no neighborhood_prompts"):
+        plan_of(load_experiment(write(tmp_path, facts="facts.csv", score={"perplexity": {}})))

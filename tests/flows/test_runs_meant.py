@@ -40,7 +40,18 @@ def test_patterns_experiments_and_settings(store: Store) -> None:
     assert len(runs_meant(store, ["rome-*"], experiment="grid")) == 3
     (emmet,) = {row["setting"] for row in query(store, "FROM setting_summary WHERE editor = 'emmet'").to_pylist()}
     assert runs_meant(store, [], setting=emmet[:6]) == ["emmet-b1-0000000000", "emmet-b1-0000000001"]
-    for given, asked in ((["memit"], {}), (["x*"], {}), ([], {"experiment": "gird"}), ([], {"setting": "zz"})):
+    assert "none-b1-hand" not in runs_meant(store, ["*"]), "patterns are of runs of edits"
+    assert "none-b1-hand" not in runs_meant(store, ["rome-*"], experiment="grid"), "others are compared with it"
+    for given, asked in (
+        ([""], {}),
+        ([], {"experiment": ""}),
+        ([], {"setting": ""}),
+        ([], {"setting": "N"}),
+        (["memit"], {}),
+        (["x*"], {}),
+        ([], {"experiment": "gird"}),
+        ([], {"setting": "zz"}),
+    ):
         with pytest.raises(StorageError):
             runs_meant(store, given, **asked)
     with pytest.raises(StorageError, match=r"no run of experiment 'gird' .*expected one of \['grid'\]"):

@@ -56,12 +56,31 @@ def test_a_definition_says_only_what_differs(tmp_path: Path) -> None:
     assert made.definition.answer.by == "byte"
 
 
+def test_numbers_that_are_choices_are_no_places(tmp_path: Path) -> None:
+    numbers = CHOICES | {"choices": [10, 20, 30], "answer": 20}
+    assert make_questions(Wanted(name="", file=file(tmp_path, numbers))).asked[0].gold == ("20",)
+    with pytest.raises(InputError, match=r"the number 2, which is one of the choices .* and another's place"):
+        definition_of_file(Path(file(tmp_path, CHOICES | {"choices": [1, 2, 3], "answer": 2})))
+    assert make_questions(Wanted(name="", file=file(tmp_path, CHOICES | {"choices": [1, 2, 3], "answer": "2"}))).asked[
+        0
+    ].gold == ("2",)
+
+
+def test_labels_are_trimmed_and_may_be_anything(tmp_path: Path) -> None:
+    made = make_questions(
+        Wanted(name="", file=file(tmp_path, {"text": "a", "label": "😀 "}, {"text": "b", "label": "no"}))
+    )
+    assert [question.gold for question in made.asked] == [("😀",), ("no",)]
+
+
 @pytest.mark.parametrize(
     ("records", "said"),
     [
         ([{"questoin": "a", "choices": ["a", "b"], "answer": "a"}], r"did you mean question for questoin\?"),
         ([CHOICES, CHOICES | {"answer": "a dog"}], "record 1: answer: found 'a dog'; expected one of"),
         ([CHOICES, CHOICES | {"answer": "B"}], "record 0 .* is a choice's text and that of record 1 .*a letter"),
+        ([CHOICES | {"answer": "ß"}], "answer: found 'ß'"),
+        ([{"question": "a", "answer": "b"}, CHOICES], "record 0: choices: found None"),
         ([CHOICES | {"choices": ["a"]}], "expected two or more, each once"),
         ([CHOICES | {"choices": "a|b"}], "which is no list in JSON"),
         ([CHOICES | {"question": ""}], "record 0: question: found ''"),

@@ -77,8 +77,23 @@ def test_what_cannot_be_asked_of_several(places: dict[str, str], sql: str, said:
         query_any(places, "SELECT 1", write=True)
 
 
+@pytest.mark.parametrize("name", ["main", "temp", "information_schema", "o'brien", 'a"b', "", "two three"])
+def test_names_that_no_store_can_have(places: dict[str, str], name: str) -> None:
+    with pytest.raises(QueryError, match="a store cannot be called"):
+        query_any({name: places["one"], "b": places["two"]}, "SELECT 1")
+    with pytest.raises(QueryError, match="one name"):
+        query_any({"A": places["one"], "a": places["two"]}, "SELECT 1")
+
+
+def test_a_store_that_is_not_there_is_told_of_at_once(places: dict[str, str]) -> None:
+    with pytest.raises(StorageError, match="no store at"):
+        open_store({"a": places["one"], "b": "nowhere"})
+    assert query_any({"One": places["one"], "b": places["two"]}, "SELECT efficacy FROM ONE.run_summary").num_rows == 1
+
+
 def test_stores_are_named_by_their_places() -> None:
     assert names_of(["results/a"]) == "results/a" and names_of(["x=results/a"]) == {"x": "results/a"}
     assert names_of(["results/a/", "b=s3://bucket/c"]) == {"a": "results/a/", "b": "s3://bucket/c"}
+    assert names_of(["/data/lr=0.1/store"]) == "/data/lr=0.1/store", "the equals sign is the place's own"
     with pytest.raises(QueryError, match="two stores are called 'a'; give names"):
         names_of(["x/a", "y/a"])

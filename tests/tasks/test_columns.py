@@ -61,6 +61,7 @@ def test_a_run_has_the_shortest_name_that_is_its_own() -> None:
     assert names == ["memit-b5-12ab3", "memit-b5-12ab9", "memit-b50-12ab", "facts-0011", "prepare", "b5-0"]
     for name, own in zip(names, ids, strict=True):
         assert [run_id for run_id in ids if run_id.startswith(name)] == [own]
+    assert with_short_names([{"run": None}, {"run": 0.5}]) == [{"run": None}, {"run": 0.5}]
     assert with_short_names([{"run": "memit-b5-12ab34cd56 lr 0.1", "n": 1}]) == [
         {"run": "memit-b5-12ab lr 0.1", "n": 1}
     ]
