@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from editing.edits import Edits, Look
-from editing.errors import HparamsError, RequestError
+from editing.errors import HparamsError, ModelError, MomentError, RequestError
 from editing.hparams import default_layers, resolve_hparams
 from editing.measure.contexts import sample_contexts
 from editing.measure.moments import SecondMoment, collect_moments
@@ -30,7 +30,7 @@ def edit(
     facts: Any,
     *,
     editor: str = "memit",
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] | int | None = None,
     moments: Mapping[int, SecondMoment] | None = None,
     texts: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -67,7 +67,15 @@ def edit(
         MomentError: Second moments that are singular: too few texts.
         SolveError: A batch contradicts itself.
     """
+    if not isinstance(lm, LanguageModel):
+        raise ModelError(f"found {type(lm).__name__} {str(lm)[:60]!r}; expected a loaded model: palimpsest.load(NAME)")
+    if batch_size is not None and batch_size < 1:
+        raise HparamsError(f"batch_size is {batch_size}; expected 1 or more, or None for all at once")
+    if isinstance(texts, str):
+        raise MomentError("texts is one text; expected a list of them")
+    layers = [layers] if isinstance(layers, int) else layers
     batch = requests_from(facts)
+    _check_length(lm, batch)
     resolved = resolve_hparams(editor, model=lm.name, protocol=protocol, overrides=hparams, preset=preset)
     method = make_editor(editor, resolved)
     size = batch_size or min(len(batch), method.max_batch or len(batch))
@@ -112,6 +120,20 @@ def edit(
     made = Edits(lm, batch, results, before, after, norms, said, weights, patches)
     lm.edited.append(made)
     return made
+
+
+def _check_length(lm: LanguageModel, requests: Sequence[EditRequest]) -> None:
+    """Refuse facts whose prompt and answer the model cannot read at once."""
+    limit = lm.context_tokens
+    if limit is None or lm.family.head == "classifier":
+        return
+    heads, tails = lm.pair_ids([r.prompt for r in requests], [r.target_new for r in requests])
+    for request, head, tail in zip(requests, heads, tails, strict=True):
+        if len(head) + len(tail) > limit:
+            raise RequestError(
+                f"request {request.request_id!r}: its prompt has {len(head)} tokens and its answer {len(tail)}, and the model "
+                f"reads {limit} at once; shorten them"
+            )
 
 
 def _geometry(

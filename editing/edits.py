@@ -32,7 +32,9 @@ class Look:
         """Look at the model as it is now."""
         prompts = [request.prompt for request in requests]
         scores = lm.answer_logprobs(prompts, [request.target_new for request in requests])
-        return cls(scores, lm.continue_greedily(prompts, ANSWER_TOKENS, until=ANSWER_ENDS))
+        longest = max(map(len, lm.prompt_ids(prompts)))
+        room = ANSWER_TOKENS if lm.context_tokens is None else min(ANSWER_TOKENS, lm.context_tokens - longest)
+        return cls(scores, lm.continue_greedily(prompts, room, until=ANSWER_ENDS))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,14 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """Return `` (did you mean 'x'?)`` for a name that is like a known one, else nothing."""
+def did_you_mean(name: object, known: Iterable[object], *, cutoff: float = 0.6) -> str:
+    """Return `` (did you mean 'x'?)`` for a name that is like a known one, else nothing.
+
+    Args:
+        cutoff: How like, from 0 to 1.
+    """
     names = {str(each).casefold(): str(each) for each in known}
-    near = get_close_matches(str(name).casefold(), names, n=1)
+    near = get_close_matches(str(name).casefold(), names, n=1, cutoff=cutoff)
     return f" (did you mean {names[near[0]]!r}?)" if near else ""
 
 

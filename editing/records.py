@@ -85,15 +85,17 @@ def _records(facts: Any) -> list[Any]:
     if isinstance(facts, (EditRequest, Mapping)):
         return [facts]
     for method, arguments in (("to_pylist", ()), ("to_dicts", ()), ("to_dict", ("records",))):
-        if callable(read := getattr(facts, method, None)):
+        if callable(read := getattr(facts, method, None)) and hasattr(facts, "columns"):
             return list(read(*arguments))
+    if type(facts).__name__ == "Series":  # a row of a frame
+        return [facts.to_dict()]
     if not isinstance(facts, Iterable):
         raise RequestError(f"found {type(facts).__name__}; expected a list of dicts, of requests, or a data frame")
     return list(facts)
 
 
 def _from_columns(record: Mapping[Any, Any], number: int) -> EditRequest:
-    texts = {name: _text(record, name, number) for name in _TEXTS}
+    texts = {name: _text(record, name, number).strip() for name in _TEXTS}
     for name in ("prompt", "target_new"):
         if not texts[name].strip():
             raise RequestError(
@@ -106,6 +108,15 @@ def _from_columns(record: Mapping[Any, Any], number: int) -> EditRequest:
         **{name: texts[name] for name in ("target_new", "target_true", "relation")},
         **{field: _list(record, columns, number) for field, columns in _LISTS.items()},
     }
+    for field in _LISTS if texts["subject"] else ():  # written as the prompt is, with a slot
+        if field.endswith("_prompts") and field != "neighborhood_prompts":
+            fields[field] = tuple(text.replace(SLOT, texts["subject"]) for text in fields[field])
+    if left := [text for field in _LISTS for text in fields[field] if SLOT in text]:
+        raise RequestError(
+            f"record {number}: found {left[0]!r} with a slot {{}}, for which there is no subject (a neighborhood prompt is "
+            "about another one); write the whole prompt",
+            reason="slot without subject",
+        )
     try:
         return EditRequest(template=_template(texts["prompt"], texts["subject"]), subject=texts["subject"], **fields)
     except RequestError as error:
@@ -180,7 +191,7 @@ def _list(record: Mapping[Any, Any], columns: Iterable[str], number: int) -> tup
             f"record {number}: {name}: found {value!r}; expected one text, or a list of them",
             reason="not a list of texts",
         )
-    return tuple(items)
+    return tuple(item.strip() for item in items)
 
 
 def _what(record: Mapping[Any, Any], name: str) -> str:

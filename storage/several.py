@@ -11,6 +11,7 @@ import pyarrow as pa
 from storage.errors import QueryError
 from storage.marts import marts
 from storage.sql import TABLES, base_tables, query, tree_of
+from storage.statements import lists_tables
 from storage.store import Store
 
 Place = str | Store | Mapping[str, str]
@@ -36,6 +37,8 @@ def query_any(places: Place, sql: str, *, write: bool = False) -> pa.Table:
         raise QueryError("a statement over several stores only reads; leave --write out, or ask one store")
     check_places(places)
     places = {name.casefold(): place for name, place in places.items()}
+    if lists_tables(sql):  # they are the same in all
+        return query(next(iter(places.values())), sql)
     named = _named(sql)
     unknown = sorted({store for store, _ in named if store} - places.keys())
     if unknown:

@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
-from editing.errors import ModelError
+from editing.errors import ModelError, did_you_mean
 from editing.model.blame import blamed
 from editing.model.checkpoint import refuse_incomplete
 from editing.model.families import context_of, family_of
@@ -51,9 +51,13 @@ def load(
             the accelerators hold.
         TokenizationError: The tokenizer has no chat template or no such start of texts, where one is asked for.
     """
-    from editing.model.bundled import bundled_folder
+    from editing.model.bundled import bundled_folder, bundled_names
 
     folder = bundled_folder(name_or_path) or name_or_path
+    if (near := did_you_mean(name_or_path, bundled_names(), cutoff=0.85)) and folder == name_or_path:
+        raise ModelError(f"no model {name_or_path!r}{near}")
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ModelError(f"dtype {dtype!r}; expected auto, float32, float64, bfloat16 or float16")
     refuse_adapter_beside(Path(folder))
     config = read_config(folder, revision=revision)
     tokenizer = read_tokenizer(folder, revision=revision)
@@ -77,7 +81,10 @@ def load(
     if device == "auto":
         refuse_offloaded(model, str(name_or_path))
     else:
-        model = model.to(device)
+        try:
+            model = model.to(device)
+        except (AssertionError, RuntimeError) as error:
+            raise ModelError(f"device {device!r} cannot be used here: {error}; give cpu, or auto") from error
     return LanguageModel(model, tokenizer, name=str(name_or_path), chat=chat, text_start=text_start)
 
 

@@ -1,6 +1,7 @@
 """Commands that begin an experiment: what a file of facts holds, and a first experiment file."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,9 +44,14 @@ def facts(
 def _read(file: Path, layout: str, model: str | None) -> tuple[Any, list[str]]:
     """Return a file's facts, and its columns that are not used."""
     from flows.spec import FactsSpec, ModelSpec
+    from flows.spec_values import SpecError
     from tasks.data.facts import load_facts, unused_columns
-    from tasks.data.record_files import is_record_file
+    from tasks.data.record_files import SUFFIXES, is_record_file
 
+    if not is_record_file(file.name) and file.suffix not in (".yaml", ".yml", ""):
+        raise SpecError(
+            f"{file}: facts are in files that end on {', '.join(SUFFIXES)} (or these with .gz), or an experiment in .yaml"
+        )
     if not is_record_file(file.name):
         from flows.experiment_file import load_experiment
         from flows.inputs import read_facts, read_model
@@ -102,7 +108,7 @@ def new(
     from flows.cli import plan
 
     plan(place)
-    typer.echo(f"to run it: palimpsest run {place}")
+    typer.echo(f"to run it: palimpsest run {shlex.quote(str(place))}")
 
 
 def _ask(question: str, usual: str) -> str:

@@ -111,7 +111,7 @@ def _is_named(row: Row, side: str, name: str, runs: Sequence[Row]) -> bool:
 
 def _is_run(run_id: str, name: str) -> bool:
     """Return whether a name is a run's, or begins it up to some letters of its digest."""
-    return run_id == name or (name.count("-") >= 2 and run_id.startswith(name))
+    return run_id == name or run_id.startswith(f"{name}-") or (name.count("-") >= 2 and run_id.startswith(name))
 
 
 def _print_contrasts(found: "Sequence[Contrast]", metric: str | None, scored: str, *, are_named: bool) -> None:

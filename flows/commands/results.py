@@ -28,10 +28,10 @@ def status(
 
         watch_progress(store)
     opened = Store(store)
-    rows = progress_rows(opened)
+    rows = [row for row in progress_rows(opened) if run_id in (None, row["run_id"])]
     print_table(rows, wide=wide)
     typer.echo(progress_line(rows))
-    for row in failure_rows(opened):
+    for row in (row for row in failure_rows(opened) if run_id in (None, row["run_id"])):
         typer.echo(f"{row['run_id']} {row['unit']}: {row['message'].splitlines()[0]}")
         if row["run_id"] == run_id:
             typer.echo(row["traceback"])
@@ -60,7 +60,9 @@ def logs(
 def query(
     sql: str,
     store: StoresOption = [DEFAULT_STORE],  # noqa: B006 - typer copies it
-    format: Annotated[str, typer.Option(help="table, csv, json or parquet")] = "table",
+    format: Annotated[
+        str | None, typer.Option(help="table, csv, json or parquet; by the end of --out, or table, unless given.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the answer to this file instead of the terminal.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Let the statement write, but never below the store.")] = False,
     wide: WideOption = False,
@@ -69,13 +71,14 @@ def query(
     from storage.several import names_of, query_any
     from storage.statements import refuse_below
     from storage.store import Store
-    from tasks.reports.tables import write_table
+    from tasks.reports.tables import format_of, write_table
 
     places = names_of(store)
     if out:
         each = [places] if isinstance(places, str) else list(places.values())
         refuse_below(out, str(out), [Store(place).files.folder.resolve() for place in each])
-    write_table(query_any(places, sql, write=write), format, out, wide=wide)
+    chosen = format or format_of(out)
+    write_table(query_any(places, sql, write=write), chosen, out, wide=wide)
 
 
 @app.command()
@@ -134,10 +137,14 @@ def export(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Write the store's results as a data set, as runs of Weights & Biases or MLflow, or as CSV; nothing is sent."""
+    from storage.errors import StorageError
+    from storage.locations import is_store
     from storage.store import Store
     from tasks.reports.exports import export as write
     from tasks.reports.tables import print_table
 
+    if is_store(str(out)):
+        raise StorageError(f"{out} is a store, and DIR is where the results go; say --store {out}, and another DIR")
     rows = write(Store(store), to, out)
     print_table(rows)
     typer.echo(f"wrote {out}")

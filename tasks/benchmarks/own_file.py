@@ -13,10 +13,16 @@ from tasks.errors import InputError
 
 _COLUMNS = ("question", "choices", "answer", "text", "label", "labels")
 _EXPECTED = (
-    "expected the columns question, choices (a list), answer; or question and answer, which the model then writes; or text and "
-    "label, one word per class"
+    "expected the columns question, choices (a list; or A, B, C ...), answer; or question and answer, which the model then "
+    "writes; or text and label, one word per class"
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_GOLD = {
+    "a choice's text": "record.answer | string | trim",
+    "a letter": f"options['{LETTERS}'.index(record.answer.strip().upper())]",
+    "a number from 0": "options[record.answer | int]",
+}
+"""The ways in which an answer names a choice, with what gives the choice."""
 WRITTEN_TOKENS = 32
 """Of a written answer, at most."""
 
@@ -41,43 +47,48 @@ def definition_of_file(path: Path) -> dict[str, Any]:
         "source": {"path": str(path)},
         "order": {"seed": None},
     }
-    if "question" in first and "choices" in first:
+    if "question" in first and ("choices" in first or {"A", "B"} <= first):
         return {**whole, **_choices(path, records)}
+    if near := _near(first):  # a file of choices whose column is called otherwise is none of written answers
+        raise InputError(f"{path}: found the columns {sorted(first)}{near}; {_EXPECTED}")
     if "question" in first and "answer" in first:
         return {**whole, **_written(path, records)}
     if "text" in first and ("label" in first or "labels" in first):
         return {**whole, **_labelled(path, records, "label" if "label" in first else "labels")}
-    raise InputError(f"{path}, record 0: found the columns {sorted(first)}{_near(first)}; {_EXPECTED}")
+    raise InputError(f"{path}, record 0: found the columns {sorted(first)}; {_EXPECTED}")
 
 
 def _choices(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     _texts_of(path, records, "question")
-    rules = {number: _rule(path, number, record) for number, record in enumerate(records)}
-    if len(set(rules.values())) > 1:
-        other = next(number for number, rule in rules.items() if rule != rules[0])
-        raise InputError(
-            f"{path}: the answer of record 0 ({records[0]['answer']!r}) is {rules[0]} and that of record {other} "
-            f"({records[other]['answer']!r}) {rules[other]}; expected all in one way"
-        )
-    gold = {
-        "a choice's text": "record.answer | string | trim",
-        "a letter": "options['" + LETTERS + "'.index(record.answer.strip().upper())]",
-        "a number from 0": "options[record.answer | int]",
-    }
+    letters = not any("choices" in record for record in records)
+    readings = [_readings(path, number, record, letters) for number, record in enumerate(records)]
+    common = list(_GOLD)
+    for number, found in enumerate(readings):
+        left = [rule for rule in common if rule in found]
+        if not left:
+            raise InputError(
+                f"{path}: the answers before record {number} can all be {' or '.join(common)}, and that of record {number} "
+                f"({records[number]['answer']!r}) is {' or '.join(found)}; expected all in one way"
+            )
+        common = left
+    columns = [letter for letter in LETTERS if letter in records[0]]
     return {
-        "fields": {"options": "record.choices | texts"},
+        "fields": {
+            "options": f"[{', '.join(f'record.{c}' for c in columns)}] | texts" if letters else "record.choices | texts"
+        },
         "prompt": "Question: {{ record.question }}\nAnswer:",
         "choices": "options",
-        "gold": gold[rules[0]],
+        "gold": _GOLD[common[0]],
         "answer": {"kind": "choices", "by": "byte"},
     }
 
 
-def _rule(path: Path, number: int, record: Mapping[str, Any]) -> str:
-    """Return how a record's answer names one of its choices."""
+def _readings(path: Path, number: int, record: Mapping[str, Any], letters: bool) -> list[str]:
+    """Return in which ways a record's answer names one of its choices, the likeliest first."""
     where = f"{path}, record {number}"
     try:
-        choices = as_texts(record.get("choices"))
+        given = [record.get(name) for name in LETTERS if name in record] if letters else record.get("choices")
+        choices = as_texts(given)
     except ValueError as error:
         raise InputError(f"{where}: choices: {error}") from error
     if not 2 <= len(choices) <= len(LETTERS) or len(set(choices)) < len(choices):
@@ -85,21 +96,20 @@ def _rule(path: Path, number: int, record: Mapping[str, Any]) -> str:
     answer = record.get("answer")
     text = "" if answer is None or isinstance(answer, bool) else str(answer).strip()
     by_number = text.isdecimal() and int(text) < len(choices)
-    if text in choices:
-        if by_number and not isinstance(answer, str) and choices[int(text)] != text:
-            raise InputError(
-                f"{where}: answer: found the number {answer!r}, which is one of the choices {choices} and another's place; "
-                f'write it as a text ("{text}") if it is the choice'
-            )
-        return "a choice's text"
-    if by_number:
-        return "a number from 0"
-    if len(text) == 1 and text.upper() in LETTERS[: len(choices)]:
-        return "a letter"
-    raise InputError(
-        f"{where}: answer: found {answer!r}; expected one of {choices}, its letter (A to {LETTERS[len(choices) - 1]}), "
-        f"or its number (0 to {len(choices) - 1})"
-    )
+    if text in choices and by_number and not isinstance(answer, str) and choices[int(text)] != text:
+        raise InputError(
+            f"{where}: answer: found the number {answer!r}, which is one of the choices {choices} and another's place; "
+            f'write it as a text ("{text}") if it is the choice'
+        )
+    found = ["a choice's text"] * (text in choices)
+    found += ["a letter"] * (len(text) == 1 and text.upper() in LETTERS[: len(choices)])
+    found += ["a number from 0"] * by_number
+    if not found:
+        raise InputError(
+            f"{where}: answer: found {answer!r}; expected one of {choices}, its letter (A to {LETTERS[len(choices) - 1]}), "
+            f"or its number (0 to {len(choices) - 1})"
+        )
+    return found
 
 
 def _written(path: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -137,6 +147,19 @@ def _texts_of(path: Path, records: Sequence[Mapping[str, Any]], column: str) -> 
 
 
 def _near(record: Iterable[str]) -> str:
-    near = {name: get_close_matches(str(name), _COLUMNS, n=1) for name in record if name not in _COLUMNS}
-    meant = [f"{found[0]} for {name}" for name, found in near.items() if found]
+    """Return which columns may be meant by others; nothing where there is none."""
+    names = set(map(str, record))
+    called = {
+        "options": "choices",
+        "option": "choices",
+        "candidates": "choices",
+        "endings": "choices",
+        "target": "answer",
+    }
+    near = {
+        name: called.get(name.casefold())
+        or next(iter(get_close_matches(name.casefold(), _COLUMNS, n=1, cutoff=0.8)), None)
+        for name in sorted(names - {*_COLUMNS, *LETTERS})
+    }
+    meant = [f"{found} for {name}" for name, found in near.items() if found and found not in names]
     return f" (did you mean {' and '.join(meant)}?)" if meant else ""

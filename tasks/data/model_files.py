@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from editing.errors import did_you_mean
 from editing.model.bundled import bundled_folder, bundled_names
 from editing.model.families import FAMILIES
 from storage.digests import digest_of
@@ -274,6 +275,8 @@ def _download(name: str, revision: str | None) -> Path:
 
     if name.startswith((".", "/", "~")):
         raise InputError(f"model folder {name!r} does not exist; expected a folder with config.json, or a hub id")
+    if near := did_you_mean(name, bundled_names(), cutoff=0.85):
+        raise InputError(f"no model {name!r}{near}")
     try:
         # With an adapter's settings, so that a repository that has some is refused.
         wanted = [*_PATTERNS, _GENERATION, _ADAPTER[0], "README.md"]  # the card says whose licence it is

@@ -34,10 +34,13 @@ def read_records(path: Path) -> list[Any]:
             found = _lines(path, text)
         else:
             found = _json(path, text)
-    if not isinstance(found, list) or not found:
+    if isinstance(found, dict):
         raise InputError(
-            f"file {path} holds no records (found {type(found).__name__}); expected a list of records with at least one"
+            f"file {path} holds a table with the keys {list(found)[:8]}; expected a list of records: [{{...}}, ...]"
         )
+    if not isinstance(found, list) or not found:
+        what = "an empty list" if found == [] else type(found).__name__
+        raise InputError(f"file {path} holds no records (found {what}); expected a list of records with at least one")
     return found
 
 
@@ -82,6 +85,11 @@ def _table(path: Path, text: str, delimiter: str) -> list[dict[str, str]]:
         header = [cell.strip() for cell in next(reader, [])]
         if len(set(header)) < len(header) or not all(header):
             raise InputError(f"file {path}: the first line is {header}; expected the columns' names, each once")
+        if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), None)):
+            raise InputError(
+                f"file {path}: the first line is the one column {header[0]!r}; cells seem to be separated by {other!r}: save "
+                "it with commas (.csv) or tabs (.tsv)"
+            )
         rows = []
         for row in reader:
             if not row:

@@ -52,7 +52,9 @@ def _named(rows: Sequence[Row], fact: str, at_place: str | None) -> list[Row]:
     for named in (fact, at_place):
         if found := [row for row in rows if row["fact_id"] == named]:
             return found
-    wanted = {(row["edited_at"], row["fact_id"]) for row in rows if fact.lower() in (row["prompt"] or "").lower()}
+    named_by = [row for row in rows if fact.lower() in (row["prompt"] or "").lower()]
+    own = [row for row in named_by if row["kind"] == "rewrite"]  # else a neighbor's name would show other facts
+    wanted = {(row["edited_at"], row["fact_id"]) for row in own or named_by}
     return [row for row in rows if (row["edited_at"], row["fact_id"]) in wanted]
 
 
@@ -61,7 +63,8 @@ def _probes(rows: Sequence[Row]) -> Iterator[str]:
     for probe in dict.fromkeys(row["probe_id"] for row in rows):
         mine = [row for row in rows if row["probe_id"] == probe]
         first = mine[0]
-        yield f"  {first['kind']}: {first['prompt']!r} -> {first['expected']!r}, not {first['other']!r}"
+        other = "" if first["other"] is None else f", not {first['other']!r}"
+        yield f"  {first['kind']}: {first['prompt']!r} -> {first['expected']!r}{other}"
         for row in mine:
             when = _WHEN[row["scored"]].format(row["after_edits"])
             said = "(no text kept)" if row["text"] is None else repr(row["text"])

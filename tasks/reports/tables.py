@@ -81,6 +81,21 @@ def format_cell(value: Any) -> str:
     return str(value)
 
 
+def format_of(out: Path | None) -> str:
+    """Return the format that a file's name asks for by its end; ``table`` where there is no file.
+
+    Raises:
+        InputError: It ends on something else.
+    """
+    ends = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table", "": "table"}
+    suffix = "" if out is None else out.suffix
+    if suffix not in ends:
+        raise InputError(
+            f"--out {out}: nothing is known of {suffix!r}; expected .csv, .json, .parquet or .txt, or --format"
+        )
+    return ends[suffix]
+
+
 def write_table(table: pa.Table, format: str, out: Path | None, *, wide: bool = False) -> None:
     """Write a query's result in one of ``FORMATS``.
 

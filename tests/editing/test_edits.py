@@ -8,7 +8,7 @@ import torch
 
 from editing import edit, load
 from editing.editors.rome import Rome
-from editing.errors import HparamsError
+from editing.errors import EditingError, HparamsError
 from editing.factworld.world import World
 from editing.hparams import default_layers, editor_names
 from editing.measure.own_texts import enough, own_texts
@@ -101,6 +101,36 @@ def test_its_numbers_are_those_of_the_model(lm: LanguageModel) -> None:
 def test_given_layers_and_texts_are_not_spoken_of(lm: LanguageModel) -> None:
     with edit(lm, FACTS, layers=[0, 1], texts=World(n_known=300).corpus(100)) as edits:
         assert not edits.said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),
+        ({"texts": "abc"}, "expected a list of them"),
+        ({"layers": 9}, "no layers"),
+        ({"facts": [FACTS[0] | {"target_new": "Rome " * 70}]}, "the model reads 64 at once"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is(lm: LanguageModel, given: dict[str, Any], said: str) -> None:
+    before = weights(lm)
+    with pytest.raises(EditingError, match=said):
+        edit(lm, given.pop("facts", FACTS), **given)
+    assert same(lm, before)
+
+
+def test_a_model_by_name_is_no_model_and_a_typo_is_told_of() -> None:
+    with pytest.raises(EditingError, match=r"found str 'factworld-tiny'; expected a loaded model"):
+        edit("factworld-tiny", FACTS)  # type: ignore[arg-type]
+    with pytest.raises(EditingError, match=r"no model 'factworld-gpt' \(did you mean 'factworld-gpt2'\?\)"):
+        load("factworld-gpt")
+    with pytest.raises(EditingError, match="dtype 'float31'; expected auto"):
+        load("factworld-tiny", dtype="float31")
+
+
+def test_one_layer_may_be_a_number(lm: LanguageModel) -> None:
+    with edit(lm, FACTS[:1], editor="rome", layers=1) as edits:
+        assert list(edits.norms) == ["model.layers.1.mlp.down_proj.weight"]
 
 
 def test_a_network_that_is_not_there(lm: LanguageModel) -> None:

@@ -104,6 +104,29 @@ def test_a_subject_is_found_as_a_word_of_its_own(prompt: str, template: str | No
     assert request_from(given, 0).template == template
 
 
+def test_spaces_at_the_ends_are_none_of_the_texts() -> None:
+    given = {"prompt": "{} lives in ", "subject": " Bo", "target_new": " Rome ", "paraphrase": " Bo is at home in "}
+    request = request_from(given, 0)
+    assert (request.prompt, request.target_new, request.paraphrase_prompts) == (
+        "Bo lives in",
+        "Rome",
+        ("Bo is at home in",),
+    )
+
+
+def test_a_slot_in_other_words_is_the_subjects() -> None:
+    given = FACT | {"prompt": "{} has", "paraphrase_prompts": ["In {}"], "generation_prompts": "{} is"}
+    request = request_from(given, 0)
+    assert request.paraphrase_prompts == ("In France",) and request.generation_prompts == ("France is",)
+    neighbor = given | {"neighborhood_prompts": "{} has", "neighborhood_answers": "x"}
+    with pytest.raises(RequestError, match="a neighborhood prompt is about another one"):
+        request_from(neighbor, 0)
+
+
+def test_a_row_of_a_frame() -> None:
+    assert requests_from(pd.DataFrame([FACT]).iloc[0]) == requests_from([FACT])
+
+
 def test_an_empty_column_does_not_hide_a_filled_one() -> None:
     given = FACT | {"paraphrase_prompts": "", "paraphrase": "In France", "id": 3.0}
     assert request_from(given, 0).paraphrase_prompts == ("In France",) and request_from(given, 0).request_id == "3"

@@ -111,9 +111,9 @@ def test_query_formats(tiny_store: Path, tmp_path: Path) -> None:
     rows = json.loads(ask("--format", "json").stdout)
     assert [row["editor"] for row in rows] == ["emmet", "ft_c", "memit", "rome"]
     assert ask("--format", "csv").stdout.splitlines()[0] == "editor,layers,efficacy"
-    ask("--out", str(out))
+    ask("--format", "table", "--out", str(out))
     assert out.read_text().split()[:3] == ["editor", "layers", "efficacy"]
-    ask("--format", "parquet", "--out", str(out))
+    ask("--out", str(out))
     assert pq.read_table(out).num_rows == 4
     assert "expected one of ['table', 'csv', 'json', 'parquet']" in str(ask("--format", "xml").exception)
 

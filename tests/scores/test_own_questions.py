@@ -27,6 +27,20 @@ def test_an_answer_is_a_text_a_letter_or_a_number(tmp_path: Path, answer: Any) -
     assert asked.gold == ("a whale",) and made.definition.name == "my-questions" and made.n_shots == 0
 
 
+def test_a_file_may_be_in_one_way_though_single_answers_could_be_more(tmp_path: Path) -> None:
+    vitamins = {"question": "Which?", "choices": ["C", "B", "A"], "answer": "A"}
+    made = make_questions(Wanted(name="", file=file(tmp_path, CHOICES | {"answer": "B"}, vitamins)))
+    assert [question.gold for question in made.asked] == [("a whale",), ("C",)], "letters, both"
+    alone = make_questions(Wanted(name="", file=file(tmp_path, vitamins)))
+    assert alone.asked[0].gold == ("A",), "a text, where nothing speaks against it"
+
+
+def test_choices_may_stand_in_columns(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("question,A,B,C,D,answer\nCapital of France?,Rome,Oslo,Paris,Bonn,C\n")
+    (asked,) = make_questions(Wanted(name="", file=str(tmp_path / "q.csv"))).asked
+    assert asked.choices == ("Rome", "Oslo", "Paris", "Bonn") and asked.gold == ("Paris",)
+
+
 def test_all_are_asked_in_their_order(tmp_path: Path) -> None:
     records = [CHOICES | {"question": f"Which is larger, {i}?"} for i in range(30)]
     asked = make_questions(Wanted(name="sizes", file=file(tmp_path, *records))).asked
@@ -78,7 +92,9 @@ def test_labels_are_trimmed_and_may_be_anything(tmp_path: Path) -> None:
     [
         ([{"questoin": "a", "choices": ["a", "b"], "answer": "a"}], r"did you mean question for questoin\?"),
         ([CHOICES, CHOICES | {"answer": "a dog"}], "record 1: answer: found 'a dog'; expected one of"),
-        ([CHOICES, CHOICES | {"answer": "B"}], "record 0 .* is a choice's text and that of record 1 .*a letter"),
+        ([CHOICES, CHOICES | {"answer": "B"}], "record 1 \\('B'\\) is a letter; expected all in one way"),
+        ([{"question": "a", "answer": "A", "options": ["x", "y"]}], r"did you mean choices for options\?"),
+        ([{"question": "a", "answer": "A", "choice": ["x", "y"]}], r"did you mean choices for choice\?"),
         ([CHOICES | {"answer": "ß"}], "answer: found 'ß'"),
         ([{"question": "a", "answer": "b"}, CHOICES], "record 0: choices: found None"),
         ([CHOICES | {"choices": ["a"]}], "expected two or more, each once"),

@@ -54,6 +54,7 @@ def test_several_stores_stand_side_by_side(places: dict[str, str]) -> None:
     together = query_any(places, "SELECT store, efficacy FROM run_summary ORDER BY store").to_pylist()
     assert together == [{"store": "one", "efficacy": 1.0}, {"store": "two", "efficacy": 0.5}]
     assert open_store(places).run_summary.count("store").fetchall() == [(2,)]
+    assert query_any(places, "SHOW TABLES").to_pylist() == query(places["one"], "SHOW TABLES").to_pylist()
     with_cte = "WITH e AS (SELECT store, efficacy FROM run_summary) SELECT count(*) AS n FROM e"
     assert query_any(places, with_cte).to_pylist() == [{"n": 2}]
     assert query_any(places["one"], "SELECT 1 AS n").to_pylist() == query(places["one"], "SELECT 1 AS n").to_pylist()

@@ -12,7 +12,7 @@ from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError
 from tasks.reports.report import write_report
-from tasks.reports.tables import format_cell, print_table, write_table
+from tasks.reports.tables import format_cell, format_of, print_table, write_table
 from tests.storage.test_views import fill
 
 
@@ -61,6 +61,11 @@ def test_files_and_streams_that_cannot_take_a_table(
     for out in (tmp_path, tmp_path / "nowhere" / "file"):
         with pytest.raises(InputError, match=f"--out {out}: expected a file in a directory that is there"):
             write_table(table, "csv", out)
+    assert [format_of(Path(name)) for name in ("a.csv", "a.json", "a.parquet", "a.txt", "a")] == [
+        "csv", "json", "parquet", "table", "table"
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"nothing is known of '.xlsx'"):
+        format_of(Path("a.xlsx"))
     write_table(table, "csv", None)
     assert capsysbinary.readouterr().out.splitlines() == [b"edits,layers", b"2,[0]"], "to whatever reads the output"
     write_table(table, "parquet", None)
