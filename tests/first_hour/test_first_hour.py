@@ -32,5 +32,6 @@ def test_what_is_wanted_in_the_first_hour(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [TASKS[0], TASKS[2]], ids=lambda task: task.wish)
-def test_facts_and_questions_of_ones_own(task: Task, tmp_path: Path) -> None:
+def test_facts_and_questions_of_ones_own(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests run beside it
     assert do(task, tmp_path).problem == ""
