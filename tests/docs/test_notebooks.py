@@ -12,8 +12,14 @@ from tests.docs.pages import DOCS
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 
 
+HEAVY = {"analysis": pytest.mark.minutes}
+"""Beside the other two it asks nothing new of the code."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.stem, marks=HEAVY.get(path.stem, ())) for path in NOTEBOOKS]
+)
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests run beside it
     book = nbformat.read(path, as_version=4)
