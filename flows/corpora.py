@@ -7,10 +7,10 @@ from typing import Any
 from flows.score_spec import PerplexitySpec
 from flows.spec import Experiment, SecondMomentSpec
 from storage.digests import digest_of_file
-from tasks.data.corpora import file_texts
+from tasks.data.corpora import OWN_TOKENS, OWN_TOP_K, file_texts
 from tasks.data.model_files import edited_shape
 from tasks.errors import InputError
-from tasks.specs.recipes import OWN_TOKENS, OWN_TOP_K, Drawn, MomentsRecipe, Texts
+from tasks.specs.recipes import Drawn, MomentsRecipe, Texts
 from tasks.specs.run import ModelRef, RunSpec
 from tasks.units.search import SearchPlan
 

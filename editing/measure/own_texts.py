@@ -1,17 +1,21 @@
 """Texts that a model samples itself: what second moments can be taken over where nobody gives texts."""
 
-from editing.model.lm import LanguageModel
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from editing.model.lm import LanguageModel
 
 TOKENS = 64
 """Of each text, its first one aside."""
 TOP_K = 50
 TOKENS_PER_DIMENSION = 4
-"""Sampled tokens for each dimension of a key: with fewer than one a second moment is singular (docs/log.md)."""
+"""Sampled tokens for each dimension of a key: with fewer than one a second moment is singular.  Enough to try an editor; an
+update is exact to some per cent only with hundreds to thousands (docs/own-model.md)."""
 FEWEST = 200
 
 
 def own_texts(
-    lm: LanguageModel, texts: range, *, seed: int = 0, n_tokens: int = TOKENS, top_k: int = TOP_K
+    lm: "LanguageModel", texts: range, *, seed: int = 0, n_tokens: int = TOKENS, top_k: int = TOP_K
 ) -> list[str]:
     """Return some of the texts that a model samples from the start of text; each depends on its number and the seed only.
 
@@ -22,9 +26,8 @@ def own_texts(
     Raises:
         TokenizationError: The tokenizer has neither a start-of-text nor an end-of-text token.
     """
-    room = (
-        n_tokens if lm.context_tokens is None else lm.context_tokens - 2
-    )  # a start of text, and what a tokenizer may add
+    # Beside a start of text, and what a tokenizer may add where the text is read again.
+    room = n_tokens if lm.context_tokens is None else lm.context_tokens - 2
     return lm.sample_texts(texts, min(n_tokens, room), top_k=top_k, seed=seed)
 
 

@@ -63,10 +63,6 @@ class FactsTexts(Drawn):
     facts_run_id: str
 
 
-OWN_TOKENS, OWN_TOP_K = 64, 50
-"""Of texts that a model samples itself: their length, and from how many tokens each is drawn."""
-
-
 class OwnTexts(Drawn):
     """Texts that the unedited model samples itself."""
 
