@@ -239,7 +239,7 @@ def warnings_on(inputs: Inputs) -> Iterator[str]:
 
 def notes_on(inputs: Inputs) -> tuple[str, ...]:
     """Return what the lint found, in one line, and what is asked besides facts."""
-    notes = []
+    notes = [] if inputs.model.source is None else [f"model {inputs.model.name}: {inputs.model.source}"]
     findings = inputs.facts.findings
     if findings:
         counts = Counter((finding.refused, finding.reason) for finding in findings)

@@ -12,10 +12,11 @@ from flows.spec_values import Count, Layers, SpecError, Strict, auto_is_none, na
 
 
 class ModelSpec(Strict):
-    """A bundled model, a local Hugging Face folder, or a hub id."""
+    """A bundled model, one of the catalogue, a local Hugging Face folder, a GGUF file, or a hub id."""
 
     name: str
-    """Of a bundled model (``palimpsest list models``), a folder, or a hub id."""
+    """Of a model of ``palimpsest list models``, a folder, a ``.gguf`` file (``pip install 'palimpsest-editing[gguf]'``), or a
+    hub id."""
     revision: str | None = None
     """The commit of the hub's repository."""
     dtype: Literal["auto", "float32", "float64", "bfloat16", "float16"] = "auto"

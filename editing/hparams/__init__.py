@@ -26,6 +26,7 @@ VARIANTS = {
     **dict.fromkeys(("Mistral-7B-v0.3", "Mistral-7B-Instruct-v0.1", "Mistral-7B-Instruct-v0.3"), "Mistral-7B-v0.1"),
     "Qwen2-7B-Instruct": "Qwen2-7B",
     "Qwen2.5-7B-Instruct": "Qwen2.5-7B",
+    **dict.fromkeys(("SmolLM2-135M-Instruct.Q4_1", "SmolLM2-135M-Instruct"), "smollm2-135m"),
     **dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large"), "gpt2-xl"),
 }
 """Chat and size variants, each with the model whose row it takes where a sheet has none of its own."""
@@ -159,7 +160,7 @@ def _sheet(name: str) -> dict[str, dict[str, Any]]:
 
 
 def _last_part(model: str) -> str:
-    return Path(model).name.casefold()
+    return Path(model).name.casefold().removesuffix(".gguf")
 
 
 def _fits(value: Any, default: Any) -> bool:

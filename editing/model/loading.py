@@ -14,10 +14,12 @@ from transformers.utils import logging
 
 from editing.errors import ModelError, did_you_mean
 from editing.model.blame import blamed
+from editing.model.bundled import MODELS
 from editing.model.checkpoint import refuse_incomplete
 from editing.model.families import context_of, family_of
 from editing.model.heads import HEADS
 from editing.model.lm import LanguageModel
+from editing.model.named import known_names, named_folder
 from editing.model.tokens import PromptFormat
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
@@ -35,10 +37,10 @@ def load(
     text_start: str = "none",
     adapt: "Callable[[transformers.PreTrainedModel], transformers.PreTrainedModel] | None" = None,
 ) -> LanguageModel:
-    """Load a bundled model by its name, or a Hugging Face model by hub id or folder.
+    """Load a bundled model or one of the catalogue by its name, or a Hugging Face model by hub id or folder.
 
     Args:
-        name_or_path: ``factworld-gpt2`` and the like, a folder with ``config.json``, or a hub id.
+        name_or_path: ``factworld-gpt2`` or ``smollm2-135m``, a folder with ``config.json``, a GGUF file, or a hub id.
         revision: Commit of the hub repository; pin it in experiments.
         dtype: A torch dtype or its name; ``"auto"`` takes the checkpoint's.
         device: Where the whole model goes; ``"auto"`` spreads it over all accelerators (needs accelerate).
@@ -51,20 +53,19 @@ def load(
             the accelerators hold.
         TokenizationError: The tokenizer has no chat template or no such start of texts, where one is asked for.
     """
-    from editing.model.bundled import bundled_folder, bundled_names
-
-    folder = bundled_folder(name_or_path) or name_or_path
-    if (near := did_you_mean(name_or_path, bundled_names(), cutoff=0.85)) and folder == name_or_path:
-        raise ModelError(f"no model {name_or_path!r}{near}")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ModelError(f"dtype {dtype!r}; expected auto, float32, float64, bfloat16 or float16")
+    there = named_folder(name_or_path, dtype=str(dtype).removeprefix("torch."))
+    if there is None and (near := did_you_mean(name_or_path, known_names(), cutoff=0.85)):
+        raise ModelError(f"no model {name_or_path!r}{near}")
+    folder = there or name_or_path
     refuse_adapter_beside(Path(folder))
     config = read_config(folder, revision=revision)
     tokenizer = read_tokenizer(folder, revision=revision)
     auto_class = HEADS[family_of(config).head].auto_class
     spread = {"device_map": "auto"} if device == "auto" else {}
     try:
-        with _without_bar(bundled_folder(name_or_path) is not None):
+        with _without_bar(there is not None and there.parent == MODELS):
             model, info = auto_class.from_pretrained(
                 folder, revision=revision, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **spread
             )

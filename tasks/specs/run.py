@@ -42,6 +42,10 @@ class ModelRef:
     adapter: str | None = outside(default=None)
     """A folder with an adapter that is merged into the weights."""
     adapter_digest: str | None = called("adapter", default=None)
+    file: str | None = outside(default=None)
+    """The GGUF file that the folder was made of, where one was given."""
+    source: str | None = outside(default=None)
+    """The same file by its content, and what de-quantised it, in words; also of a model of the catalogue."""
     particulars: Mapping[str, Any] = called("prompts", default_factory=dict)
     """What prompts have beside what the files and the usual format determine (:class:`editing.model.tokens.PromptFormat`)."""
 

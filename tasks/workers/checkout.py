@@ -1,12 +1,13 @@
 """A run's model as it was after some edits, as an ordinary Hugging Face folder."""
 
-import os
+import shutil
 from pathlib import Path
 
 import torch
 from transformers.utils import logging as transformers_logging
 
 from editing.methods.editor import make_editor
+from editing.model.folders import with_ordinary_permissions
 from editing.model.loading import load
 from storage.sql import query
 from storage.store import Store
@@ -62,8 +63,9 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     lm.model.save_pretrained(out)
     lm.tokenizer.save_pretrained(out)
     checked = _checked(store_root, run_id, rounds, out, model, device=device, exact=exact)
+    _copy_licence(Path(model.folder), out)
     write_card(store, run, out, after=after, checked=checked)
-    _with_ordinary_permissions(out)
+    with_ordinary_permissions(out)
     note = "" if exact else f"made on {made_on} and rebuilt on {device}, so only logits can be compared; "
     if model.text_start != "none":
         note += (
@@ -72,13 +74,11 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     return f"{out}: {run_id} after {after} edits; {note}{checked}"
 
 
-def _with_ordinary_permissions(folder: Path) -> None:
-    """Give every file what the user's umask allows: safetensors makes files that only their owner can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(0o666 & ~mask)
+def _copy_licence(base: Path, out: Path) -> None:
+    """Copy a model's licence and notices, which go with whatever is made of it."""
+    for path in base.iterdir():
+        if path.is_file() and path.stem.upper() in ("LICENSE", "LICENCE", "NOTICE", "COPYING"):
+            shutil.copyfile(path, out / path.name)
 
 
 def _device_like(kind: str) -> str:
