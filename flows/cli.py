@@ -164,16 +164,18 @@ def _run(plan: "Plan") -> str:
 
 @app.command()
 def lint(file: FileArgument, set_: SetOption = None) -> None:
-    """Check an experiment's facts: which are refused, which only marked, and why."""
+    """Check an experiment's facts: which are refused, which only marked, why, and how they are spread over relations."""
     from flows.experiment_file import load_experiment
     from flows.inputs import read_facts, read_model
-    from tasks.data.lint import summary
+    from tasks.data.lint import balance, summary
     from tasks.reports.tables import print_table
 
     experiment = load_experiment(file, overrides(set_))
     with waiting(f"reading the model and facts of {experiment.name}"):
         facts = read_facts(experiment, read_model(experiment))
     print_table(summary(facts.n_records, facts.findings))
+    if rows := balance(facts.requests):
+        print_table(rows)
     named = sum(bool(request.subject) for request in facts.requests)
     typer.echo(
         f"facts that can be edited: {len(facts.requests)}; of {named} the subject's last token was decoded and is right"

@@ -14,6 +14,7 @@ from editing.records import request_from
 from editing.requests import EditRequest
 from tasks.data.expressions import ERRORS, evaluate
 from tasks.data.lint import Finding
+from tasks.data.shipped_facts import NAME
 from tasks.errors import InputError, NothingToEdit
 
 LAYOUTS = Path(__file__).parent / "layouts"
@@ -86,7 +87,10 @@ def read_layout(name: str) -> Layout:
     Raises:
         InputError: There is none, or it is not a layout; lists every error.
     """
-    path, known = Path(name) if name.endswith(".yaml") else LAYOUTS / f"{name}.yaml", ["factworld", *layout_names()]
+    path, known = (
+        Path(name) if name.endswith(".yaml") else LAYOUTS / f"{name}.yaml",
+        ["factworld", NAME, *layout_names()],
+    )
     if not path.is_file():
         raise InputError(
             f"no data set {name!r}{did_you_mean(name, known)}; expected one of {known}, a file of facts (.csv, .tsv, .json, "

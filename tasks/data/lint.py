@@ -1,7 +1,7 @@
 """What is wrong with a data set's facts: which are refused, which only marked, and why."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from editing.errors import TokenizationError
@@ -128,3 +128,32 @@ def summary(n_records: int, findings: Sequence[Finding]) -> list[dict[str, Any]]
             {"reason": reason, "refused": "yes" if refuses else "no", "facts": count, "for example": example[:300]}
         )
     return rows
+
+
+def balance(requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
+    """Return how evenly facts are spread over relations and objects: a row per relation; none where facts have no relation."""
+    mine: dict[str, list[EditRequest]] = {}
+    for request in requests:
+        if request.relation:
+            mine.setdefault(request.relation, []).append(request)
+    rows = []
+    for relation, facts in sorted(mine.items()):
+        true, new = (Counter(getattr(fact, name) for fact in facts) for name in ("target_true", "target_new"))
+        neighbors = [len(fact.neighborhood_prompts) for fact in facts]
+        rows.append(
+            {
+                "relation": relation,
+                "facts": len(facts),
+                "true answers": len(true),
+                "facts per true answer": _range(true.values()),
+                "new targets": len(new),
+                "facts per new target": _range(new.values()),
+                "neighbors": _range(neighbors),
+            }
+        )
+    return rows
+
+
+def _range(counts: Iterable[int]) -> str:
+    least, most = min(counts := list(counts)), max(counts)
+    return str(least) if least == most else f"{least}–{most}"

@@ -317,8 +317,8 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"model {name!r} is neither bundled ({', '.join(bundled_names())}), of the catalogue ({', '.join(catalogue())}) "
-            f"nor a local folder, and the hub did not give it: {str(error).splitlines()[0]}; check the id and the network, or give a local folder"
+            f"model {name!r} is neither known by its name ({', '.join(known_names())}) nor a local folder, and the hub did not "
+            f"give it: {str(error).splitlines()[0]}; check the id and the network, or give a local folder"
         ) from error
 
 

