@@ -115,7 +115,7 @@ def run(file: FileArgument, set_: SetOption = None, strict: StrictOption = False
     import time
 
     from flows.experiment_file import load_experiment
-    from flows.running import finished, planned
+    from flows.running import completed, finished, planned
 
     started = time.perf_counter()
     experiment = load_experiment(file, overrides(set_))
@@ -126,6 +126,7 @@ def run(file: FileArgument, set_: SetOption = None, strict: StrictOption = False
         report_path = finished(plan)
     if report_path is None:
         report_path = _run(plan)
+        plan = completed(plan)
     _print_summary(plan, wide)
     typer.echo(f"wall time: {time.perf_counter() - started:.0f} s")
     typer.echo(f"report: {report_path}")

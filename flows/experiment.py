@@ -32,6 +32,7 @@ def run_experiment(plan: Plan, opened: Callable[[], AbstractContextManager[Sessi
     claim(plan.store)
     try:
         with crashing_silent_runs(plan.store), opened() as shared:
+            know(shared)
             prepare(shared)
             runs = locate(shared)
             edit_and_score(shared, runs)
@@ -71,6 +72,7 @@ def stage(name: str) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
     return decorate
 
 
+know = stage("know")(stages.know)
 prepare = stage("prepare")(stages.prepare)
 locate = stage("locate")(stages.locate)
 edit_and_score = stage("edit and score")(stages.edit_and_score)

@@ -27,7 +27,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
         total += (seconds or 0.0) * left
         rows.append(
             {
-                "run": run.run_id if run.layers or run.is_unedited else "(named after the search)",
+                "run": _name(plan, run),
                 "editor": run.editor,
                 "layers": ", ".join(map(str, run.layers)) or (run.layers_from.by if run.layers_from else "–"),
                 "batch": run.batch_size,
@@ -62,6 +62,12 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
     if any(row["left over"] for row in rows):
         notes.append("only full batches are edited: the column `left over` counts facts that no batch takes")
     return rows, notes, len(timed) == sum(bool(row["edits"]) for row in rows)
+
+
+def _name(plan: Plan, run: RunSpec) -> str:
+    if any(job.model == run.model for job in plan.unasked):
+        return "(named once the facts are asked)"
+    return run.run_id if run.layers or run.is_unedited else "(named after the search)"
 
 
 def _moments_note(job: MomentsJob) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from flows.benchmarks import AskedBenchmark, publish_benchmark, read_benchmarks
 from flows.corpora import moment_problems, moments_recipe, perplexity_recipe
 from flows.spec import Experiment, FactsSpec, ModelSpec, errors_of
+from storage.locations import is_store
 from storage.store import Store
 from tasks.cache import remembered
 from tasks.data.checked_model import CheckedModel, checked_model
@@ -22,6 +23,7 @@ from tasks.specs.editor_card import editor_needs
 from tasks.specs.recipes import MomentsRecipe, Recipe
 from tasks.specs.run import ModelRef, RunSpec
 from tasks.specs.scoring import BenchmarkRef
+from tasks.units.knowledge import KnowledgeJob
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Inputs:
     """Facts of each sample."""
     asked: tuple[AskedBenchmark, ...]
     perplexity: Recipe | None
+    knowledge: KnowledgeJob | None = None
+    """What the model is asked before the facts that it knows are taken."""
+    known: frozenset[int] | None = None
+    """The places of these facts; None if all are taken, or nobody has asked yet."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -57,6 +63,11 @@ class Inputs:
     def requests(self) -> list[Any]:
         return self.facts.requests
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is settled which facts are taken."""
+        return self.knowledge is None or self.known is not None
+
     def tail(self, count: int) -> tuple[int, ...]:
         """Positions of facts for tracing and search: those that runs of sample 0 edit last, if at all."""
         return self.orders[0].positions[-count:]
@@ -66,7 +77,7 @@ def publish_inputs(inputs: Inputs) -> None:
     """Write an experiment's facts and questions to its store, so that workers can read them."""
     store = Store(inputs.experiment.store, create=True)
     facts_run_id = publish_facts(store, inputs.facts)
-    for order in inputs.orders:
+    for order in inputs.orders if inputs.is_asked else ():
         publish_order(store, facts_run_id, inputs.requests, order)
     for benchmark in inputs.asked:
         publish_benchmark(benchmark, store)
@@ -118,18 +129,25 @@ def checked_facts(spec: FactsSpec, model: CheckedModel) -> Facts:
     return without_refused(facts, [Finding(*each) for each in found])
 
 
-def orders_of(experiment: Experiment, requests: list[Any]) -> tuple[tuple[Order, ...], int]:
-    """Return the order in which each sample takes the facts, in a sequential run no subject twice, and how many it takes."""
-    spec, distinct = experiment.facts, experiment.mode == "sequential"
+def orders_of(
+    experiment: Experiment, requests: list[Any], known: frozenset[int] | None = None
+) -> tuple[tuple[Order, ...], int]:
+    """Return the order in which each sample takes the facts, in a sequential run no subject twice, and how many it takes.
+
+    Args:
+        known: The places of the facts that are taken; all unless given.
+    """
+    spec = experiment.facts
+    how: dict[str, Any] = {"distinct": experiment.mode == "sequential", "among": known}
     samples = range(spec.samples)
-    first = None if spec.order is not None else seeded_order(requests, sample=0, seed=spec.seed, distinct=distinct)
+    first = None if spec.order is not None else seeded_order(requests, sample=0, seed=spec.seed, **how)
     if spec.disjoint and first is not None:
         size = _share(experiment, len(first.positions), spec.samples) if spec.size == "all" else spec.size
         return disjoint_orders(requests, first, size=size, samples=spec.samples), size
     if spec.order is not None:
-        orders = tuple(listed_order(requests, Path(spec.order), sample=i, distinct=distinct) for i in samples)
+        orders = tuple(listed_order(requests, Path(spec.order), sample=i, **how) for i in samples)
     else:
-        orders = tuple(seeded_order(requests, sample=i, seed=spec.seed, distinct=distinct) for i in samples)
+        orders = tuple(seeded_order(requests, sample=i, seed=spec.seed, **how) for i in samples)
     size = _share(experiment, min(len(order.positions) for order in orders), 1) if spec.size == "all" else spec.size
     if spec.disjoint and spec.order is not None:
         check_disjoint(requests, [order.positions[:size] for order in orders], spec.order)
@@ -180,18 +198,44 @@ def read_inputs(experiment: Experiment) -> Inputs:
     asked = read_benchmarks(experiment, model, problems)
     if model is None or facts is None:
         raise errors_of(experiment, problems)
-    try:
-        orders, size = orders_of(experiment, facts.requests)
-    except InputError as error:
-        raise errors_of(experiment, [*problems, f"facts.order: {error}"]) from error
     digest = facts_digest(facts.requests)
+    knowledge, known = knowledge_of(experiment, model.ref, digest, len(facts.requests))
+    try:
+        orders, size = orders_of(experiment, facts.requests, known)
+    except InputError as error:
+        where = (
+            "facts.order: "
+            if known is None
+            else f"facts.known: the model knows {len(known)} facts by {experiment.facts.known}: "
+        )
+        raise errors_of(experiment, [*problems, f"{where}{error}"]) from error
     if unreadable := moment_problems(experiment):
         raise errors_of(experiment, [*problems, *unreadable])
     facts_run_id = f"facts-{digest}"
     has_texts = any(request.neighborhood_prompts for request in facts.requests)
     perplexity = perplexity_recipe(experiment, model.ref, facts_run_id, problems, has_texts=has_texts)
     moments = moments_recipe(experiment, model.ref, facts_run_id, facts.requests)
-    return Inputs(experiment, model, facts, digest, moments, orders, size, asked, perplexity, problems)
+    return Inputs(
+        experiment, model, facts, digest, moments, orders, size, asked, perplexity, knowledge, known, problems
+    )
+
+
+def knowledge_of(
+    experiment: Experiment, model: ModelRef, digest: str, n_facts: int
+) -> tuple[KnowledgeJob | None, frozenset[int] | None]:
+    """Return what the model is to be asked before facts are taken, and which it knows, if it has been asked already."""
+    rule = experiment.facts.known
+    if rule is None:
+        return None, None
+    job = KnowledgeJob(
+        model=model,
+        facts_run_id=f"facts-{digest}",
+        facts_digest=digest,
+        n_facts=n_facts,
+        threads=experiment.compute.threads,
+    )
+    store = Store(experiment.store) if is_store(experiment.store) else None
+    return job, job.known(store, rule) if store is not None and job.is_done(store) else None
 
 
 def check_facts(inputs: Inputs, problems: list[str]) -> None:
@@ -203,6 +247,9 @@ def check_facts(inputs: Inputs, problems: list[str]) -> None:
             what = (
                 "facts"
                 if found == count
+                else f"facts, of which the model knows {len(inputs.known)} by {experiment.facts.known} and {found} are of "
+                f"different subjects in sample {sample}"
+                if inputs.known is not None
                 else f"facts, {found} of them in the order of sample {sample}, no subject twice"
             )
             refused = next((f for f in inputs.facts.findings if f.refused), None)
@@ -255,7 +302,9 @@ def notes_on(inputs: Inputs) -> tuple[str, ...]:
         notes.append(
             "facts: none has target_true: an edit counts where every token of target_new is the likeliest (docs/scores.md)"
         )
-    left_out = len(inputs.requests) - len(inputs.orders[0].positions)
+    notes += _notes_on_knowledge(inputs)
+    taken = len(inputs.requests) if inputs.known is None else len(inputs.known)
+    left_out = taken - len(inputs.orders[0].positions)
     if left_out and inputs.experiment.facts.order is None:
         notes.append(f"facts: {left_out} repeat a subject and are left out of the order")
     if inputs.experiment.facts.size == "all":
@@ -264,3 +313,20 @@ def notes_on(inputs: Inputs) -> tuple[str, ...]:
         notes.append(f"facts: all {inputs.size} that there are{beside} (facts.size takes fewer)")
     notes += [f"benchmark {each.name}: {each.n_examples} questions ({each.run_id})" for each in inputs.benchmarks]
     return tuple(notes)
+
+
+def _notes_on_knowledge(inputs: Inputs) -> Iterator[str]:
+    """Say how many facts the model knows, or that it is asked first."""
+    rule, count = inputs.experiment.facts.known, len(inputs.requests)
+    if inputs.knowledge is None:
+        return
+    if inputs.known is None:
+        yield (
+            f"facts.known: {rule}: the model is asked all {count} facts first (view knowledge); the runs below are those if it "
+            "knew them all, and get their names once it has been asked"
+        )
+        return
+    yield f"facts.known: {rule}: the model knows {len(inputs.known)} of {count} (view knowledge)"
+    trace = inputs.experiment.locate.trace
+    if trace is not None and trace.facts > len(inputs.known):
+        yield f"locate.trace.facts is {trace.facts}, and the model knows {len(inputs.known)}: only these are traced"

@@ -66,6 +66,8 @@ def plan_experiment(inputs: Inputs) -> Plan:
         name=experiment.name,
         store=experiment.store,
         runs=tuple([*_unique(baseline_of(run) for run in runs), *_unique(runs)]),
+        knowledge=() if inputs.knowledge is None else (inputs.knowledge,),
+        unasked=() if inputs.knowledge is None or inputs.is_asked else (inputs.knowledge,),
         contexts=tuple(Contexts(model=inputs.model, threads=compute.threads, prefixes=recipe) for recipe in prefixes),
         moments=tuple(
             MomentsJob(

@@ -55,7 +55,7 @@ def run(experiment: "str | Path | Mapping[str, Any] | Experiment", **overrides: 
         SpecError: It cannot be run; lists every error.
         TaskError: It asks for something that is not there, was asked to end, or units were given up.
     """
-    from flows.running import finished, planned, run_flow
+    from flows.running import completed, finished, planned, run_flow
 
     plan = planned(load_experiment(experiment, overrides))
     report = finished(plan)
@@ -67,6 +67,7 @@ def run(experiment: "str | Path | Mapping[str, Any] | Experiment", **overrides: 
             raise Stopped(state.message or "the run was asked to end")
         found: Any = state
         report = str(found.result(_sync=True))  # a notebook has an event loop, in which it would have to be awaited
+        plan = completed(plan)
     from flows.summary import summary_of
 
     rows, warnings = summary_of(plan)

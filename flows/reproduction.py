@@ -101,7 +101,7 @@ def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], 
     Raises:
         SpecError: A claim that could not be judged in the end.
     """
-    from flows.running import finished, planned
+    from flows.running import completed, finished, planned
     from tasks.errors import TaskError
     from tasks.reports.verdicts import problems_of
 
@@ -118,6 +118,7 @@ def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], 
                 raise TaskError(
                     f"{file.stem} ended with exit code {code}; what was done is kept: run the same command again"
                 )
+            plan = completed(plan)
         yield plan
 
 

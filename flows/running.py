@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,14 @@ def planned(experiment: "Experiment", *, strict: bool = False) -> "Plan":
     if strict:
         refuse_doubtful(plan)
     publish_inputs(inputs)
-    return plan
+    if inputs.is_asked:
+        return plan
+    return replace(plan, completed=partial(planned, experiment, strict=strict))
+
+
+def completed(plan: "Plan") -> "Plan":
+    """Return the plan as it is once models have been asked what they know; the plan itself if its runs do not depend on it."""
+    return plan.completed() if plan.completed is not None else plan
 
 
 def refuse_doubtful(plan: "Plan") -> None:
@@ -66,7 +74,7 @@ def finished(plan: "Plan") -> str | None:
     from tasks.driver.session import Idle, Session, anything_left, remember_left
     from tasks.reports.made_of import current_report
 
-    if os.environ.get("PREFECT_API_URL"):
+    if os.environ.get("PREFECT_API_URL") or plan.completed is not None:
         return None
     store = Store(plan.store)
     if anything_left(plan, store):

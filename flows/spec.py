@@ -65,6 +65,9 @@ class FactsSpec(Strict):
     """Facts of each sample; all that there are, if it is not given."""
     samples: int = Field(default=1, gt=0)
     """How many orders; each is a run of its own for every editor, layer and batch size."""
+    known: Literal["first_token", "all_tokens", "free_text"] | None = None
+    """Only facts that the unedited model knows: it is asked all of them first (view ``knowledge``).  By the first token of the
+    true answer, by all its tokens, or where the text that it writes contains the answer."""
     disjoint: bool = False
     """No fact is in two samples: they are cut one after the other from the order of sample 0, so that from sample 1 on
     another ``size`` makes other runs."""

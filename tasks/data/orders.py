@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,22 +25,41 @@ class Order:
     """Part of a run's identity; None for a seeded order of all facts, which sample and seed determine."""
 
 
-def seeded_order(requests: Sequence[EditRequest], *, sample: int, seed: int, distinct: bool) -> Order:
+def seeded_order(
+    requests: Sequence[EditRequest],
+    *,
+    sample: int,
+    seed: int,
+    distinct: bool,
+    among: Collection[int] | None = None,
+) -> Order:
     """Return the seeded permutation of all facts.
 
     Args:
+        among: The places of those that are taken; all unless given.
         distinct: Leave out every fact whose subject stands before in the order (compared without case): a sequential run
             that edits a subject twice counts the first edit as forgotten, although it was asked for.
     """
     positions = list(range(len(requests)))
     random.Random(f"sample-{seed}-{sample}").shuffle(positions)
-    kept = _of_new_subjects(requests, positions) if distinct else positions
+    taken = positions if among is None else [place for place in positions if place in among]
+    kept = _of_new_subjects(requests, taken) if distinct else taken
     digest = _digest(requests, kept) if len(kept) < len(positions) else None
     return Order(tuple(kept), f"order-{digest or f'{sample}-{seed}'}", digest)
 
 
-def listed_order(requests: Sequence[EditRequest], path: Path, *, sample: int, distinct: bool) -> Order:
+def listed_order(
+    requests: Sequence[EditRequest],
+    path: Path,
+    *,
+    sample: int,
+    distinct: bool,
+    among: Collection[int] | None = None,
+) -> Order:
     """Return the order of a file: a JSON list of fact ids, or one such list per sample.
+
+    Args:
+        among: The places of those that are taken; all unless given.
 
     Raises:
         InputError: No such list, an id that is not in the data set or stands twice, or a subject that does.
@@ -69,8 +88,9 @@ def listed_order(requests: Sequence[EditRequest], path: Path, *, sample: int, di
             f"{path}: sample {sample} has {len(positions) - len(kept)} facts whose subject it has already (the first is "
             f"{requests[left_out].request_id!r}); drop them, or use mode: independent"
         )
-    digest = _digest(requests, kept)
-    return Order(tuple(kept), f"order-{digest}", digest)
+    taken = kept if among is None else [place for place in kept if place in among]
+    digest = _digest(requests, taken)
+    return Order(tuple(taken), f"order-{digest}", digest)
 
 
 def disjoint_orders(requests: Sequence[EditRequest], first: Order, *, size: int, samples: int) -> tuple[Order, ...]:

@@ -1,6 +1,6 @@
 """An experiment, expanded; and the layers that its searches and traces have found."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from storage.sql import query
@@ -8,6 +8,7 @@ from storage.store import Store
 from tasks.specs.placement import Placement
 from tasks.specs.run import ModelRef, RunSpec
 from tasks.units.contexts import Contexts
+from tasks.units.knowledge import KnowledgeJob
 from tasks.units.moments import MomentsJob
 from tasks.units.search import SearchPlan
 from tasks.units.trace import TraceJob
@@ -23,6 +24,12 @@ class Plan:
     store: str
     runs: tuple[RunSpec, ...]
     """Runs whose ``layers`` are empty take them from their ``layers_recipe`` once the locate stage is done."""
+    knowledge: tuple[KnowledgeJob, ...] = ()
+    """What models are asked before anything else."""
+    unasked: tuple[KnowledgeJob, ...] = ()
+    """Those of them on which runs depend: until they are done, the runs are those that there were if models knew everything."""
+    completed: "Callable[[], Plan] | None" = None
+    """Gives the plan with the runs that there are once nothing is unasked; None if it is this one."""
     contexts: tuple[Contexts, ...]
     moments: tuple[MomentsJob, ...]
     trainings: tuple[TrainingJob, ...]

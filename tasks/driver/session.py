@@ -80,6 +80,11 @@ class Session:
         self.ended = "failed"
         """How the run has ended, if nothing else is said: ``completed``, ``cancelled`` or ``failed``."""
 
+    def complete(self, plan: Plan) -> None:
+        """Go on with a plan that knows more."""
+        self.plan = plan
+        remember_left(plan, self.store)
+
     def warm(self) -> None:
         """Have the workers start that there will be, before there is anything for them to do."""
         self.pool.warm()
@@ -188,6 +193,8 @@ def remember_left(plan: Plan, store: Store) -> None:
 
 def anything_left(plan: Plan, store: Store) -> bool:
     """Return whether a plan has a unit that the store does not hold, or one whose artifact is gone."""
+    if plan.completed is not None or not all(job.is_done(store) for job in plan.knowledge):
+        return True
     if any(job.next_units(store) for job in plan.moments) or any(job.next_units(store) for job in plan.trainings):
         return True
     made: list[Unit] = [*plan.contexts, *(unit for job in plan.moments for unit in job.units())]

