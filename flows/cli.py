@@ -87,14 +87,13 @@ def plan(
     """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
     from flows.experiment_file import load_experiment
     from flows.forecast import forecast
-    from flows.inputs import read_inputs
-    from flows.plan import plan_experiment
+    from flows.several_models import plan_each, read_each
     from tasks.reports.tables import print_table
 
     experiment = load_experiment(file, overrides(set_))
     with waiting(f"reading the model, facts and questions of {experiment.name}"):
-        inputs = read_inputs(experiment)
-        planned = plan_experiment(inputs)
+        inputs = read_each(experiment)
+        planned = plan_each(inputs)
         rows, notes, are_timed = forecast(planned)
     print_table(rows, wide=wide)
     for note in notes:
@@ -103,7 +102,7 @@ def plan(
         from flows.costs import costs
 
         with waiting("measuring this machine's speed"):
-            stages, said = costs(planned, inputs.requests, device)
+            stages, said = costs(planned, inputs[0].requests, device)
         print_table(stages)
         typer.echo(said)
     _warn(planned, strict)
@@ -167,20 +166,17 @@ def _run(plan: "Plan") -> str:
 def lint(file: FileArgument, set_: SetOption = None) -> None:
     """Check an experiment's facts: which are refused, which only marked, why, and how they are spread over relations."""
     from flows.experiment_file import load_experiment
-    from flows.inputs import read_facts, read_model
-    from tasks.data.lint import balance, summary
+    from flows.linted import linted
+    from flows.model_axis import of_each_model
     from tasks.reports.tables import print_table
 
-    experiment = load_experiment(file, overrides(set_))
-    with waiting(f"reading the model and facts of {experiment.name}"):
-        facts = read_facts(experiment, read_model(experiment))
-    print_table(summary(facts.n_records, facts.findings))
-    if rows := balance(facts.requests):
-        print_table(rows)
-    named = sum(bool(request.subject) for request in facts.requests)
-    typer.echo(
-        f"facts that can be edited: {len(facts.requests)}; of {named} the subject's last token was decoded and is right"
-    )
+    for experiment in of_each_model(load_experiment(file, overrides(set_))):
+        with waiting(f"reading the model and facts of {experiment.name}"):
+            tables, said = linted(experiment)
+        for rows in filter(None, tables):
+            print_table(rows)
+        for line in said:
+            typer.echo(line)
 
 
 @app.command("list")
@@ -212,6 +208,7 @@ def doctor(
     experiment = load_experiment(file, overrides(set_)) if file else None
     configure(experiment.store if experiment else store, ray=experiment.compute.ray if experiment else "local")
     from flows.inputs import read_model
+    from flows.model_axis import of_each_model
     from flows.plan import placement_of
     from tasks.driver.doctor import examine
     from tasks.reports.tables import print_table
@@ -220,7 +217,11 @@ def doctor(
         if experiment is None:
             rows = examine(store)
         else:
-            rows = examine(experiment.store, placement_of(experiment), lambda: [read_model(experiment).ref])
+            rows = examine(
+                experiment.store,
+                placement_of(experiment),
+                lambda: [read_model(each).ref for each in of_each_model(experiment)],
+            )
     print_table(rows)
     if any(row["state"] == "fails" for row in rows):
         raise typer.Exit(1)

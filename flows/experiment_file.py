@@ -7,8 +7,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from flows.listing import EXPERIMENTS
+from flows.model_axis import of_each_model
 from flows.names import check_names
-from flows.spec import Experiment, n_errors
+from flows.spec import Experiment, ModelSpec, n_errors
 from flows.spec_values import SpecError, named, named_or_file
 from flows.yaml_file import YamlFile, read_yaml, yaml_of
 from tasks.errors import did_you_mean
@@ -47,7 +48,8 @@ def load_experiment(
         raise SpecError(_all_errors(read, error, set(overrides or {}))) from error
     found = _with_absolute_paths(spec, file.parent)
     found._file, found._shown = read.path, read.shown
-    check_names(found)
+    for each in of_each_model(found):
+        check_names(each)
     return found
 
 
@@ -73,8 +75,9 @@ def _with_tables(raw: dict[str, Any]) -> dict[str, Any]:
     """Return what a file says, with tables where a name alone stands for one, so that values can be set in them."""
     readers = {"model": named, "facts": named_or_file("path")}
     found = raw | {key: read(raw[key]) for key, read in readers.items() if key in raw}
-    if isinstance(raw.get("editors"), list):
-        found["editors"] = [named(entry) for entry in raw["editors"]]
+    for key in ("editors", "models"):
+        if isinstance(raw.get(key), list):
+            found[key] = [named(entry) for entry in raw[key]]
     return found
 
 
@@ -148,8 +151,12 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
     )
     files = {layer: str(near(path)) for layer, path in (spec.second_moment.files or {}).items()} or None
     moments = spec.second_moment.model_copy(update={"path": near(spec.second_moment.path), "files": files})
-    folder = base / Path(spec.model.name).expanduser()
-    name = str(folder.resolve()) if folder.is_dir() else spec.model.name
+
+    def placed(model: ModelSpec) -> ModelSpec:
+        path = base / Path(model.name).expanduser()
+        name = str(path.resolve()) if path.is_dir() or path.suffix.lower() == ".gguf" else model.name
+        return model.model_copy(update={"name": name, "adapter": near(model.adapter)})
+
     benchmarks = [
         benchmark.model_copy(
             update={
@@ -175,7 +182,8 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
             "editors": editors,
             "locate": spec.locate.model_copy(update={"search": search}),
             "second_moment": moments,
-            "model": spec.model.model_copy(update={"name": name, "adapter": near(spec.model.adapter)}),
+            "model": placed(spec.model),
+            "models": None if spec.models is None else [placed(model) for model in spec.models],
             "store": spec.store if "://" in spec.store else str(Path(spec.store).expanduser().absolute()),
         }
     )

@@ -227,15 +227,20 @@ def knowledge_of(
     rule = experiment.facts.known
     if rule is None:
         return None, None
-    job = KnowledgeJob(
+    job = knowledge_job(experiment, model, digest, n_facts)
+    store = Store(experiment.store) if is_store(experiment.store) else None
+    return job, job.known(store, rule) if store is not None and job.is_done(store) else None
+
+
+def knowledge_job(experiment: Experiment, model: ModelRef, digest: str, n_facts: int) -> KnowledgeJob:
+    """Return the questions that a model is asked of all facts."""
+    return KnowledgeJob(
         model=model,
         facts_run_id=f"facts-{digest}",
         facts_digest=digest,
         n_facts=n_facts,
         threads=experiment.compute.threads,
     )
-    store = Store(experiment.store) if is_store(experiment.store) else None
-    return job, job.known(store, rule) if store is not None and job.is_done(store) else None
 
 
 def check_facts(inputs: Inputs, problems: list[str]) -> None:

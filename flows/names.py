@@ -42,7 +42,7 @@ def _editors(experiment: Experiment) -> Iterator[str]:
 
 def _layer_sets(experiment: Experiment, spec: EditorSpec) -> list[list[int]]:
     chosen = spec.layers if spec.layers is not None else experiment.layers
-    if chosen is None or isinstance(chosen, str):
+    if chosen is None or isinstance(chosen, str | dict):
         return []  # which it will be is not known yet
     return [entry if isinstance(entry, list) else [entry] for entry in chosen]
 

@@ -165,6 +165,7 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
         _check_guard(experiment, spec, where, problems)
         chosen = spec.layers if spec.layers is not None else experiment.layers
         assert chosen is not None, "an editor without layers is refused where the file is read"
+        assert not isinstance(chosen, dict), "an experiment of one model has its layers"
         for layers, recipe in _layer_sets(inputs, chosen, search, trace, f"{where}.layers", problems):
             if (problem := _layers_problem(inputs, card, layers, recipe)) is not None:
                 problems.append(f"{where}.layers: {problem}")

@@ -77,9 +77,8 @@ def run(experiment: "str | Path | Mapping[str, Any] | Experiment", **overrides: 
 def plan(experiment: "str | Path | Mapping[str, Any] | Experiment", **overrides: Any) -> Planned:
     """Return what an experiment would do, without doing it; raises as :func:`run` does."""
     from flows.forecast import forecast
-    from flows.inputs import read_inputs
-    from flows.plan import plan_experiment
+    from flows.several_models import plan_each, read_each
 
-    planned = plan_experiment(read_inputs(load_experiment(experiment, overrides)))
+    planned = plan_each(read_each(load_experiment(experiment, overrides)))
     rows, notes, _ = forecast(planned)
     return Planned(rows, tuple(notes), tuple(planned.warnings))

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -34,17 +33,14 @@ def planned(experiment: "Experiment", *, strict: bool = False) -> "Plan":
     """
     atexit.register(_silence)
     configure(experiment.store, ray=experiment.compute.ray)  # before Prefect and Ray are imported
-    from flows.inputs import publish_inputs, read_inputs
-    from flows.plan import plan_experiment
+    from flows.several_models import plan_each, publish_each, read_each
 
-    inputs = read_inputs(experiment)
-    plan = plan_experiment(inputs)
+    inputs = read_each(experiment)
+    plan = plan_each(inputs)
     if strict:
         refuse_doubtful(plan)
-    publish_inputs(inputs)
-    if inputs.is_asked:
-        return plan
-    return replace(plan, completed=partial(planned, experiment, strict=strict))
+    publish_each(inputs)
+    return plan.changed(completed=partial(planned, experiment, strict=strict)) if plan.unasked else plan
 
 
 def completed(plan: "Plan") -> "Plan":

@@ -96,6 +96,8 @@ class EditorSpec(BaseModel):
     """One of ``palimpsest list editors``."""
     preset: str | None = None
     """A named set of numbers of one source (see ``palimpsest list editors``)."""
+    by_model: dict[str, dict[str, Any]] | None = None
+    """What differs for a model, by the last part of its name: ``layers``, ``preset``, hyper-parameters."""
     layers: Layers | None = None
     """Of this editor's runs, in place of the experiment's."""
     batch_sizes: list[Count] | None = Field(default=None, min_length=1)
@@ -236,13 +238,16 @@ class Experiment(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Of the experiment; letters, digits, dot, dash and underscore."""
     model: Annotated[ModelSpec, BeforeValidator(named)]
-    """What is edited."""
+    """What is edited; or ``models``."""
+    models: list[Annotated[ModelSpec, BeforeValidator(named)]] | None = Field(default=None, min_length=1)
+    """Several models, in place of ``model``: the grid gets that axis; second moments, knowledge, targets and layers are each
+    model's own."""
     facts: Annotated[FactsSpec, BeforeValidator(named_or_file("path"))]
     """What is written into it."""
     editors: list[Annotated[EditorSpec, BeforeValidator(named)]] = Field(min_length=1)
     """What writes it."""
-    layers: Layers | None = None
-    """Of editors that name none."""
+    layers: Layers | dict[str, Layers] | None = None
+    """Of editors that name none; for several models also a table by the last part of their names."""
     batch_sizes: list[Count] = Field(min_length=1)
     """Facts that one update writes; each is a run of its own."""
     mode: Literal["sequential", "independent"] = "sequential"
@@ -265,6 +270,19 @@ class Experiment(Strict):
     """Where it runs."""
     store: str = "results"
     """A directory, or ``s3://BUCKET/PREFIX``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_model(cls, value: Any) -> Any:
+        """Of several models the first is also ``model``."""
+        if not isinstance(value, dict) or not value.get("models"):
+            return value
+        models = value["models"]
+        first = models[0] if isinstance(models, list) else models
+        if "model" in value and value["model"] != first:
+            raise ValueError("found model and models; expected one of them")
+        return value | {"model": first}
+
     _file: str = PrivateAttr(default="")
     _shown: Callable[[Sequence[str | int]], str] | None = PrivateAttr(default=None)
 

@@ -1,7 +1,8 @@
 """An experiment, expanded; and the layers that its searches and traces have found."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from storage.sql import query
 from storage.store import Store
@@ -44,6 +45,10 @@ class Plan:
     """What a reader of the plan should know of its inputs."""
     warnings: tuple[str, ...] = ()
     """What makes its results doubtful."""
+
+    def changed(self, **changes: Any) -> "Plan":
+        """Return the plan with other values of its fields."""
+        return replace(self, **changes)
 
     @property
     def models(self) -> list[ModelRef]:

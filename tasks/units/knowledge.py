@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from storage.digests import digest_of
 from storage.sql import query
@@ -12,6 +12,7 @@ from tasks.units.unit import Bench, Done, Preparation, Record
 
 Rule = Literal["first_token", "all_tokens", "free_text"]
 """When a fact is known: greedily by its first token, by every token, or where the model's free text contains the answer."""
+RULES: tuple[Rule, ...] = get_args(Rule)
 TEXT_TOKENS = 16
 """That the model writes behind each prompt."""
 VERSION = 1
