@@ -28,6 +28,8 @@ _SHARE_OF_PEAK = {"device": 0.25, "here": 0.4}
 """What passes of a few hundred short rows reach of it (docs/benchmarks.md)."""
 _PROBES, _ANSWER = 13, 3
 """Prompts of a fact, and tokens of an answer with the one before it."""
+_PROMPT, _LEAST_S = 10.0, 0.02
+"""Tokens of a fact's prompt, about, and what the search for its target takes on however small a model."""
 _QUESTION = 150
 """Tokens of a benchmark's question with its shots, about."""
 
@@ -97,6 +99,19 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
     bytes_each = 4 if model.dtype in ("float32", "auto") else 8 if model.dtype == "float64" else 2
     weights = f"{shapes.all / 1e9:.2f} billion weights, {shapes.all * bytes_each / 2**30:.1f} GB of a device"
     return rows, f"cost: {said}; {weights}; an estimate within a factor of three"
+
+
+def target_seconds(plan: Plan) -> float | None:
+    """Return how long the search for one fact's target may take on this machine's processor, None where nothing is edited.
+
+    The unit in which units of work say what they cost; an estimate, until something has been timed.
+    """
+    run = next((run for run in plan.runs if not run.is_unedited and run.model.folder), None)
+    if run is None:
+        return None
+    shapes = shapes_of(Path(run.model.folder), run.model.n_layers)
+    rate, _ = _rate(run.model.dtype, None)
+    return max(_edit(run, shapes, _PROMPT), _pass(shapes, _PROMPT)) / rate + _LEAST_S
 
 
 def _time(seconds: float) -> str:

@@ -1,16 +1,18 @@
 """From an experiment to its plan: every run of the grid, checked against the model and the data before any work."""
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from flows.context_length import check_context_length
 from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on, warnings_on
-from flows.spec import EditorSpec, Experiment, errors_of
+from flows.spec import ComputeSpec, EditorSpec, Experiment, errors_of
 from flows.spec_values import Layers
 from flows.trainings import network_recipe, training_jobs
 from storage.digests import digest_of
+from tasks.data.model_files import edited_shape
 from tasks.driver.plan import Plan
 from tasks.errors import InputError
 from tasks.specs.editor_card import (
@@ -33,6 +35,10 @@ from tasks.units.search import SearchPlan
 from tasks.units.trace import TraceJob
 
 R = TypeVar("R", bound=Recipe)
+_HALF = 0.6
+"""Of a symmetric sum, what is stored, in blocks."""
+_MOST_SUMS = 4 * 2**30
+"""Bytes that shards may take in a store so that workers end together; more are cut as large as they may be."""
 
 
 def plan_experiment(inputs: Inputs) -> Plan:
@@ -77,6 +83,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
                 files=moment_files(experiment),
                 shard_texts=experiment.second_moment.shard_texts,
                 threads=compute.threads,
+                workers=_sharing(inputs.model, of_moments, compute),
             )
             for recipe in moments
         ),
@@ -98,11 +105,29 @@ def plan_experiment(inputs: Inputs) -> Plan:
     )
 
 
+def workers_expected(compute: ComputeSpec) -> int:
+    """Return how many workers there will be: as asked for, else by this machine's processors; one where that is not known."""
+    if compute.actors is not None:
+        return compute.actors
+    return max(1, (os.cpu_count() or 1) // compute.threads) if compute.ray == "local" else 1
+
+
+def _sharing(model: ModelRef, layers: Sequence[int], compute: ComputeSpec) -> int:
+    """Return between how many workers shards are divided: one where the sums of so many shards would fill the store."""
+    workers = workers_expected(compute)
+    each = 8 * _HALF * edited_shape(model)[1] ** 2 * len(layers)
+    return workers if each * 4 * workers <= _MOST_SUMS else 1
+
+
 def placement_of(experiment: Experiment) -> Placement:
     """Return where an experiment wants its workers."""
     compute = experiment.compute
     return Placement(
-        ray=compute.ray, actors=compute.actors, gpus_per_model=compute.gpus_per_model, threads=compute.threads
+        ray=compute.ray,
+        actors=compute.actors,
+        gpus_per_model=compute.gpus_per_model,
+        threads=compute.threads,
+        niceness=compute.niceness,
     )
 
 

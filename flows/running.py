@@ -95,9 +95,11 @@ def run_flow(plan: "Plan") -> "State[Any]":
         SpecError: The Prefect server that PREFECT_API_URL names does not answer.
         ClusterError: Prefect's server went away meanwhile, so that it cannot be told of the end.  The stages do without it.
     """
+    from flows.costs import target_seconds
     from tasks.driver.reaper import watch_descendants
 
     watch_descendants()
+    plan = plan.changed(target_s=target_seconds(plan))
     if os.environ.get("PREFECT_API_URL"):
         take_over(plan.store)
         from tasks.driver.session import session

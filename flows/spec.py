@@ -212,6 +212,9 @@ class ComputeSpec(Strict):
     """A fraction shares a GPU between workers; several spread one model over them."""
     threads: int = Field(default=1, gt=0)
     """Of each worker."""
+    niceness: int | None = Field(default=None, ge=0, le=19)
+    """Of workers: 0 gets as much of a busy machine as others, 19 what these leave.  Ray's own is 15; a joined cluster has
+    what its nodes were started with (``RAY_worker_niceness``)."""
     tokens_per_forward: Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(auto_is_none)] = None
     """Padded tokens in one forward pass; from the memory that is free when a run begins unless given, and recorded."""
     chains_in_step: int = Field(default=1, gt=0)
@@ -223,6 +226,15 @@ class ComputeSpec(Strict):
     """How often a unit is tried before it is given up."""
     store_timeout_s: float = Field(default=600.0, ge=0)
     """For how long workers and driver wait for a store that does not answer, is full or is not mounted."""
+
+    @model_validator(mode="after")
+    def _niceness_of_its_own(self) -> "ComputeSpec":
+        if self.niceness is not None and self.ray != "local":
+            raise ValueError(
+                "niceness is of an embedded cluster's workers (ray: local); start the nodes of a cluster with "
+                f"RAY_worker_niceness={self.niceness} in their environment"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> "ComputeSpec":

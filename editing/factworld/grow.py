@@ -71,7 +71,9 @@ def search_rates(
     moments = collect_moments(lm, world.corpus(MOMENT_TEXTS), range(lm.n_layers))
     geometry = {layer: KeyGeometry.of(moment.matrix, jitter=1e-6) for layer, moment in moments.items()}
     artifacts, method = Artifacts(geometry=geometry, contexts=contexts), make_editor("rome", hparams)
-    return {layer: layer_rates(search_layer(lm, requests, layer, method, artifacts)) for layer in range(lm.n_layers)}
+    return {
+        layer: layer_rates(list(search_layer(lm, requests, layer, method, artifacts))) for layer in range(lm.n_layers)
+    }
 
 
 def _recall(lm: LanguageModel, pairs: list[tuple[str, str]]) -> float:

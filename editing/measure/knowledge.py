@@ -49,7 +49,8 @@ def ask_facts(lm: LanguageModel, requests: Sequence[EditRequest], *, text_tokens
         return found
     heads = [ids[i] for i in asked]
     tails = lm.format.answers([prompts[i] for i in asked], [requests[i].target_true for i in asked])
-    texts = lm.continue_greedily([prompts[i] for i in asked], text_tokens)
+    with lm.progress.part(0.0, 0.6):
+        texts = lm.continue_greedily([prompts[i] for i in asked], text_tokens)
 
     def ask(group: Sequence[int]) -> list[Answered]:
         rows = lm.answer_rows([heads[i] for i in group], [tails[i] for i in group])
@@ -76,7 +77,9 @@ def ask_facts(lm: LanguageModel, requests: Sequence[EditRequest], *, text_tokens
         return answered
 
     whole = [head + tail[:-1] for head, tail in zip(heads, tails, strict=True)]
-    for members, answered in done_in_parts(lm, range(len(asked)), partial(lm.groups_of, whole), ask):
+    with lm.progress.part(0.6, 1.0):
+        parts = done_in_parts(lm, range(len(asked)), partial(lm.groups_of, whole), ask)
+    for members, answered in parts:
         for number, answer in zip(members, answered, strict=True):
             found[asked[number]] = answer
     return found

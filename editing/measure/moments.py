@@ -1,6 +1,6 @@
 """Second moments of a layer's keys over a corpus: streamed, mergeable, of all layers in one pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,15 @@ class MomentAccumulator:
 
     def update(self, lm: LanguageModel, sequences: Sequence[Sequence[int]]) -> None:
         """Add the keys of token sequences; all layers are read in one forward pass."""
+        for _ in self.updates(lm, sequences):
+            pass
+
+    def updates(self, lm: LanguageModel, sequences: Sequence[Sequence[int]], *, start: int = 0) -> Iterator[int]:
+        """Add the keys of token sequences, group by group; yield how many groups have been added.
+
+        Args:
+            start: How many it has already; groups are those of the same sequences and ``tokens_per_forward``.
+        """
         sites = [Site("key", layer) for layer in self.layers]
 
         def read(group: Sequence[int]) -> dict[int, Tensor]:
@@ -90,11 +99,14 @@ class MomentAccumulator:
             real = rows.mask.bool()
             return {site.layer: state[real.to(state.device)] for site, state in lm.states(rows, sites).items()}
 
-        for part in lm.groups([len(sequence) for sequence in sequences]):  # the keys of one group at a time
-            for members, found in done_in_parts(lm, part, partial(lm.groups_of, sequences), read):
-                self.n_tokens += sum(len(sequences[i]) for i in members)
-                for layer, keys in found.items():
-                    self._add(layer, keys.to(torch.promote_types(keys.dtype, torch.float32)))
+        groups = lm.groups([len(sequence) for sequence in sequences])
+        for number, part in enumerate(groups[start:], start):  # the keys of one group at a time
+            with lm.progress.part(number / len(groups), (number + 1) / len(groups)):
+                for members, found in done_in_parts(lm, part, partial(lm.groups_of, sequences), read):
+                    self.n_tokens += sum(len(sequences[i]) for i in members)
+                    for layer, keys in found.items():
+                        self._add(layer, keys.to(torch.promote_types(keys.dtype, torch.float32)))
+            yield number + 1
 
     def _add(self, layer: int, keys: Tensor) -> None:
         size = keys.shape[1]
@@ -124,6 +136,16 @@ class MomentAccumulator:
             total = made._sums[layer] = blocks[0].new_zeros(size, size)
             for start, block in blocks.items():
                 total[start : start + len(block), : block.shape[1]] = block
+        return made
+
+    @classmethod
+    def of_states(cls, states: Mapping[int, Mapping[str, Tensor]]) -> "MomentAccumulator":
+        """Return an accumulator of several layers that goes on from what :meth:`state` gave of each."""
+        made = cls(tuple(states))
+        for layer, state in states.items():
+            one = cls.of_state(layer, state)
+            made.n_tokens = one.n_tokens
+            made._sums |= one._sums
         return made
 
     def merge(self, other: "MomentAccumulator") -> None:
@@ -172,7 +194,6 @@ def collect_moments(
     layers: Sequence[int],
     *,
     max_tokens: int | None = None,
-    on_text: Callable[[int], None] = lambda n_texts: None,
 ) -> dict[int, SecondMoment]:
     """Return the second moments of ``layers`` over ``texts``, in one pass on the model as it is now.
 
@@ -180,9 +201,8 @@ def collect_moments(
 
     Args:
         max_tokens: Cut each text after this many tokens; the model's context length if None.
-        on_text: Called with the number of texts done.
     """
-    return accumulate_moments(lm, texts, layers, max_tokens=max_tokens, on_text=on_text).result()
+    return accumulate_moments(lm, texts, layers, max_tokens=max_tokens).result()
 
 
 def accumulate_moments(
@@ -191,17 +211,41 @@ def accumulate_moments(
     layers: Sequence[int],
     *,
     max_tokens: int | None = None,
-    on_text: Callable[[int], None] = lambda n_texts: None,
 ) -> MomentAccumulator:
     """As :func:`collect_moments`, before the division: what parts of a corpus give can be merged."""
-    lm.check_layers(layers)
-    limit = max_tokens or int(lm.model.config.max_position_embeddings)
     accumulator = MomentAccumulator(layers)
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        chunk = list(texts[start : start + TEXTS_AT_ONCE])
-        accumulator.update(lm, [ids[:limit] for ids in lm.format.prompts(chunk) if ids])
-        on_text(start + len(chunk))
+    for _ in add_texts(accumulator, lm, texts, max_tokens=max_tokens):
+        pass
     return accumulator
+
+
+def add_texts(
+    accumulator: MomentAccumulator,
+    lm: LanguageModel,
+    texts: Sequence[str],
+    *,
+    start: tuple[int, int] = (0, 0),
+    max_tokens: int | None = None,
+) -> Iterator[tuple[int, int]]:
+    """Add the keys of texts to an accumulator, ``TEXTS_AT_ONCE`` at once.
+
+    Yields how many texts have been added, and how many groups of the next ``TEXTS_AT_ONCE``: sums that go on from there (with
+    the same ``tokens_per_forward``) are those that were never left.
+
+    Args:
+        start: What the accumulator has already.
+    """
+    lm.check_layers(accumulator.layers)
+    limit = max_tokens or int(lm.model.config.max_position_embeddings)
+    begun, n_groups = start
+    for at in range(begun, len(texts), TEXTS_AT_ONCE):
+        chunk = list(texts[at : at + TEXTS_AT_ONCE])
+        sequences = [ids[:limit] for ids in lm.format.prompts(chunk) if ids]
+        with lm.progress.part(at / len(texts), (at + len(chunk)) / len(texts)):
+            for done in accumulator.updates(lm, sequences, start=n_groups):
+                yield at, done
+        n_groups = 0
+        yield at + len(chunk), 0
 
 
 def layers_that_fit(lm: LanguageModel, layers: Sequence[int], n_bytes: float) -> list[list[int]]:

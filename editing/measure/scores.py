@@ -87,12 +87,17 @@ def score_probes(lm: "LanguageModel", probes: Sequence[Probe], *, text_tokens: i
     """
     prompts = [probe.prompt for probe in probes]
     known = [place for place, probe in enumerate(probes) if probe.target_true]
-    both = lm.answer_logprobs(
-        [*prompts, *(prompts[i] for i in known)],
-        [*(probe.target_new for probe in probes), *(probes[i].target_true for i in known)],
-    )
+    share = 0.5 if text_tokens else 1.0
+    with lm.progress.part(0.0, share):
+        both = lm.answer_logprobs(
+            [*prompts, *(prompts[i] for i in known)],
+            [*(probe.target_new for probe in probes), *(probes[i].target_true for i in known)],
+        )
     new: list[AnswerScore] = both[: len(probes)]
     of_true = dict(zip(known, both[len(probes) :], strict=True))
     true = [of_true.get(place) for place in range(len(probes))]
-    texts = [text or "" for text in lm.continue_greedily(prompts, text_tokens)] if text_tokens else [None] * len(probes)
+    with lm.progress.part(share, 1.0):
+        texts = (
+            [text or "" for text in lm.continue_greedily(prompts, text_tokens)] if text_tokens else [None] * len(probes)
+        )
     return [ProbeScore(*row) for row in zip(probes, new, true, texts, strict=True)]

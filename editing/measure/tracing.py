@@ -91,8 +91,6 @@ def causal_trace(
     lm: LanguageModel,
     requests: Sequence[EditRequest],
     plan: TracePlan,
-    *,
-    on_fact: Callable[[int], None] = lambda n_facts: None,
 ) -> list[Trace]:
     """Trace each request's *true* target: noise on the subject's embeddings, one state at a time restored.
 
@@ -104,11 +102,7 @@ def causal_trace(
     if not requests:
         raise RequestError("no facts to trace; expected at least one that the model knows")
     noise = subject_noise(lm, requests) if plan.noise is None else plan.noise
-    traces = []
-    for done, request in enumerate(requests, start=1):
-        traces.append(_trace(lm, request, plan, noise))
-        on_fact(done)
-    return traces
+    return [_trace(lm, request, plan, noise) for request in lm.progress.over(requests)]
 
 
 def _trace(lm: LanguageModel, request: EditRequest, plan: TracePlan, noise: float) -> Trace:
@@ -126,9 +120,9 @@ def _trace(lm: LanguageModel, request: EditRequest, plan: TracePlan, noise: floa
     high = float(_probability(lm, [prompt.ids], answer)[0])
     low = float(_corrupted(lm, prompt.ids, subject, shift, answer, {}, 1)[0])
     scores = {}
-    for kind in plan.kinds:
+    for kind in lm.progress.over(plan.kinds):
         grid = torch.empty(n_tokens, lm.n_layers, dtype=torch.float64)
-        for layer in layers:
+        for layer in lm.progress.over(layers):
             first_layer = layer - plan.window // 2 if kind != "hidden" else layer
             n_restored = plan.window if kind != "hidden" else 1
             within = range(max(0, first_layer), min(lm.n_layers, first_layer + n_restored))

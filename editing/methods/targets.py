@@ -3,7 +3,7 @@
 ROME calls it v*, MEMIT and EMMET z.  All editors share this one optimisation.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -113,8 +113,13 @@ def targets_of_layers(
     *,
     site: Literal["value", "block"],
     under: Sequence[Mapping[str, Tensor]] | None = None,
+    on_found: Callable[[int, Sequence[int], Targets], None] = lambda layer, numbers, found: None,
 ) -> dict[int, Targets]:
-    """Return what :func:`optimise_targets` finds at each layer; what lies in front of the subjects is computed once for all."""
+    """Return what :func:`optimise_targets` finds at each layer; what lies in front of the subjects is computed once for all.
+
+    Args:
+        on_found: Told of each layer, as soon as they are found, the targets of some requests, by their places.
+    """
     facts, chains = fact_rows(lm, requests, contexts), Chains.of(lm, under or [{}] * len(requests))
     if len(chains.weights) > 1 and _through_norm(lm, site):
         raise ModelError(
@@ -133,7 +138,11 @@ def targets_of_layers(
 
     def work(batch: Sequence[int]) -> list[Targets]:
         mine, theirs = [facts[i] for i in batch], chains.of_facts(batch)
-        return list(_optimise_batch(lm, mine, theirs, layers, hparams, site))
+        found = []
+        for layer, targets in zip(layers, _optimise_batch(lm, mine, theirs, layers, hparams, site), strict=True):
+            on_found(layer, batch, targets)
+            found.append(targets)
+        return found
 
     with lm.preserved(chains.names):
         batches = [found for _, found in done_in_parts(lm, range(len(facts)), split, work)]
@@ -156,7 +165,7 @@ def _optimise_batch(
     through_norm = _through_norm(lm, site)
     values = _bare_values(lm, facts, chains, layers) if site == "value" else {}
     parts, at = fact_passes(lm, facts, chains, layers[0] if through_norm else layers[0] + 1), layers[0]
-    for layer in layers:
+    for layer in lm.progress.over(layers):
         parts, at = [part.above(layer - at) for part in parts], layer
         block = torch.cat([part.initial for part in parts])[inverse_order(parts)]
         yield _optimise(
@@ -185,6 +194,7 @@ def _optimise(
         before = now.detach()[inverse_order(parts)] if before is None else before
         kl = (now.exp() * (now - before[active])).sum(1)
         decay = hparams.weight_decay * free.norm(dim=1) / size[active] ** 2
+        lm.progress.at((step + 1) / hparams.steps)
         total = nll + hparams.kl_weight * kl + decay
         pieces = torch.stack([total, nll, hparams.kl_weight * kl, decay], dim=1)
         losses[active.cpu(), step] = pieces.detach().double().cpu()

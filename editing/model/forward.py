@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from editing.model.families import submodule
 from editing.model.heads import Ids
 from editing.model.memory import Part, done_in_parts
 from editing.model.packing import ROW_TOKENS, Packed, arrange
+from editing.model.progress import Progress
 from editing.model.tokens import Rows, pad_rows
 from editing.model.upper_pass import (
     KeptKeys,
@@ -48,6 +49,11 @@ class _Enough(Exception):
 
 class ForwardPasses(EditableWeights):
     """A model whose states can be read and whose upper blocks can run again on other states."""
+
+    @cached_property
+    def progress(self) -> Progress:
+        """How far it is with what it is made to do."""
+        return Progress()
 
     tokens_per_forward: int = 2048
     """Tokens in one forward pass; more rows are split.  Changes results by rounding only."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 
 from editing.errors import OutOfMemory
+from editing.model.progress import Progress
 
 _log = logging.getLogger(__name__)
 FEWEST_TOKENS, CPU_TOKENS, ACCELERATOR_TOKENS = 64, 2048, 16384
@@ -58,6 +59,11 @@ class Sized(Protocol):
 
     tokens_per_forward: int
 
+    @property
+    def progress(self) -> Progress:
+        """How far work is."""
+        ...
+
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -86,12 +92,15 @@ def done_in_parts(
         OutOfMemory: A single item does not fit.
     """
     done: list[tuple[Sequence[int], R]] = []
-    parts = list(split(numbers))
+    parts, n_done = list(split(numbers)), 0
     while parts:
         part = parts[0]
+        ends = n_done + len(part.members)
         try:
-            done.append((part.members, work(part.what)))
+            with sized.progress.part(n_done / len(numbers), ends / len(numbers)):
+                done.append((part.members, work(part.what)))
             parts.pop(0)
+            n_done = ends
             continue
         except (RuntimeError, MemoryError) as error:
             message = _why(error)

@@ -23,14 +23,17 @@ def compact(store: StoreOption = DEFAULT_STORE) -> None:
     from storage.compaction import compact as put_together
     from storage.store import Store
     from tasks.driver.progress_bar import progress_bar
+    from tasks.driver.stage_progress import StageProgress
 
     opened = Store(store)
     run_ids = opened.run_ids()
-    with progress_bar("compact", len(run_ids), len(run_ids)) as advance:
+    stage = StageProgress("compact", len(run_ids), len(run_ids))
+    with progress_bar(stage) as show:
         changed = 0
         for run_id in run_ids:
             changed += put_together(opened, run_id)
-            advance(1)
+            stage.advance(1)
+            show()
     typer.echo(f"{changed} of {len(run_ids)} runs and preparations compacted; `palimpsest gc` frees what they replace")
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
@@ -19,6 +19,7 @@ import psutil
 from storage.errors import StorageError
 from storage.files import Files
 from storage.locations import open_files
+from tasks.driver.stage_progress import StageProgress
 
 _log = logging.getLogger(__name__)
 _FOLDER = "control"
@@ -29,29 +30,13 @@ SILENT_AFTER = 8
 
 
 @dataclass
-class _Stage:
-    """What is known of a stage."""
+class _Told:
+    """A stage that Prefect is told of."""
 
-    name: str
-    cost: float
-    units: int
+    stage: StageProgress
     context: Context | None
     """Of the Prefect task that it is, if it is one."""
     artifact: UUID | None = None
-    done_cost: float = 0.0
-    done: int = 0
-    over: bool = False
-    since: float = field(default_factory=time.monotonic)
-
-    def row(self) -> dict[str, Any]:
-        return {
-            "stage": self.name,
-            "units": self.units,
-            "done": self.done,
-            "cost": self.cost,
-            "done_cost": self.done_cost,
-            "seconds": time.monotonic() - self.since,
-        }
 
 
 class Heartbeat:
@@ -64,8 +49,8 @@ class Heartbeat:
     def __init__(self, store: str, name: str, look: Callable[[], Mapping[str, Any]]) -> None:
         self._files, self._name, self._look = open_files(store), name, look
         self._driver = f"{platform.node()}:{os.getpid()}"
-        self._now: _Stage | None = None
-        self._untold: list[_Stage] = []
+        self._now: StageProgress | None = None
+        self._untold: list[_Told] = []
         """Stages that Prefect is still to hear of."""
         self._beat = 0
         self._ended: str | None = None
@@ -79,21 +64,14 @@ class Heartbeat:
             thread.start()
 
     @contextmanager
-    def stage(self, name: str, cost: float, n_units: int) -> Iterator[Callable[[float], None]]:
-        """Inside, a stage is under way; yields a function that is told the cost of each finished unit."""
+    def stage(self, stage: StageProgress) -> Iterator[None]:
+        """Inside, a stage is under way."""
         from prefect.context import TaskRunContext
 
-        context = copy_context() if TaskRunContext.get() is not None else None
-        stage = _Stage(name, max(cost, 1e-9), n_units, context)
-        self._untold.append(stage)
+        self._untold.append(_Told(stage, copy_context() if TaskRunContext.get() is not None else None))
         self._now = stage
-
-        def advance(cost: float) -> None:
-            stage.done += 1
-            stage.done_cost += cost
-
         try:
-            yield advance
+            yield
         finally:
             self._now, stage.over = None, True
 
@@ -122,26 +100,26 @@ class Heartbeat:
         import httpx
         from prefect.exceptions import PrefectException
 
-        for stage in list(self._untold):
-            if stage.over:  # once more, with what it came to
-                self._untold.remove(stage)
-            if stage.context is None:
+        for told in list(self._untold):
+            if told.stage.over:  # once more, with what it came to
+                self._untold.remove(told)
+            if told.context is None:
                 continue
             try:
-                stage.context.run(self._show, stage)
+                told.context.run(self._show, told)
             except (httpx.HTTPError, PrefectException) as error:
                 _log.warning("Prefect's server takes no progress (%s); the run goes on without telling it", error)
-                stage.context = None
+                told.context = None
 
-    def _show(self, stage: _Stage) -> None:
+    def _show(self, told: _Told) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        progress = min(100.0, 100 * stage.done_cost / stage.cost)
-        if stage.artifact is not None:
-            update_progress_artifact(stage.artifact, progress=progress)
+        progress, name = 100 * told.stage.share, told.stage.name
+        if told.artifact is not None:
+            update_progress_artifact(told.artifact, progress=progress)
             return
-        key, described = artifact_key(stage.name, self._name), f"Progress of {self._name}: {stage.name}"
-        stage.artifact = cast(UUID, create_progress_artifact(progress, key=key, description=described))
+        key, described = artifact_key(name, self._name), f"Progress of {self._name}: {name}"
+        told.artifact = cast(UUID, create_progress_artifact(progress, key=key, description=described))
 
 
 def read_progress(store: str) -> list[dict[str, Any]]:

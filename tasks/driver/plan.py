@@ -41,6 +41,8 @@ class Plan:
     chains_in_step: int
     max_attempts: int
     store_timeout_s: float
+    target_s: float | None = None
+    """Seconds of the search for one fact's target, by an estimate; what is shown as left before anything has been timed."""
     notes: tuple[str, ...] = ()
     """What a reader of the plan should know of its inputs."""
     warnings: tuple[str, ...] = ()

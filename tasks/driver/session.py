@@ -2,18 +2,21 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from storage.cleaning import withdraw
 from storage.commits import CommitInfo
+from storage.errors import StorageError
 from storage.locations import answers
 from storage.store import Store, failure_id
 from tasks.driver.heartbeat import Heartbeat
 from tasks.driver.plan import Plan, with_known_layers
 from tasks.driver.progress_bar import progress_bar
+from tasks.driver.rates import Clock, Rates, rates_of
+from tasks.driver.stage_progress import StageProgress
 from tasks.driver.stopping import listening, stops
 from tasks.driver.totals import remember_totals
 from tasks.errors import InputError, Stopped
@@ -34,9 +37,15 @@ class Runner(Protocol):
         units: Iterable[Unit],
         *,
         follow: Callable[[Unit], Iterable[Unit]],
-        on_done: Callable[[Unit], None],
+        on_done: Callable[[Unit, float], None],
+        on_shares: Callable[[Sequence[tuple[Unit, float]]], None],
     ) -> dict[tuple[str, str], str]:
-        """Do all units and those that ``follow`` names when one is done; return those that were given up, with reasons."""
+        """Do all units and those that ``follow`` names when one is done; return those that were given up, with reasons.
+
+        Args:
+            on_done: Told of each unit that is done, and how many seconds it took.
+            on_shares: Told now and then what share of each unit in work is done.
+        """
         ...
 
     def end_if_asked(self, n_left: int) -> None:
@@ -56,7 +65,8 @@ class Idle:
         units: Iterable[Unit],
         *,
         follow: Callable[[Unit], Iterable[Unit]],
-        on_done: Callable[[Unit], None],
+        on_done: Callable[[Unit, float], None],
+        on_shares: Callable[[Sequence[tuple[Unit, float]]], None],
     ) -> dict[tuple[str, str], str]:
         raise InputError(
             f"{len(list(units))} units have been lost or withdrawn since the command looked; run it again, which does them"
@@ -82,7 +92,7 @@ class Session:
 
     def complete(self, plan: Plan) -> None:
         """Go on with a plan that knows more."""
-        self.plan = plan
+        self.plan = plan.changed(target_s=self.plan.target_s)
         remember_left(plan, self.store)
 
     def warm(self) -> None:
@@ -108,17 +118,28 @@ class Session:
         if not todo:
             return
         planned = self._missing(expected) or todo
-        total = sum(unit.cost for unit in planned)
+        clock = Clock(planned, self._rates(), self.plan.target_s)
+        stage = StageProgress(title, sum(unit.cost for unit in planned), len(planned), clock)
         with ExitStack() as shown:
-            tell = [shown.enter_context(progress_bar(title, total, len(planned)))]
+            show = shown.enter_context(progress_bar(stage))
             if self._heartbeat is not None:
-                tell.append(shown.enter_context(self._heartbeat.stage(title, total, len(planned))))
+                shown.enter_context(self._heartbeat.stage(stage))
 
-            def done(unit: Unit) -> None:
-                for advance in tell:
-                    advance(unit.cost)
+            def done(unit: Unit, seconds: float) -> None:
+                stage.finished(unit, seconds)
+                show()
 
-            self.failed |= self.pool.run(todo, follow=follow, on_done=done)
+            def in_work(shares: Sequence[tuple[Unit, float]]) -> None:
+                stage.shares(shares)
+                show()
+
+            self.failed |= self.pool.run(todo, follow=follow, on_done=done, on_shares=in_work)
+
+    def _rates(self) -> Rates:
+        """Return how long units of each kind take, as the store's have; an ETA is worth no error."""
+        with suppress(StorageError, OSError):
+            return rates_of(self.store)
+        return {}
 
     def _missing(self, units: Iterable[Unit]) -> list[Unit]:
         found = list(units)

@@ -29,7 +29,9 @@ class Stop:
     def ask(self, reason: str) -> None:
         if self._reason is None:
             _log.warning(
-                "%s: the units in work are finished, nothing new is begun (Ctrl-C once more ends at once)", reason
+                "%s: the units in work are finished, long ones up to where they can go on later; nothing new is begun "
+                "(Ctrl-C once more ends at once)",
+                reason,
             )
             self._reason = reason
 

@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from rich.live import Live
 from rich.table import Table
 
 from tasks.driver.heartbeat import SILENT_AFTER, read_progress
-from tasks.driver.progress_bar import console
+from tasks.driver.progress_bar import console, eta
 
 _EVERY_S = 2.0
-_COLUMNS = ("experiment", "driver", "stage", "units", "per minute", "ETA", "workers", "GPUs", "state")
+_COLUMNS = ("experiment", "driver", "stage", "units", "done", "per minute", "ETA", "workers", "GPUs", "state")
 
 
 def watch_progress(store: str, *, every_s: float = _EVERY_S) -> None:
@@ -45,11 +44,8 @@ def watch_progress(store: str, *, every_s: float = _EVERY_S) -> None:
 
 
 def progress_row(said: Mapping[str, Any], *, silent: bool) -> dict[str, str]:
-    """Return what a driver said as it is shown: throughput of the stage so far, and the time its rest takes at that rate."""
+    """Return what a driver said as it is shown."""
     done, seconds, stage = said.get("done", 0), said.get("seconds", 0.0), said.get("stage")
-    rest = None
-    if said.get("done_cost"):
-        rest = timedelta(seconds=round(seconds * (said["cost"] - said["done_cost"]) / said["done_cost"]))
     workers = said["busy"] + said["idle"] + said["starting"]
     return {
         "experiment": said["experiment"],
@@ -57,7 +53,8 @@ def progress_row(said: Mapping[str, Any], *, silent: bool) -> dict[str, str]:
         "stage": stage or "–",
         "units": f"{done}/{said['units']}" if stage else "–",
         "per minute": f"{60 * done / seconds:.1f}" if stage and seconds else "–",
-        "ETA": str(rest) if rest is not None else "–",
+        "done": f"{said['share']:.0%}" if stage else "–",
+        "ETA": eta(said["left_s"]) if stage else "–",
         "workers": f"{said['busy']} of {workers} busy",
         "GPUs": f"{said['gpus']:g} of {said['all_gpus']:g}" if said["all_gpus"] else "none",
         "state": said["ended"] or ("silent" if silent else "under way"),

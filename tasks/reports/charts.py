@@ -78,7 +78,7 @@ def _shown(panel: Panel, rows: Sequence[Row]) -> list[dict[str, Any]]:
             continue
         kept = {name: _plain(row[name]) for name in wanted if name in row}
         kept["part"] = panel.columns.get(str(part), str(part)) if panel.columns_by else ""
-        kept.setdefault("group", f"run {str(row['run_id'])[-4:]}" if several else "")
+        kept.setdefault("group", f"{row.get('model') or ''} run {str(row['run_id'])[-4:]}".strip() if several else "")
         shown.append(kept)
     return shown
 

@@ -42,6 +42,11 @@ class Panel:
 _RATES = {"efficacy": "efficacy", "paraphrase": "paraphrase", "neighborhood": "neighborhood"}
 _FURTHEST = "(FROM setting_summary QUALIFY edits = max(edits) OVER (PARTITION BY setting))"
 """Each setting where most of its samples' edits are made: a sample that is half done has a row of its own."""
+_MOMENTS = """(
+    SELECT *, recipe AS run_id,
+        CASE WHEN min(model) OVER () <> max(model) OVER () THEN model || ', ' ELSE '' END || 'layer ' || layer AS of_layer
+    FROM moment_curve WHERE change > 0
+)"""
 _JOINT = {
     "edit_success": "ES",
     "generalisation_success": "GS",
@@ -201,7 +206,7 @@ PANELS: tuple[Panel, ...] = (
     Panel(
         name="second-moments",
         title="Second moments: change of updates since half the tokens",
-        view="(SELECT *, recipe AS run_id, 'layer ' || layer AS of_layer FROM moment_curve WHERE change > 0)",
+        view=_MOMENTS,
         x="n_tokens",
         y="change",
         low=None,

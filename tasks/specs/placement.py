@@ -15,3 +15,5 @@ class Placement:
     """GPUs of one worker; one if the cluster has any, else none, if None."""
     threads: int = 1
     """CPU threads of one worker."""
+    niceness: int | None = None
+    """Of workers of an embedded cluster; Ray's own, 15, if None."""

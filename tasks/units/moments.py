@@ -13,6 +13,10 @@ from tasks.specs.run import ModelRef
 from tasks.units.unit import Bench, Done, Preparation, Record, Unit
 
 MOMENTS, SUMS = "second_moments", "second_moment_sums"
+BLOCK = 64
+"""Texts that are put into rows together (:mod:`editing.measure.moments`): sums do not depend on where shards are cut."""
+FEW_TEXTS = 8 * BLOCK
+"""Not worth to be divided."""
 Shard = tuple[int, int]
 """The first text, and the one after the last."""
 
@@ -31,7 +35,10 @@ class MomentsJob:
     files: Mapping[str, str]
     """Where the files stand that the recipe names by their digests; where they stand changes nothing."""
     shard_texts: int
+    """At most so many texts in one shard."""
     threads: int
+    workers: int = 1
+    """Between which shards are divided, so that all end together."""
 
     @property
     def waves(self) -> list[list[Shard]]:
@@ -42,15 +49,13 @@ class MomentsJob:
         if stop:
             ends = [min(stop["first_texts"] * 2**wave, n_texts) for wave in range(64)]
             ends = [end for wave, end in enumerate(ends) if wave == 0 or ends[wave - 1] < n_texts]
-        return [
-            [(start, min(start + self.shard_texts, end)) for start in range(begin, end, self.shard_texts)]
-            for begin, end in pairwise([0, *ends])
-        ]
+        return [cut(begin, end, self.shard_texts, self.workers) for begin, end in pairwise([0, *ends])]
 
     @property
     def name(self) -> str:
         """What the units of this job are called by."""
-        job = digest_of({"recipe": self.recipe, "layers": list(self.layers), "shard_texts": self.shard_texts})
+        made_of = {"recipe": self.recipe, "layers": list(self.layers), "shard_texts": self.shard_texts}
+        job = digest_of(made_of | ({"workers": self.workers} if self.workers > 1 else {}))
         return f"moments-{job}"
 
     def shard(self, shard: Shard) -> "MomentShard":
@@ -83,6 +88,22 @@ class MomentsJob:
         return sum(map(len, self.waves)) > 1
 
 
+def cut(begin: int, end: int, most: int, workers: int) -> list[Shard]:
+    """Return texts in shards of whole ``BLOCK`` texts: large ones first, then smaller ones, so that workers end together.
+
+    Few texts are one shard, which needs no merge.
+    """
+    shards, at = [], begin
+    alone = workers == 1 or end - begin <= FEW_TEXTS
+    while at < end:
+        blocks = -(-(end - at) // BLOCK)
+        share = blocks if alone else -(-blocks // (2 * workers))
+        stop = min(at + min(most, share * BLOCK), end)
+        shards.append((at, stop))
+        at = stop
+    return shards
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord(Record):
     """Which texts were read, and how many tokens they have."""
@@ -113,7 +134,7 @@ class MomentShard(Preparation):
 
         job = self.job
         lm = bench.pristine(self.model)
-        n_tokens = collect_shard(bench.store, lm, job.recipe, job.layers, self.shard, job.files)
+        n_tokens = collect_shard(bench.store, lm, job.recipe, job.layers, self.shard, job.files, unit=self.key)
         return Done({}, ShardRecord(shard=self.shard, n_tokens=n_tokens))
 
 

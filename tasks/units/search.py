@@ -10,6 +10,7 @@ from tasks.specs.recipes import TargetsRecipe
 from tasks.specs.run import RunSpec
 from tasks.units.fact_scores import score_columns
 from tasks.units.targets import TargetSearch, chunks_of, definition_of
+from tasks.units.unfinished import leave_rows, rows_left
 from tasks.units.unit import Bench, Done, Record, RunUnit
 
 PER_UNIT = 8
@@ -119,6 +120,7 @@ class LayerSearch(RunUnit):
 
     def do(self, bench: Bench) -> Done:
         from editing.measure.search import search_layer
+        from editing.model.progress import Interrupted
 
         lm = bench.pristine(self.model)
         method, artifacts, _ = bench.inputs(self.run)
@@ -130,11 +132,19 @@ class LayerSearch(RunUnit):
             "protocol": self.run.protocol,
             "layer": self.layer,
         }
-        rows = [
-            {**common, "fact_id": edit.request_id, "error": edit.error, **score_columns(score)}
-            for edit in search_layer(lm, [facts[i] for i in self.positions], self.layer, method, artifacts)
-            for score in edit.scores
-        ]
+        rows = rows_left(bench.store, self.key)
+        edited = {row["fact_id"] for row in rows}
+        wanted = [facts[i] for i in self.positions if facts[i].request_id not in edited]
+        try:
+            with bench.progress.interruptible():
+                for edit in search_layer(lm, wanted, self.layer, method, artifacts):
+                    rows += [
+                        {**common, "fact_id": edit.request_id, "error": edit.error, **score_columns(score)}
+                        for score in edit.scores
+                    ]
+        except Interrupted:
+            leave_rows(bench.store, self.key, rows)
+            raise
         shared = self.run.execution.shared_targets
         record = SearchRecord(
             facts_run_id=self.facts_run_id,

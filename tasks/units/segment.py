@@ -77,15 +77,15 @@ class Segment(RunUnit):
         works = [self._work(bench, run.changed(compute=compute)) for run in members]
         loaded = bench.models.loaded(self.model)
         loaded.run_id = None
-        digests = do_rounds(loaded.lm, works, self.first, self.last)
+        last, digests = do_rounds(loaded.lm, works, self.first, self.last)
         tokens = loaded.lm.tokens_per_forward
         halved = tokens != compute.tokens_per_forward  # memory did not suffice
         record = SegmentRecord(tokens_per_forward=tokens if halved else None)
         if self.others:
-            loaded.standing = {work.run.run_id: (self.last, work.weights) for work in works}
+            loaded.standing = {work.run.run_id: (last, work.weights) for work in works}
         else:
-            loaded.run_id, loaded.rounds = self.run_id, self.last
-        mine, *others = [Done(work.tables, record, digest) for work, digest in zip(works, digests, strict=True)]
+            loaded.run_id, loaded.rounds = self.run_id, last
+        mine, *others = [Done(work.tables, record, digest, last) for work, digest in zip(works, digests, strict=True)]
         return mine._replace(others={run.run_id: done for run, done in zip(self.others, others, strict=True)})
 
     def _work(self, bench: Bench, run: RunSpec) -> "RunInWork":

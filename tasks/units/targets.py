@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from editing.versions import TARGETS_VERSION
-from storage.artifacts import find_artifact, has_artifact, put_artifact
+from storage.artifacts import find_artifact, has_artifact
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
@@ -23,11 +23,8 @@ from tasks.specs.run import TOKENS_PER_FORWARD, RunSpec
 from tasks.units.unit import Bench, Done, RunUnit
 
 if TYPE_CHECKING:
-    from editing.methods.editor import Artifacts
     from editing.methods.locate import LocatingEditor
     from editing.methods.targets import Targets
-    from editing.model.lm import LanguageModel
-    from editing.requests import EditRequest
 
 TARGETS = "targets"
 PER_UNIT = 64
@@ -111,28 +108,19 @@ class TargetSearch(RunUnit):
         else:
             every = bench.facts(run.facts.run_id)
             facts = [every[i] for i in self.positions]
-        return Done({}, digest=self._find(bench.store, lm, facts, bench.inputs(run).artifacts))
+        from tasks.units.work.target_artifacts import find_targets
 
-    def _find(self, store: Store, lm: "LanguageModel", facts: "Sequence[EditRequest]", artifacts: "Artifacts") -> str:
-        """Find the targets of some facts on the pristine weights and store them; return the digest of their content."""
-        from safetensors.torch import save
-
-        from editing.methods.targets import Targets, targets_of_layers
-
-        found = find_artifact(store, TARGETS, self.targets_recipe)
-        if found is None:
-            method, layers = locating_editor(self.run), self.shared.recipe["layers"]
-            site = method.site(lm.family)
-            of_layers = targets_of_layers(lm, facts, artifacts.contexts, layers, method.target_hparams, site=site)
-            tensors = {
-                f"{layer}.{name}": getattr(targets, name).cpu().contiguous()
-                for layer, targets in of_layers.items()
-                for name in Targets._fields
-            }
-            ids = json.dumps([request.request_id for request in facts]).encode()
-            content = {"targets.safetensors": save(tensors), "facts.json": ids}
-            found = put_artifact(store, TARGETS, self.targets_recipe, content)
-        return found.digest
+        digest = find_targets(
+            bench.store,
+            lm,
+            facts,
+            bench.inputs(run).artifacts,
+            locating_editor(run),
+            recipe=self.targets_recipe,
+            layers=self.shared.recipe["layers"],
+            unit=self.key,
+        )
+        return Done({}, digest=digest)
 
     def is_lost(self, store: Store) -> bool:
         return not has_artifact(store, TARGETS, self.targets_recipe)

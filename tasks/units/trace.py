@@ -9,6 +9,7 @@ from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
 from tasks.specs.run import ModelRef
+from tasks.units.unfinished import leave_rows, rows_left
 from tasks.units.unit import Bench, Done, Preparation, Record
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class KnownRecord(Record):
     asked: int
     noise: float
     rule: str
+    model: str | None = None
+    """Its name; None in stores of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,10 @@ class KnownFacts(Preparation):
         facts = bench.facts(job.facts_run_id)
         found = find_known(bench.pristine(self.model), [facts[i] for i in job.candidates], job)
         positions = tuple(job.candidates[i] for i in found.known)
-        return Done({}, KnownRecord(known=positions, asked=found.asked, noise=found.noise, rule=job.rule))
+        record = KnownRecord(
+            known=positions, asked=found.asked, noise=found.noise, rule=job.rule, model=self.model.name
+        )
+        return Done({}, record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +174,19 @@ class Trace(Preparation):
         return len(self.positions)
 
     def do(self, bench: Bench) -> Done:
-        facts = bench.facts(self.facts_run_id)
-        rows = trace_rows(bench.pristine(self.model), [facts[i] for i in self.positions], self)
+        from editing.model.progress import Interrupted
+
+        facts, lm = bench.facts(self.facts_run_id), bench.pristine(self.model)
+        rows = rows_left(bench.store, self.key)
+        traced = {row["fact_id"] for row in rows}
+        wanted = [facts[i] for i in self.positions if facts[i].request_id not in traced]
+        try:
+            with bench.progress.interruptible():
+                for fact in bench.progress.over(wanted):
+                    rows += trace_rows(lm, [fact], self)
+        except Interrupted:
+            leave_rows(bench.store, self.key, rows)
+            raise
         record = TraceRecord(
             facts_run_id=self.facts_run_id,
             threads=self.threads,

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from editing.methods.editor import Artifacts, Editor
     from editing.methods.targets import Targets
     from editing.model.lm import LanguageModel
+    from editing.model.progress import Progress
     from editing.requests import EditRequest
+
+
+LEFT = "left"
+"""What a worker answers where a unit was asked to end, and goes on later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,8 @@ class Done(NamedTuple):
     record: Record | None = None
     digest: str | None = None
     """Of the edited parameters, or of the artifact that was made."""
+    last_round: int | None = None
+    """Behind the last round that was done, where the unit was asked to end before its own."""
     others: Mapping[str, "Done"] = {}
     """By run id, what is committed for the runs that go in step with the unit's; before its own commit."""
 
@@ -78,6 +85,8 @@ class Bench(Protocol):
     store: Store
     device: str
     """The kind of device on which models stand."""
+    progress: "Progress"
+    """How far the unit is, and whether it is asked to end."""
 
     def pristine(self, model: ModelRef) -> "LanguageModel":
         """Return a model as it was loaded."""
@@ -163,7 +172,12 @@ class Unit(ABC):
 
     @abstractmethod
     def do(self, bench: Bench) -> Done:
-        """Do it; heavy libraries are imported here, so that a driver, which only names units, needs none of them."""
+        """Do it.
+
+        One that may take long raises :class:`editing.model.progress.Interrupted` where it is asked to end and can go on later
+        (:mod:`tasks.units.unfinished`).  Heavy libraries are imported here, so that a driver, which
+        only names units, needs none of them.
+        """
 
     @property
     def key(self) -> tuple[str, str]:

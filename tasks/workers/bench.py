@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from editing.methods.targets import Targets
 from editing.model.lm import LanguageModel
+from editing.model.progress import Progress
 from editing.requests import EditRequest
 from storage.digests import digest_of
 from storage.store import Store
@@ -28,7 +29,8 @@ class WorkerBench:
 
     def __init__(self, store: Store, device: str, *, spread: bool) -> None:
         self.store, self.device = store, device
-        self.models = Models(store, device, spread=spread)
+        self.progress = Progress()
+        self.models = Models(store, device, spread=spread, progress=self.progress)
         self._facts: dict[str, list[EditRequest]] = {}
         self._factored = Factored()
         self._runs: dict[str, RunSpec] = {}

@@ -14,6 +14,7 @@ from editing.methods.editor import make_editor
 from editing.model.lm import LanguageModel
 from editing.model.loading import load
 from editing.model.memory import tokens_that_fit
+from editing.model.progress import Progress
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.data.adapters import merge_adapter
@@ -75,9 +76,11 @@ class Models:
     Args:
         device: Where they are loaded to.
         spread: Over all devices of that kind.
+        progress: What all of them tell how far they are.
     """
 
-    def __init__(self, store: Store, device: str, *, spread: bool = False) -> None:
+    def __init__(self, store: Store, device: str, *, spread: bool = False, progress: Progress | None = None) -> None:
+        self._progress = progress or Progress()
         self._store, self._device = store, "auto" if spread else device
         self._loaded: dict[str, Loaded] = {}
         self._sizes: dict[str, int] = {}
@@ -88,7 +91,7 @@ class Models:
         if key not in self._loaded:
             began = time.perf_counter()
             lm = loaded(model, self._device)
-            lm.name = model.name
+            lm.name, lm.progress = model.name, self._progress
             self._loaded[key] = Loaded(lm)
             _log.info("%s loaded to %s in %.1f s", model.name, self._device, time.perf_counter() - began)
         return self._loaded[key]

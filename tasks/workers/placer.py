@@ -19,7 +19,7 @@ from tasks.specs.placement import Placement
 from tasks.specs.run import ModelRef
 from tasks.workers.node_files import fetch_models
 from tasks.workers.processes import descendants_of
-from tasks.workers.worker_process import WorkerProcess
+from tasks.workers.worker_process import WATCH, WorkerProcess
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -48,7 +48,8 @@ def cluster(placement: Placement) -> Iterator[None]:
     if placement.ray == "local":
         n_cpus = max(os.cpu_count() or 1, placement.threads)
         options |= {"address": "local", "num_cpus": n_cpus, "object_store_memory": 200 * 2**20}
-        options["_system_config"] = _PROMPT_HEALTH_CHECKS
+        niceness = {} if placement.niceness is None else {"worker_niceness": placement.niceness}
+        options["_system_config"] = _PROMPT_HEALTH_CHECKS | niceness
     else:
         options["address"] = placement.ray
     try:
@@ -210,7 +211,7 @@ class Placer:
         soft = all(self._fit.get(node.node_id) for node in living_nodes())
         cpus, gpus, memory = self._shape
         worker = (
-            ray.remote(WorkerProcess)
+            ray.remote(concurrency_groups={WATCH: 1})(WorkerProcess)
             .options(
                 num_cpus=cpus,
                 num_gpus=gpus,

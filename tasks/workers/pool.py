@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -13,11 +14,13 @@ from ray.exceptions import RayError, RayTaskError
 from editing.errors import EditingError
 from storage.errors import StorageError, StoreUnavailableError
 from tasks.errors import ClusterError, Stopped, TaskError
-from tasks.units.unit import Unit
+from tasks.units.unit import LEFT, Unit
 from tasks.workers.backlog import Backlog, Waiting
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 5.0
+WATCH_S = 1.0
+"""Between two questions to workers how far they are."""
 _SCORERS = 4
 """Of so many workers one takes scores first, so that checkpoints are seen while the chains go on."""
 _LOST_NODES = 10
@@ -80,6 +83,25 @@ class _Asked(NamedTuple):
 
 
 @dataclass
+class _Work:
+    """What one call of :meth:`Pool.run` has to do, and what has come of it."""
+
+    follow: Callable[[Unit], Iterable[Unit]]
+    on_done: Callable[[Unit, float], None]
+    backlog: Backlog = field(default_factory=Backlog)
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    n_left: int = 0
+    """Units that were asked to end before they were done."""
+    _seen: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, fresh: Iterable[Unit]) -> None:
+        """Add units, each once."""
+        new = {unit.key: unit for unit in fresh if unit.key not in self._seen}
+        self._seen.update(new)
+        self.backlog.add(Waiting(unit) for unit in new.values())
+
+
+@dataclass
 class Pool:
     """Runs units on worker actors.
 
@@ -97,7 +119,12 @@ class Pool:
     """Why nothing more is to be begun, None to go on."""
     _idle: list[tuple[Any, str | None]] = field(default_factory=list)
     _starting: dict[Any, _Asked] = field(default_factory=dict)
-    _busy: dict[Any, tuple[Any, Waiting]] = field(default_factory=dict)
+    _busy: dict[Any, tuple[Any, Waiting, float]] = field(default_factory=dict)
+    """By what they will answer, workers with their units, and since when."""
+    _looks: dict[Any, Any] = field(default_factory=dict)
+    """By worker, the answer that is awaited to how far it is."""
+    _shares: dict[Any, float] = field(default_factory=dict)
+    _watched_at: float = -math.inf
     _n_workers: int = 0
     _failed_starts: int = 0
     _looked_at: float = -math.inf
@@ -109,48 +136,37 @@ class Pool:
         units: Iterable[Unit],
         *,
         follow: Callable[[Unit], Iterable[Unit]] = lambda unit: (),
-        on_done: Callable[[Unit], None] = lambda unit: None,
+        on_done: Callable[[Unit, float], None] = lambda unit, seconds: None,
+        on_shares: Callable[[Sequence[tuple[Unit, float]]], None] = lambda shares: None,
     ) -> dict[tuple[str, str], str]:
         """Do all units and those that ``follow`` names when one is done; return the quarantined ones with their reasons.
+
+        Args:
+            on_done: Told of each unit that is done, and how many seconds it took.
+            on_shares: Told now and then what share of each unit in work is done.
 
         Raises:
             ClusterError: No worker starts in time, or no node is left to start one on.
             Stopped: The run was asked to end; what was in work is done.
             StoreUnavailableError: The store cannot be used for longer than workers wait for it.
         """
-        backlog, seen = Backlog(), set[tuple[str, str]]()
-        failed: dict[tuple[str, str], str] = {}
-
-        def add(fresh: Iterable[Unit]) -> None:
-            new = {unit.key: unit for unit in fresh if unit.key not in seen}
-            seen.update(new)
-            backlog.add(Waiting(unit) for unit in new.values())
-
-        add(units)
-        while backlog or self._busy:
+        work = _Work(follow, on_done)
+        work.add(units)
+        while work.backlog or self._busy:
             if self.stop() is None:
-                self._staff(len(backlog))
-                self._hand_out(backlog)
+                self._staff(len(work.backlog))
+                self._hand_out(work.backlog)
             elif not self._busy:
-                self.end_if_asked(len(backlog))
+                self.end_if_asked(len(work.backlog) + work.n_left)
+            self._look(on_shares)
             for reference in self._next():
                 if reference in self._starting:
                     self._started(reference)
-                    continue
-                worker, waiting = self._busy.pop(reference)
-                unit, failure = waiting.unit, self._outcome(reference, worker, waiting.unit)
-                if failure is None:
-                    on_done(unit)
-                    add(follow(unit))
-                elif (again := self._again(waiting, failure)) is not None:
-                    _log.warning(
-                        "unit %s of %s failed: %s; it is tried again", unit.unit_id, unit.run_id, failure.message
-                    )
-                    backlog.add([again])
                 else:
-                    failed[unit.key] = failure.message
-                    self.quarantine(unit, failure)
-        return failed
+                    self._settle(reference, work)
+        if work.n_left:
+            self.end_if_asked(work.n_left)
+        return work.failed
 
     def warm(self) -> None:
         """Have as many workers start as there may be now, before there is anything for them to do."""
@@ -159,7 +175,7 @@ class Pool:
     def end_if_asked(self, n_left: int) -> None:
         """Raise Stopped where the run is asked to end before so many units are done."""
         if (reason := self.stop()) is not None:
-            raise Stopped(f"{reason}: {n_left} units were not begun; run the same command again to go on")
+            raise Stopped(f"{reason}: {n_left} units are not done; run the same command again to go on")
 
     def counts(self) -> dict[str, int]:
         """Return how many workers do what now."""
@@ -190,14 +206,32 @@ class Pool:
         # A worker gets its next unit when it has ended one: what waits stays with the driver, and may go elsewhere.
         while self._idle and backlog:
             worker, run_id = self._idle.pop()
-            scoring = sum(not waiting.edits for _, waiting in self._busy.values())
+            scoring = sum(not waiting.edits for _, waiting, _ in self._busy.values())
             waiting = backlog.take(run_id, others_first=scoring < self._n_workers // _SCORERS)
-            self._busy[worker.do.remote(waiting.unit)] = (worker, waiting)
+            self._shares.pop(worker, None)
+            self._busy[worker.do.remote(waiting.unit)] = (worker, waiting, time.monotonic())
 
-    def _outcome(self, reference: Any, worker: Any, unit: Unit) -> Failure | None:
-        """Return None if the unit is done, else what went wrong; keeps the worker if it is as it was."""
+    def _look(self, on_shares: Callable[[Sequence[tuple[Unit, float]]], None]) -> None:
+        """Ask workers now and then how far they are; where the run is to end, have them end where they can go on later."""
+        if time.monotonic() - self._watched_at < WATCH_S:
+            return
+        self._watched_at = time.monotonic()
+        ready, _ = (
+            ray.wait(list(self._looks.values()), num_returns=len(self._looks), timeout=0) if self._looks else ([], [])
+        )
+        for worker in [worker for worker, reference in self._looks.items() if reference in ready]:
+            with suppress(RayError):  # what has become of it is told by its unit
+                self._shares[worker] = ray.get(self._looks.pop(worker))
+        stop = self.stop() is not None
+        for worker, _, since in self._busy.values():
+            if worker not in self._looks and time.monotonic() - since > WATCH_S:
+                self._looks[worker] = worker.look.remote(stop=stop)
+        on_shares([(waiting.unit, self._shares.get(worker, 0.0)) for worker, waiting, _ in self._busy.values()])
+
+    def _outcome(self, reference: Any, worker: Any, unit: Unit) -> Failure | str | None:
+        """Return None if the unit is done, ``LEFT``, or what went wrong; keeps the worker if it is as it was."""
         try:
-            ray.get(reference)
+            said = ray.get(reference)
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, StoreUnavailableError):
@@ -215,8 +249,25 @@ class Pool:
             node_stays = self._end(worker)
             self._doubt()
             return Failure(f"worker lost: {str(error).splitlines()[0]}", str(error), node_is_lost=not node_stays)
-        self._idle.append((worker, unit.stands_at))
-        return None
+        self._idle.append((worker, None if said == LEFT else unit.stands_at))
+        return LEFT if said == LEFT else None
+
+    def _settle(self, reference: Any, work: "_Work") -> None:
+        """Do what follows from a unit whose attempt has ended."""
+        worker, waiting, since = self._busy.pop(reference)
+        self._looks.pop(worker, None)
+        unit, failure = waiting.unit, self._outcome(reference, worker, waiting.unit)
+        if isinstance(failure, str):  # it is left, to go on later
+            work.n_left += 1
+        elif failure is None:
+            work.on_done(unit, time.monotonic() - since)
+            work.add(work.follow(unit))
+        elif (again := self._again(waiting, failure)) is not None:
+            _log.warning("unit %s of %s failed: %s; it is tried again", unit.unit_id, unit.run_id, failure.message)
+            work.backlog.add([again])
+        else:
+            work.failed[unit.key] = failure.message
+            self.quarantine(unit, failure)
 
     def _again(self, waiting: Waiting, failure: Failure) -> Waiting | None:
         """Return what is to be tried once more; None if the unit is to be given up."""

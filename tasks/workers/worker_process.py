@@ -1,6 +1,11 @@
 """The process that a worker lives in, as Ray knows it: what a driver names without loading what workers need."""
 
+import ray
+
 from tasks.units.unit import Unit
+
+WATCH = "watch"
+"""The calls that are answered while a unit is in work."""
 
 
 class WorkerProcess:
@@ -16,3 +21,7 @@ class WorkerProcess:
 
     def do(self, unit: Unit) -> str:
         return self._worker.do(unit)
+
+    @ray.method(concurrency_group=WATCH)
+    def look(self, *, stop: bool) -> float:
+        return self._worker.look(stop=stop)

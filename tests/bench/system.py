@@ -137,6 +137,9 @@ class _Trivial:
     def ping(self) -> str:
         return "here"
 
+    def look(self, *, stop: bool) -> float:
+        return 0.0
+
     def do(self, unit: FakeUnit) -> str:
         return "done"
 
@@ -186,7 +189,7 @@ def driver_memory() -> Limited:
     process, grown = psutil.Process(), dict[int, int]()
     n_done, n_chains, first, last = 0, 20, 1000, 20_000
 
-    def done(unit: FakeUnit) -> None:
+    def done(unit: FakeUnit, seconds: float) -> None:
         nonlocal n_done
         n_done += 1
         if n_done in (first, last):

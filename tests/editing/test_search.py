@@ -32,10 +32,10 @@ def test_an_impossible_edit_does_not_concern_the_others_of_a_layer_search() -> N
     rome = make_editor("rome", resolve_hparams("rome", model="", overrides={"steps": 3}))
     found = rome.targets(lm, facts, [1], given)
     targets = {fact.request_id: found.select([i]) for i, fact in enumerate(facts)}
-    expected = search_layer(lm, facts, 1, rome, replace(given, targets=targets))
+    expected = list(search_layer(lm, facts, 1, rome, replace(given, targets=targets)))
     bad = targets[facts[2].request_id]
     targets[facts[2].request_id] = bad._replace(delta=bad.delta * math.nan)
-    edits = search_layer(lm, facts, 1, rome, replace(given, targets=targets))
+    edits = list(search_layer(lm, facts, 1, rome, replace(given, targets=targets)))
     assert [edit.error is None for edit in edits] == [True, True, False, True]
     for i in (0, 1, 3):
         for score, other in zip(edits[i].scores, expected[i].scores, strict=True):

@@ -27,7 +27,7 @@ def test_stopped_runs_end_with_the_same_rows(chains_store: Path, server: dict[st
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the driver and all that it has started
         assert run.wait(120) == 130, log.read_text()[-3000:]
     assert "interrupted: the units in work are finished" in log.read_text().replace("\n", " ")
-    assert "units were not begun; run the same command again to go on" in log.read_text().replace("\n", " ")
+    assert "units are not done; run the same command again to go on" in log.read_text().replace("\n", " ")
     assert n_commits(store) > before, "what was in work came to its end"
 
     run = start(*given, log=log, **server)

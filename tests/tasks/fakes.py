@@ -67,6 +67,9 @@ class Fake:
     def ping(self) -> str:
         return "here"
 
+    def look(self, *, stop: bool) -> float:
+        return 0.0
+
     def do(self, unit: FakeUnit) -> str:
         what, given = unit.what, unit.given
         if what == "die":

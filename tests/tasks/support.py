@@ -54,6 +54,16 @@ def plan(tmp_path: Path, **changes: Any) -> Plan:
     return planned
 
 
+def asked_plan(tmp_path: Path, worker: Worker | None = None, **changes: Any) -> Plan:
+    """Return a plan whose models have been asked what they know."""
+    planned = plan(tmp_path, **changes)
+    worker = worker or Worker(planned.store)
+    for job in planned.knowledge:
+        for unit in job.units():
+            worker.do(unit)
+    return plan(tmp_path, **changes)
+
+
 def prepare(planned: Plan, worker: Worker) -> None:
     """Do what comes before the runs; what another test of this session has prepared already is copied."""
     units = [*planned.contexts, *(unit for job in planned.moments for unit in job.units())]
@@ -138,7 +148,8 @@ class InProcess(Pool):
         units: Iterable[Unit],
         *,
         follow: Callable[[Unit], Iterable[Unit]] = lambda unit: (),
-        on_done: Callable[[Unit], None] = lambda unit: None,
+        on_done: Callable[[Unit, float], None] = lambda unit, seconds: None,
+        on_shares: Callable[[Sequence[tuple[Unit, float]]], None] = lambda shares: None,
     ) -> dict[tuple[str, str], str]:
         todo, failed = list(units), {}
         seen = {unit.key for unit in todo}
@@ -150,7 +161,7 @@ class InProcess(Pool):
                 failed[unit.key] = str(error)
                 record_failure(self._store, unit, Failure(str(error)))
                 continue
-            on_done(unit)
+            on_done(unit, 1.0)
             todo += [new for new in follow(unit) if new.key not in seen]
             seen |= {new.key for new in todo}
         return failed

@@ -76,9 +76,7 @@ def test_units_that_nobody_can_do_or_see_done_do_not_hold_a_run_for_ever(
     began = time.monotonic()
     if asked:
         session.pool.stop = lambda: "interrupted" if time.monotonic() - began > 1.5 else None
-    expected = (
-        (Stopped, "interrupted: 1 units were not begun") if asked else (InputError, "1 units are neither done nor")
-    )
+    expected = (Stopped, "interrupted: 1 units are not done") if asked else (InputError, "1 units are neither done nor")
     with pytest.raises(expected[0], match=expected[1]):
         _settle(session, lambda: [unit], lambda unit: [])
     assert time.monotonic() - began < 60

@@ -15,6 +15,7 @@ import pytest
 from storage.sql import query
 from storage.store import Store
 from tasks.driver.heartbeat import Heartbeat, is_under_way, read_progress
+from tasks.driver.stage_progress import StageProgress
 from tasks.driver.watching import progress_row, watch_progress
 from tasks.workers.unit_log import UnitLog
 from tests.end_to_end.support import wait_until
@@ -32,16 +33,17 @@ def store(tmp_path: Path) -> str:
 
 def test_a_stage_is_told_as_it_goes(store: str) -> None:
     heartbeat = Heartbeat(store, "grid", busy)
-    with heartbeat.stage("edit and score", 40.0, 4) as advance:
-        advance(10.0)
+    stage = StageProgress("edit and score", 40.0, 4)
+    with heartbeat.stage(stage):
+        stage.advance(10.0)
+        stage.since -= 30.0
+        assert stage.left_s == pytest.approx(90.0, abs=10.0), "three quarters of the cost are left, a quarter took 30 s"
         time.sleep(2.5)
         (told,) = read_progress(store)
-        assert (told["stage"], told["done"], told["units"]) == ("edit and score", 1, 4)
-        row = progress_row(told | {"seconds": 30.0}, silent=False)
-        assert row["units"] == "1/4" and row["per minute"] == "2.0"
-        assert row["ETA"] == "0:01:30", "three quarters of the cost are left, and a quarter took 30 s"
+        assert (told["stage"], told["done"], told["units"], told["share"]) == ("edit and score", 1, 4, 0.25)
+        row = progress_row(told | {"seconds": 30.0, "left_s": 90.2}, silent=False)
+        assert row["units"] == "1/4" and row["per minute"] == "2.0" and row["done"] == "25%" and row["ETA"] == "0:01:30"
         assert row["workers"] == "2 of 3 busy" and row["GPUs"] == "1.5 of 4" and row["state"] == "under way"
-        advance(30.0)
     heartbeat.close("completed")
     (told,) = read_progress(store)
     assert told["ended"] == "completed" and "stage" not in told
@@ -51,8 +53,8 @@ def test_a_store_that_is_away_does_not_hold_a_run_up(store: str) -> None:
     heartbeat = Heartbeat(store, "grid", busy)
     shutil.move(store, f"{store}-away")
     began = time.monotonic()
-    with heartbeat.stage("prepare", 1.0, 1) as advance:
-        advance(1.0)
+    with heartbeat.stage(StageProgress("prepare", 1.0, 1)):
+        pass
     heartbeat.close("failed")
     assert time.monotonic() - began < 10 and not Path(store).exists()
 

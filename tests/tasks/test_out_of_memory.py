@@ -20,6 +20,9 @@ class Hungry:
     def ping(self) -> str:
         return "here"
 
+    def look(self, *, stop: bool) -> float:
+        return 0.0
+
     def do(self, unit: FakeUnit) -> str:
         taken = []
         for _ in range(int(unit.what) // STEP):
@@ -50,7 +53,7 @@ def test_a_unit_that_takes_too_much_memory_is_given_up(spare: int) -> None:
     workers = Fakes(1, kind=Hungry)
     pool = Pool(workers, max_attempts=2)
     failed = pool.run(
-        [unit("a", "0"), unit("hog", str(3 * spare)), unit("b", "0")], on_done=lambda unit: done.append(unit.unit_id)
+        [unit("a", "0"), unit("hog", str(3 * spare)), unit("b", "0")], on_done=lambda unit, _: done.append(unit.unit_id)
     )
     pool.close()
     assert sorted(done) == ["a", "b"] and workers.n_ended >= 2, (

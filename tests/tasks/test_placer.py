@@ -188,7 +188,7 @@ def test_the_node_with_most_room_comes_first(embedded: None, tmp_path: Path, mon
     monkeypatch.setattr("tasks.workers.placer.living_nodes", nodes_of(here._replace(cpus=2), far))
     placer._fit[far.node_id] = True  # it cannot be asked
     with monkeypatch.context() as patch:
-        patch.setattr(ray, "remote", lambda _: Remote())
+        patch.setattr(ray, "remote", lambda **_: lambda _: Remote())
         for _ in range(6):
             placer.start()
     assert [names[node] for node in wished] == ["far", "far", "here", "far", "here", "far"]
@@ -198,6 +198,6 @@ def test_the_node_with_most_room_comes_first(embedded: None, tmp_path: Path, mon
     monkeypatch.setattr("tasks.workers.placer.living_nodes", nodes_of(here._replace(cpus=2, gpus=1)))
     halves = Placer(str(tmp_path), Placement(gpus_per_model=0.5), [model])
     with monkeypatch.context() as patch:
-        patch.setattr(ray, "remote", lambda _: Remote())
+        patch.setattr(ray, "remote", lambda **_: lambda _: Remote())
         halves.start()
     assert asked[-1] == (1.0, 0.5, 1.0 * weight_bytes(model)) and halves.capacity() == 2

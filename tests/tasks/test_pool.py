@@ -93,7 +93,7 @@ def test_failures_cost_their_own_unit_only() -> None:
         unit("raises", "raise"),
         unit("no", "refuse"),
     ]
-    failed = pool.run(units, on_done=lambda u: done.append(u.unit_id))
+    failed = pool.run(units, on_done=lambda u, _: done.append(u.unit_id))
     pool.close()
     assert sorted(done) == [f"ok-{i}" for i in range(6)]
     assert [name for name, _ in sorted(given_up)] == ["dies", "no", "raises"]
@@ -158,7 +158,7 @@ def test_one_worker_of_four_scores_while_chains_go_on(tmp_path: Path) -> None:
     start_all(pool, 4, tmp_path / "start")
     chains = [FakeSegment(run_id="r", name=f"step-{i}", what="wait") for i in range(9)]
     scores = [unit(f"score-{i}", "wait") for i in range(3)]
-    assert pool.run([*chains, *scores], on_done=lambda u: done.append(u.unit_id.partition("-")[0])) == {}
+    assert pool.run([*chains, *scores], on_done=lambda u, _: done.append(u.unit_id.partition("-")[0])) == {}
     pool.close()
     assert done.index("score") < 4 and done.count("score") == 3 and done.count("step") == 9
 
@@ -186,7 +186,7 @@ def test_units_that_follow_are_done_once() -> None:
             [unit("second", "fine"), unit("third", "fine")] if finished.unit_id != "third" else [unit("first", "fine")]
         )
 
-    assert pool.run([unit("first", "fine")], follow=follow, on_done=lambda u: done.append(u.unit_id)) == {}
+    assert pool.run([unit("first", "fine")], follow=follow, on_done=lambda u, _: done.append(u.unit_id)) == {}
     pool.close()
     assert sorted(done) == ["first", "second", "third"]
 

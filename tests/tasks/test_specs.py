@@ -40,7 +40,7 @@ def test_every_field_that_is_not_marked_is_in_the_identity(run: RunSpec) -> None
         for kind in (ModelRef, FactsRef, Trajectory)
     }
     assert marked == {
-        "ModelRef": {"name", "folder", "revision", "n_layers", "family", "text_start", "adapter"},
+        "ModelRef": {"name", "folder", "revision", "n_layers", "family", "text_start", "adapter", "file", "source"},
         "FactsRef": {"name", "run_id", "size", "order"},
         "Trajectory": set(),
     }

@@ -16,7 +16,7 @@ from tasks.units.ready import ready_units, units_left
 from tasks.units.score import settings_types
 from tasks.units.unit import Bench, Done, Record, Unit, kinds
 from tasks.workers.worker import Worker
-from tests.tasks.support import InProcess, Session, all_stages, plan
+from tests.tasks.support import InProcess, Session, all_stages, asked_plan
 
 EVERY_KIND: dict[str, Any] = {
     "facts": {"name": "factworld", "size": 4},
@@ -59,8 +59,10 @@ def test_every_kind_of_unit_in_one_experiment(tmp_path: Path) -> None:
         "perplexity": {"n_texts": 4, "max_tokens": 16},
         **{kind: {} for kind in settings_types()},
     }
-    planned = plan(tmp_path, **EVERY_KIND, score=score)
-    store, worker = Store(planned.store), Listening(planned.store)
+    facts = {"name": "factworld", "size": 4, "known": "first_token"}
+    store = Store(tmp_path / "store", create=True)
+    worker = Listening(store.location)
+    planned = asked_plan(tmp_path, worker, **EVERY_KIND | {"facts": facts}, score=score)
     session = all_stages(planned, Session(planned, store, InProcess(store, worker)))
     assert not session.failed
     by_kind = defaultdict(list)

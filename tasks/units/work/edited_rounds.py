@@ -99,29 +99,42 @@ class RunInWork:
         return digest_of_parameters(lm, self.names)
 
 
-def do_rounds(lm: LanguageModel, runs: Sequence[RunInWork], first: int, last: int) -> list[str]:
-    """Do rounds [first, last) of all runs; return each one's digest of the parameters.
+def do_rounds(lm: LanguageModel, runs: Sequence[RunInWork], first: int, last: int) -> tuple[int, list[str]]:
+    """Do rounds [first, last) of all runs, or fewer where the work is asked to end.
 
     Several runs go in step, and the targets of a round of all of them are searched for together: the blocks above the
     edited layers, which the search runs, are the same in all.
+
+    Returns:
+        The round behind the last one that was done, and each run's digest of the parameters.
     """
-    if len(runs) == 1:
-        for round_ in range(first, last):
-            runs[0].do_round(lm, round_, runs[0].inputs(round_))
-        return [runs[0].finish(lm, last)]
+    alone = len(runs) == 1
     every = sorted({name for work in runs for name in work.names})
-    for work in runs:  # what another work edits is pristine in this one
+    for work in () if alone else runs:  # what another work edits is pristine in this one
         work.weights = {name: work.weights.get(name, work.pristine[name]) for name in every}
-    for round_ in range(first, last):
-        for work, inputs in zip(runs, _searched(lm, runs, round_), strict=True):
-            lm.restore(work.weights)
-            work.do_round(lm, round_, inputs)
-            work.weights |= lm.snapshot(work.names)
+    end = first
+    for round_ in lm.progress.over(range(first, last)):
+        if alone:
+            runs[0].do_round(lm, round_, runs[0].inputs(round_))
+        else:
+            _do_round_of_all(lm, runs, round_)
+        end = round_ + 1
+        if lm.progress.is_asked_to_stop:
+            break
+    if alone:
+        return end, [runs[0].finish(lm, end)]
     digests = []
     for work in runs:
         lm.restore(work.weights)
-        digests.append(work.finish(lm, last))
-    return digests
+        digests.append(work.finish(lm, end))
+    return end, digests
+
+
+def _do_round_of_all(lm: LanguageModel, runs: Sequence[RunInWork], round_: int) -> None:
+    for work, inputs in zip(runs, _searched(lm, runs, round_), strict=True):
+        lm.restore(work.weights)
+        work.do_round(lm, round_, inputs)
+        work.weights |= lm.snapshot(work.names)
 
 
 def _searched(lm: LanguageModel, runs: Sequence[RunInWork], round_: int) -> list[Artifacts]:

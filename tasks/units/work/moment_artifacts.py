@@ -11,11 +11,12 @@ from torch import Tensor
 
 from editing.errors import MomentError
 from editing.measure.convergence import update_change
-from editing.measure.moments import MomentAccumulator, SecondMoment, accumulate_moments, layers_that_fit
+from editing.measure.moments import MomentAccumulator, SecondMoment, add_texts, layers_that_fit
 from editing.measure.own_texts import own_texts
 from editing.methods.locate import read_keys
 from editing.model.lm import LanguageModel
 from editing.model.memory import free_bytes
+from editing.model.progress import Interrupted
 from storage.artifacts import Artifact, artifact_recipes, drop_artifact, find_artifact, has_artifact, put_artifact
 from storage.digests import digest_of
 from storage.sql import query
@@ -25,6 +26,7 @@ from tasks.data.facts import read_facts
 from tasks.errors import InputError
 from tasks.specs.recipes import MomentsRecipe, Stop
 from tasks.units.moments import MOMENTS, SUMS, layer_recipe, shard_recipe
+from tasks.units.unfinished import Key, leave, left
 
 MEMORY_SHARE = 0.5
 """Of the free memory, how much the sums of one pass may take."""
@@ -47,6 +49,8 @@ def collect_shard(
     layers: Sequence[int],
     shard: tuple[int, int],
     files: Mapping[str, str],
+    *,
+    unit: Key | None = None,
 ) -> int:
     """Store the sums of some texts' keys, an artifact per layer; return the number of tokens read.
 
@@ -56,9 +60,11 @@ def collect_shard(
     Args:
         shard: The first text and the one after the last.
         files: Path of each file that the recipe names by its digest.
+        unit: The unit that may leave its sums behind when it is asked to end; None if nothing is left behind.
 
     Raises:
         InputError: A file has changed since the experiment was planned, or the hub does not answer.
+        Interrupted: It was asked to end.
     """
     missing = [
         layer
@@ -68,17 +74,51 @@ def collect_shard(
     ]
     n_tokens, source = 0, recipe["texts"]
     assert source["name"] != "npz", "published moments are read, not collected"
-    for group in layers_that_fit(lm, missing, MEMORY_SHARE * free_bytes(lm.input_device)):
+    groups = layers_that_fit(lm, missing, MEMORY_SHARE * free_bytes(lm.input_device))
+    for group in lm.progress.over(groups):
         if source["name"] == "own":
-            texts = own_texts(lm, range(*shard), seed=source["seed"], n_tokens=source["tokens"], top_k=source["top_k"])
+            with lm.progress.part(0.0, 0.5):
+                texts = own_texts(
+                    lm, range(*shard), seed=source["seed"], n_tokens=source["tokens"], top_k=source["top_k"]
+                )
         else:
             texts = list(corpus_texts(store, source, files)[shard[0] : shard[1]])
-        found = accumulate_moments(lm, texts, group, max_tokens=recipe["max_tokens"])
+        found = _sums(store, lm, texts, group, recipe["max_tokens"], unit)
         n_tokens = found.n_tokens
         for layer in group:
-            state = {name: tensor.cpu() for name, tensor in found.state(layer).items()}
-            put_artifact(store, SUMS, shard_recipe(recipe, layer, shard), {"sums.safetensors": save(state)})
+            state = save(_on_cpu(found.state(layer)))
+            put_artifact(store, SUMS, shard_recipe(recipe, layer, shard), {"sums.safetensors": state})
     return n_tokens
+
+
+def _sums(
+    store: Store,
+    lm: LanguageModel,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    max_tokens: int | None,
+    unit: Key | None,
+) -> MomentAccumulator:
+    """Return the sums of some texts' keys, from where the unit has left them; leave them where it is asked to end."""
+    total, start = MomentAccumulator(layers), (0, 0)
+    kept = None if unit is None else left(store, unit)
+    tokens = lm.tokens_per_forward
+    if kept is not None:
+        where = json.loads(kept.path("where.json").read_text())
+        if where["layers"] == list(layers) and where["tokens_per_forward"] == tokens:
+            states = {layer: load_file(kept.path(f"{layer}.safetensors")) for layer in layers}
+            total, start = MomentAccumulator.of_states(states), (where["texts"], where["groups"])
+    for n_texts, n_groups in add_texts(total, lm, texts, start=start, max_tokens=max_tokens):
+        if unit is not None and lm.progress.is_asked_to_stop and lm.tokens_per_forward == tokens:
+            at = {"layers": list(layers), "texts": n_texts, "groups": n_groups, "tokens_per_forward": tokens}
+            sums = {f"{layer}.safetensors": save(_on_cpu(total.state(layer))) for layer in layers}
+            leave(store, unit, {"where.json": json.dumps(at).encode(), **sums})
+            raise Interrupted
+    return total
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in state.items()}
 
 
 def merge_shards(
