@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from editing.errors import RequestError
+from editing.measure.corrupted_run import corrupted_run, noise_on
 from editing.model.families import submodule
 from editing.model.lm import LanguageModel, Site
 from editing.model.memory import Part, done_in_parts
@@ -91,10 +92,16 @@ def causal_trace(
     lm: LanguageModel,
     requests: Sequence[EditRequest],
     plan: TracePlan,
+    *,
+    share: bool = True,
 ) -> list[Trace]:
     """Trace each request's *true* target: noise on the subject's embeddings, one state at a time restored.
 
-    All token positions of a layer are restored in one batched forward; noise is the same in every one of them.
+    All token positions of a layer are restored together; noise is the same in every one of them.
+
+    Args:
+        share: Take the blocks below a restored state, and the positions before it, from the corrupted run (of decoders without
+            patches); else every cell is a whole pass.  Changes results by rounding only.
 
     Raises:
         RequestError: No requests.
@@ -102,10 +109,10 @@ def causal_trace(
     if not requests:
         raise RequestError("no facts to trace; expected at least one that the model knows")
     noise = subject_noise(lm, requests) if plan.noise is None else plan.noise
-    return [_trace(lm, request, plan, noise) for request in lm.progress.over(requests)]
+    return [_trace(lm, request, plan, noise, share=share) for request in lm.progress.over(requests)]
 
 
-def _trace(lm: LanguageModel, request: EditRequest, plan: TracePlan, noise: float) -> Trace:
+def _trace(lm: LanguageModel, request: EditRequest, plan: TracePlan, noise: float, *, share: bool) -> Trace:
     prompt = lm.format.lookups([request.prompt], [request.subject_end])[0]
     start = request.template.index("{}")
     first = lm.format.lookups([request.prompt], [start + 1])[0].lookup
@@ -118,7 +125,8 @@ def _trace(lm: LanguageModel, request: EditRequest, plan: TracePlan, noise: floa
     sites = [Site(_SITES[kind], layer) for kind in plan.kinds for layer in layers]
     clean = lm.states(pad_rows([prompt.ids]), sites)
     high = float(_probability(lm, [prompt.ids], answer)[0])
-    low = float(_corrupted(lm, prompt.ids, subject, shift, answer, {}, 1)[0])
+    run = corrupted_run(lm, prompt.ids, subject, shift, answer) if lm.packs and share else None
+    low = float(_corrupted(lm, prompt.ids, subject, shift, answer, {}, 1)[0]) if run is None else run.low
     scores = {}
     for kind in lm.progress.over(plan.kinds):
         grid = torch.empty(n_tokens, lm.n_layers, dtype=torch.float64)
@@ -127,7 +135,12 @@ def _trace(lm: LanguageModel, request: EditRequest, plan: TracePlan, noise: floa
             n_restored = plan.window if kind != "hidden" else 1
             within = range(max(0, first_layer), min(lm.n_layers, first_layer + n_restored))
             restored = {Site(_SITES[kind], each): clean[Site(_SITES[kind], each)][0] for each in within}
-            grid[:, layer] = _corrupted(lm, prompt.ids, subject, shift, answer, restored, n_tokens)
+            if run is None:
+                grid[:, layer] = _corrupted(lm, prompt.ids, subject, shift, answer, restored, n_tokens)
+                continue
+            grid[: subject[0], layer] = low  # what stands before the subject is not corrupted
+            positions = range(subject[0], n_tokens)
+            grid[subject[0] :, layer] = run.restored(positions, restored, kind=_SITES[kind], first_layer=min(within))
         scores[kind] = grid
     tokens = tuple(lm.format.decode([token]) for token in prompt.ids)
     return Trace(request.request_id, tokens, subject, low, high, scores)
@@ -160,12 +173,6 @@ def _corrupted(
     def work(numbers: Sequence[int]) -> Tensor:
         rows = torch.arange(len(numbers))
         positions, draws = torch.tensor(numbers) // n_draws, torch.tensor(numbers) % n_draws
-        added = shift[draws]
-
-        def corrupt(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-            noisy = output.clone()
-            noisy[:, subject[0] : subject[1] + 1] += added.to(output)
-            return noisy
 
         def restore(state: Tensor) -> Callable[..., Any]:
             def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -177,8 +184,7 @@ def _corrupted(
             return hook
 
         with ExitStack() as stack:
-            embeddings = submodule(lm.model, lm.family.embeddings)
-            stack.enter_context(hooked(embeddings.register_forward_hook(corrupt)))
+            stack.enter_context(noise_on(lm, subject, shift[draws]))
             for site, state in restored.items():
                 stack.enter_context(hooked(lm.module_at(site).register_forward_hook(restore(state))))
             return _probability(lm, [ids] * len(numbers), answer)

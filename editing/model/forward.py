@@ -145,8 +145,10 @@ class ForwardPasses(EditableWeights):
     @torch.no_grad()
     def upper_pass(self, rows: Rows, first_block: int) -> UpperPass:
         """Run the model once and return its blocks from ``first_block`` on, ready to run again on other states."""
-        states, calls, blocks, final_norm = self._recorded(first_block, lambda: self.forward(rows))
-        return UpperPass(states, blocks, map_calls(lambda value: value, calls), final_norm, self._last_mlp(first_block))
+        inputs, calls, blocks, final_norm = self.recorded(first_block, lambda: self.forward(rows))
+        return UpperPass(
+            inputs[0], blocks, map_calls(lambda value: value, calls), final_norm, self.last_mlp(first_block)
+        )
 
     @torch.no_grad()
     def upper_pass_at(
@@ -165,24 +167,29 @@ class ForwardPasses(EditableWeights):
         n_head, width = packed.n_head, packed.ids.shape[1]
         kept, again = live
         cache = transformers.DynamicCache() if prefix is None else prefix.cache(len(again))
-        states, calls, blocks, final_norm = self._recorded(first_block, lambda: self.forward_packed(packed, cache))
-        rows = torch.arange(len(again), device=states.device)[:, None]
+        inputs, calls, blocks, final_norm = self.recorded(first_block, lambda: self.forward_packed(packed, cache))
+        rows = torch.arange(len(again), device=inputs[0].device)[:, None]
         deep = {index: layer for index, layer in enumerate(cache.layers) if index >= first_block}
         seen = KeptKeys({i: (_columns(layer.keys, kept), _columns(layer.values, kept)) for i, layer in deep.items()})
         cut = map_calls(lambda value: seen if value is cache else cut_columns(value, kept, again, width, n_head), calls)
-        hidden = states[rows, again.to(states.device) - n_head]
-        return UpperPass(hidden, blocks, cut, final_norm, self._last_mlp(first_block))
+        hidden = inputs[0][rows, again.to(inputs[0].device) - n_head]
+        return UpperPass(hidden, blocks, cut, final_norm, self.last_mlp(first_block))
 
-    def _last_mlp(self, first_block: int) -> Any:
+    def last_mlp(self, first_block: int) -> Any:
+        """Return the last block's MLP, of which a pass from ``first_block`` on may compute a part; None if it begins there."""
         if first_block >= self.n_layers - 1:
             return None  # a caller may add something at that MLP's output
         path = self.stack_of(self.n_layers - 1)[1].mlp_out
         return submodule(self.block(self.n_layers - 1), path.rpartition(".")[0])
 
-    def _recorded(
+    def recorded(
         self, first_block: int, run: Callable[[], Tensor]
-    ) -> tuple[Tensor, list[tuple[tuple[Any, ...], dict[str, Any]]], tuple[Any, ...], Any]:
-        """Return the state at ``first_block``, the arguments that each block from there on got, the blocks, and the norm."""
+    ) -> tuple[list[Tensor], list[tuple[tuple[Any, ...], dict[str, Any]]], tuple[Any, ...], Any]:
+        """Return what each block from one on, and the final norm, is given in a run.
+
+        Returns:
+            The states, further arguments of the blocks, the blocks, and the norm.
+        """
         (stack_of_blocks,) = self.family.stacks
         blocks = tuple(submodule(self.model, stack_of_blocks.blocks)[first_block:])
         final_norm = submodule(self.model, self.family.final_norm)
@@ -198,7 +205,7 @@ class ForwardPasses(EditableWeights):
             for module in (*blocks, final_norm):
                 stack.enter_context(hooked(module.register_forward_pre_hook(record, with_kwargs=True)))
             run()
-        return inputs[0], calls[:-1], blocks, final_norm
+        return inputs, calls[:-1], blocks, final_norm
 
     def logits(self, final_states: Tensor) -> Tensor:
         """Return vocabulary logits [..., vocab] of final normalised states [..., d], scaled and capped as the model does."""
