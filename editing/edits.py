@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from math import exp, hypot
+from statistics import median
 from typing import Any, overload
 
 from torch import Tensor
@@ -14,6 +15,10 @@ from editing.requests import EditRequest
 
 _SHOWN = 20
 """Facts that a table shows."""
+LITTLE = 0.5
+"""Share of a wanted change that is missing, above which that is told."""
+_FOUND = 1.0
+"""Loss, in nats, below which the search for a target has succeeded."""
 ANSWER_TOKENS = 8
 """Of the answers that it shows."""
 
@@ -159,7 +164,40 @@ class Edits(Sequence[EditResult]):
             f"{sum(self.took)} of {len(self.requests)} took, in {batches}; "
             + (f"‖change‖ {self.norm:.3f} in {where}" if self.norms else "no weight changed"),
             *self.said,
+            *self._doubts(),
         ]
+
+    def _doubts(self) -> Iterator[str]:
+        """Yield where little of a change arrives, and why facts did not take whose target was searched for.
+
+        Either the search has failed, or the write did not deliver what it found.
+        """
+        yield from dict.fromkeys(text for batch in self.batches for text in _little(batch))
+        reports = {fact.request_id: fact for batch in self.batches for fact in batch.facts}
+        for request, took in zip(self.requests, self.took, strict=True):
+            report = reports.get(request.request_id)
+            if took or report is None or report.target_loss is None:
+                continue
+            found = report.target_loss < _FOUND
+            yield (
+                f"{request.request_id}: did not take; its target was "
+                + (f"found (loss {report.target_loss:.2f}), and not delivered" if found else "not found ")
+                + ("" if found else f"(loss {report.target_loss:.2f} after {report.n_steps} steps)")
+            )
+
+
+def _little(batch: EditResult) -> Iterator[str]:
+    """Say where less than half of the wanted change arrives, because the ridge is large beside the keys."""
+    for report in batch.parameters:
+        if not report.ridge or report.shortfall is None or report.shortfall <= LITTLE:
+            continue
+        sizes = [update.q for update in batch.edit_updates if update.parameter == report.parameter]
+        q = median(size for size in sizes if size is not None)
+        yield (
+            f"{report.parameter}: {max(1 - report.shortfall, 0.0):.0%} of the wanted change arrives: the ridge "
+            f"{report.ridge:.4g} is {report.ridge / q:.2g} times the median kᵀC⁻¹k of these keys ({q:.4g}); give a smaller "
+            "one, or preservation_weight={'times_median_q': 0.25}"
+        )
 
 
 def _answer(said: str | None) -> str:

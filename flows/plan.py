@@ -1,6 +1,5 @@
 """From an experiment to its plan: every run of the grid, checked against the model and the data before any work."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -8,7 +7,7 @@ from typing import Any, TypeVar
 from flows.context_length import check_context_length
 from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on, warnings_on
-from flows.spec import ComputeSpec, EditorSpec, Experiment, errors_of
+from flows.spec import EditorSpec, Experiment, errors_of
 from flows.spec_values import Layers
 from flows.trainings import network_recipe, training_jobs
 from storage.digests import digest_of
@@ -30,7 +29,7 @@ from tasks.specs.recipes import ContextsRecipe, MomentsRecipe, Recipe
 from tasks.specs.run import FactsRef, LayersFrom, ModelRef, RunSpec, Trajectory, baseline_of
 from tasks.specs.scoring import Scoring
 from tasks.units.contexts import SAMPLING, Contexts, read_contexts
-from tasks.units.moments import MomentsJob
+from tasks.units.moments import MOST_SHARDS, MomentsJob
 from tasks.units.search import SearchPlan
 from tasks.units.trace import TraceJob
 
@@ -83,7 +82,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
                 files=moment_files(experiment),
                 shard_texts=experiment.second_moment.shard_texts,
                 threads=compute.threads,
-                workers=_sharing(inputs.model, of_moments, compute),
+                divided=bool(of_moments) and _divided(inputs.model, of_moments),
             )
             for recipe in moments
         ),
@@ -105,18 +104,10 @@ def plan_experiment(inputs: Inputs) -> Plan:
     )
 
 
-def workers_expected(compute: ComputeSpec) -> int:
-    """Return how many workers there will be: as asked for, else by this machine's processors; one where that is not known."""
-    if compute.actors is not None:
-        return compute.actors
-    return max(1, (os.cpu_count() or 1) // compute.threads) if compute.ray == "local" else 1
-
-
-def _sharing(model: ModelRef, layers: Sequence[int], compute: ComputeSpec) -> int:
-    """Return between how many workers shards are divided: one where the sums of so many shards would fill the store."""
-    workers = workers_expected(compute)
+def _divided(model: ModelRef, layers: Sequence[int]) -> bool:
+    """Return whether shards are divided so that workers end together; not where the sums of so many would fill the store."""
     each = 8 * _HALF * edited_shape(model)[1] ** 2 * len(layers)
-    return workers if each * 4 * workers <= _MOST_SUMS else 1
+    return each * MOST_SHARDS <= _MOST_SUMS
 
 
 def placement_of(experiment: Experiment) -> Placement:

@@ -29,7 +29,6 @@ SCHEMAS: dict[str, pa.Schema] = {
         model=_text,
         model_digest=_text,
         model_revision=_text,
-        model_source=_text,
         dtype=_text,
         facts=_text,
         facts_run_id=_text,

@@ -34,7 +34,9 @@ _MODEL_OF_DEFAULTS = "gpt2-xl"
 """Whose numbers a sheet's defaults are, where it has a row for it; else they are for any model."""
 _DEPTH_OF_DEFAULTS, _LAYER_OF_DEFAULTS = 48, 17
 """Its blocks, and the one in which ROME finds facts."""
-_PARTS = ("defaults", "models", "presets", "variants", "layers")
+_PARTS = ("defaults", "models", "presets", "variants", "layers", "relative")
+TIMES_MEDIAN_Q = "times_median_q"
+"""How a number is given relative to the median ``kᵀC⁻¹k`` of a batch's keys."""
 PROTOCOLS = ("paper", "code", "corrected")
 
 
@@ -86,13 +88,16 @@ def resolve_hparams(
     wrong = [
         f"{key} = {value!r} is {_kind(value)}, expected {_kind(defaults[key])}"
         for key, value in values.items()
-        if not _fits(value, defaults[key])
+        if not (_fits(value, defaults[key]) or _is_relative(sheet, key, value))
     ]
     if wrong:
         textual = any(isinstance(values[key], str) and isinstance(defaults[key], float) for key in values)
         hint = " (write 1.0e-5, not 1e-5, in YAML)" if textual else ""
         raise HparamsError(f"editor {name!r}: {'; '.join(wrong)}{hint}")
-    numbers = {key: float(value) if isinstance(defaults[key], float) else value for key, value in values.items()}
+    numbers = {
+        key: float(value) if isinstance(defaults[key], float) and not isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
     return {**numbers, "protocol": protocol}
 
 
@@ -171,6 +176,14 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, list):
         return isinstance(value, list) and all(_fits(item, (default or [0.0])[0]) for item in value)
     return isinstance(value, type(default))
+
+
+def _is_relative(sheet: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Return whether a value is given relative to what is measured, where its sheet allows that."""
+    if not isinstance(value, Mapping) or key not in sheet["relative"] or list(value) != [sheet["relative"][key]]:
+        return False
+    (number,) = value.values()
+    return _fits(number, 1.0)
 
 
 def _kind(value: Any) -> str:

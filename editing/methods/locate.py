@@ -236,13 +236,19 @@ class SpreadEditor(LocatingEditor):
     def carried(self) -> Mapping[str, Any]:
         return {"remember": True} if self.remember else {}
 
-    def ridge_for(self, n_edits: int) -> float:
-        """Return the ridge for a batch of this size."""
+    def ridge_for(self, n_edits: int) -> float | None:
+        """Return the ridge for a batch of this size; None if it depends on the batch's keys."""
         raise NotImplementedError  # a subclass's one duty
+
+    def ridge_in(self, geometry: KeyGeometry, keys: Tensor) -> float:
+        """Return the ridge for a batch of these keys [edit, d_in] at one layer."""
+        ridge = self.ridge_for(len(keys))
+        assert ridge is not None, "an editor whose ridge depends on the keys says which it is"
+        return ridge
 
     def solve(self, geometry: KeyGeometry, keys: Tensor, residual: Tensor, earlier: Tensor | None) -> Solution:
         """Return one layer's update; ``earlier`` holds the keys of batches to remember."""
-        ridge = self.ridge_for(len(keys))
+        ridge = self.ridge_in(geometry, keys)
         if earlier is not None and ridge > 0:
             return geometry.remember(earlier, ridge=ridge).least_disturbing_update(keys, residual, ridge=ridge)
         return geometry.least_disturbing_update(keys, residual, ridge=ridge, held=earlier)
@@ -276,7 +282,6 @@ class SpreadEditor(LocatingEditor):
         artifacts: Artifacts,
         targets: Targets,
     ) -> EditResult:
-        ridge = self.ridge_for(len(batch))
         updates: list[ParameterUpdate] = []
         edit_updates: list[EditUpdateReport] = []
         parameters: list[ParameterReport] = []
@@ -293,6 +298,7 @@ class SpreadEditor(LocatingEditor):
                 update = ParameterUpdate.low_rank(lm, name, solution.left, solution.right)
                 update.apply(lm)
                 updates.append(update)
+                ridge = self.ridge_in(geometry, keys.mean)
                 parameters.append(
                     ParameterReport(
                         parameter=name, ridge=ridge, shortfall=solution.shortfall, solve_error=solution.solve_error

@@ -15,6 +15,9 @@ from tasks.units.unit import Bench, Done, Preparation, Record, Unit
 MOMENTS, SUMS = "second_moments", "second_moment_sums"
 BLOCK = 64
 """Texts that are put into rows together (:mod:`editing.measure.moments`): sums do not depend on where shards are cut."""
+_PARTS = 8
+MOST_SHARDS = 24
+"""Into about so many a thousand texts are divided."""
 FEW_TEXTS = 8 * BLOCK
 """Not worth to be divided."""
 Shard = tuple[int, int]
@@ -37,8 +40,8 @@ class MomentsJob:
     shard_texts: int
     """At most so many texts in one shard."""
     threads: int
-    workers: int = 1
-    """Between which shards are divided, so that all end together."""
+    divided: bool = False
+    """Whether shards become smaller towards the end, so that workers end together."""
 
     @property
     def waves(self) -> list[list[Shard]]:
@@ -49,13 +52,12 @@ class MomentsJob:
         if stop:
             ends = [min(stop["first_texts"] * 2**wave, n_texts) for wave in range(64)]
             ends = [end for wave, end in enumerate(ends) if wave == 0 or ends[wave - 1] < n_texts]
-        return [cut(begin, end, self.shard_texts, self.workers) for begin, end in pairwise([0, *ends])]
+        return [cut(begin, end, self.shard_texts, divided=self.divided) for begin, end in pairwise([0, *ends])]
 
     @property
     def name(self) -> str:
         """What the units of this job are called by."""
-        made_of = {"recipe": self.recipe, "layers": list(self.layers), "shard_texts": self.shard_texts}
-        job = digest_of(made_of | ({"workers": self.workers} if self.workers > 1 else {}))
+        job = digest_of({"recipe": self.recipe, "layers": list(self.layers), "shard_texts": self.shard_texts})
         return f"moments-{job}"
 
     def shard(self, shard: Shard) -> "MomentShard":
@@ -88,16 +90,20 @@ class MomentsJob:
         return sum(map(len, self.waves)) > 1
 
 
-def cut(begin: int, end: int, most: int, workers: int) -> list[Shard]:
-    """Return texts in shards of whole ``BLOCK`` texts: large ones first, then smaller ones, so that workers end together.
+def cut(begin: int, end: int, most: int, *, divided: bool) -> list[Shard]:
+    """Return texts in shards of whole ``BLOCK`` texts.
 
-    Few texts are one shard, which needs no merge.
+    The same on every machine: second moments must not depend on how many workers there are.
+
+    Args:
+        divided: Each shard has an eighth of what is left, so that up to about eight workers end together; few texts are one
+            shard, which needs no merge.
     """
     shards, at = [], begin
-    alone = workers == 1 or end - begin <= FEW_TEXTS
+    alone = not divided or end - begin <= FEW_TEXTS
     while at < end:
         blocks = -(-(end - at) // BLOCK)
-        share = blocks if alone else -(-blocks // (2 * workers))
+        share = blocks if alone else -(-blocks // _PARTS)
         stop = min(at + min(most, share * BLOCK), end)
         shards.append((at, stop))
         at = stop

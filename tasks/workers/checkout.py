@@ -11,6 +11,7 @@ from editing.model.folders import with_ordinary_permissions
 from editing.model.loading import load
 from storage.sql import query
 from storage.store import Store
+from tasks.data.model_files import local_folder
 from tasks.errors import InputError, LedgerMismatch
 from tasks.runs.chain import Beginning, beginning_of, end_of, has_begun, segments
 from tasks.runs.ledger import replay
@@ -63,7 +64,7 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     lm.model.save_pretrained(out)
     lm.tokenizer.save_pretrained(out)
     checked = _checked(store_root, run_id, rounds, out, model, device=device, exact=exact)
-    _copy_licence(Path(model.folder), out)
+    _copy_licence(Path(local_folder(model)), out)
     write_card(store, run, out, after=after, checked=checked)
     with_ordinary_permissions(out)
     note = "" if exact else f"made on {made_on} and rebuilt on {device}, so only logits can be compared; "

@@ -11,6 +11,7 @@ import torch
 
 from editing.errors import OutOfMemory
 from editing.model.memory import Part, done_in_parts, free_bytes, is_out_of_memory, tokens_that_fit
+from editing.model.progress import Progress
 from tests.editing.tiny import random_lm
 
 LIMITED = """
@@ -115,6 +116,7 @@ def test_an_exhausted_memory_halves_and_changes_nothing(work: str, limited: dict
 
 class _Sized:
     tokens_per_forward = 8
+    progress = Progress()
 
 
 def test_what_is_done_is_not_done_again() -> None:
@@ -155,6 +157,7 @@ def test_one_item_that_does_not_fit_says_what_to_do() -> None:
 def test_one_item_may_fit_in_smaller_passes() -> None:
     class Large:
         tokens_per_forward = 4096
+        progress = Progress()
 
     sized = Large()
 

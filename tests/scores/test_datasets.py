@@ -248,7 +248,8 @@ def test_a_file_of_another_layout_is_refused_as_a_whole(tmp_path: Path) -> None:
         load_facts("counterfact", path=write(tmp_path, [zsre(1)]))
     with pytest.raises(
         InputError,
-        match=r"no data set 'counterfax' \(did you mean 'counterfact'\?\); expected one of \['factworld', 'columns'",
+        match=r"no data set 'counterfax' \(did you mean 'counterfact'\?\); "
+        r"expected one of \['factworld', 'common-knowledge', 'columns'",
     ):
         load_facts("counterfax", path="x")
     with pytest.raises(InputError, match="facts of zsre need path:"):

@@ -17,7 +17,7 @@ from tasks.driver.plan import Plan
 from tasks.driver.rates import Clock
 from tasks.driver.stage_progress import StageProgress
 from tasks.runs.chain import segments
-from tasks.units.moments import BLOCK, SUMS, MomentsJob, cut, shard_recipe
+from tasks.units.moments import BLOCK, MOST_SHARDS, SUMS, MomentsJob, cut, shard_recipe
 from tasks.units.ready import ready_units
 from tasks.units.unit import LEFT, Unit
 from tasks.workers.worker import Worker
@@ -217,15 +217,17 @@ def test_a_segment_that_is_asked_to_end_commits_what_it_has(tmp_path: Path) -> N
 def test_workers_end_together() -> None:
     assert BLOCK == TEXTS_AT_ONCE
     for n_texts in (1200, 5000, 20_000):
+        shards = cut(0, n_texts, 1024, divided=True)
+        assert shards[0][0] == 0 and shards[-1][1] == n_texts
+        assert all(a[1] == b[0] and a[1] % BLOCK == 0 for a, b in pairwise(shards))
         for workers in (2, 4, 8):
             load = [0] * workers
-            shards = cut(0, n_texts, 1024, workers)
-            assert shards[0][0] == 0 and shards[-1][1] == n_texts
-            assert all(a[1] == b[0] and a[1] % BLOCK == 0 for a, b in pairwise(shards))
             for start, stop in shards:
                 load[load.index(min(load))] += stop - start
             assert max(load) - min(load) <= max(BLOCK, 0.1 * n_texts / workers), (n_texts, workers, load)
-    assert cut(0, 150, 1024, 8) == [(0, 150)] and cut(0, 1200, 1024, 1) == [(0, 1024), (1024, 1200)]
+    assert cut(0, 150, 1024, divided=True) == [(0, 150)]
+    assert cut(0, 1200, 1024, divided=False) == [(0, 1024), (1024, 1200)]
+    assert len(cut(0, 1200, 1024, divided=True)) <= MOST_SHARDS
 
 
 def test_what_is_left_is_known_by_this_run_then_the_store_then_the_estimate() -> None:
