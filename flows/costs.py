@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from flows.spec_values import SpecError
 from tasks.driver.plan import Plan
-from tasks.specs.run import RunSpec
+from tasks.specs.run import ModelRef, RunSpec
+from tasks.units.knowledge import TEXT_TOKENS
 
 DEVICES: Mapping[str, Mapping[str, float]] = {
     "a100": {"float32": 19.5, "half": 312.0},
@@ -30,6 +31,8 @@ _PROBES, _ANSWER = 13, 3
 """Prompts of a fact, and tokens of an answer with the one before it."""
 _PROMPT, _LEAST_S = 10.0, 0.02
 """Tokens of a fact's prompt, about, and what the search for its target takes on however small a model."""
+_UNSHARED = 0.3
+"""Of the passes of a trace, what is not taken from the corrupted run."""
 _QUESTION = 150
 """Tokens of a benchmark's question with its shots, about."""
 
@@ -67,38 +70,50 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
     Raises:
         SpecError: No such device.
     """
-    model = plan.models[0]
-    shapes = shapes_of(Path(model.folder), model.n_layers) if model.folder else None
-    if shapes is None:
+    if not all(model.folder for model in plan.models):
         return [], "cost: the model's files are not here"
-    rate, said = _rate(model.dtype, device)
     prompt = max(4.0, sum(len(request.prompt) for request in requests[:200]) / max(1, len(requests[:200])) / 4)
     work: Counter[str] = Counter()
-    for job in plan.moments:
-        texts = sum(map(len, job.waves)) * job.shard_texts
-        tokens = texts * min(job.recipe["max_tokens"] or 512, 512)
-        work["second moments"] += int(2 * shapes.block * shapes.n_layers * tokens)
-    for training in plan.trainings:
-        work["training"] += int(training.steps * training.recipe["edits"] * 6 * _pass(shapes, prompt + _ANSWER))
-    for search in plan.searches:
-        each = _edit(search.template, shapes, prompt) + _score(shapes, prompt, 0)
-        work["layer search"] += int(len(search.layers) * len(search.positions) * each)
-    for trace in plan.traces:
-        work["tracing"] += int(
-            trace.wanted * (trace.samples + 2) * 3 * shapes.n_layers * prompt * _pass(shapes, prompt)
-        )
-    for run in plan.runs:
-        work["editing"] += int(run.n_rounds * run.batch_size * _edit(run, shapes, prompt))
-        work["scoring"] += int(_scores(run, shapes, prompt))
+    weights, n_bytes = [], []
+    for model in plan.models:
+        shapes = shapes_of(Path(model.folder), model.n_layers)
+        work += _work(plan, model, shapes, prompt)
+        bytes_each = 4 if model.dtype in ("float32", "auto") else 8 if model.dtype == "float64" else 2
+        weights.append(f"{shapes.all / 1e9:.2f}")
+        n_bytes.append(f"{shapes.all * bytes_each / 2**30:.1f}")
+    rate, said = _rate(plan.models[0].dtype, device)
     work["all"] = sum(work.values())
     rows = [
         {"stage": stage, "PFLOP": flops / 1e15, "one worker": _time(flops / rate)}
         for stage, flops in work.items()
         if flops
     ]
-    bytes_each = 4 if model.dtype in ("float32", "auto") else 8 if model.dtype == "float64" else 2
-    weights = f"{shapes.all / 1e9:.2f} billion weights, {shapes.all * bytes_each / 2**30:.1f} GB of a device"
-    return rows, f"cost: {said}; {weights}; an estimate within a factor of three"
+    sizes = f"{' and '.join(weights)} billion weights, {' and '.join(n_bytes)} GB of a device"
+    return rows, f"cost: {said}; {sizes}; an estimate within a factor of three"
+
+
+def _work(plan: Plan, model: ModelRef, shapes: Shapes, prompt: float) -> Counter[str]:
+    """Return the FLOPs of each stage of one model's part of a plan."""
+    work: Counter[str] = Counter()
+    for job in (each for each in plan.unasked if each.model == model):
+        work["asking"] += int(job.n_facts * _pass(shapes, 2 * prompt + _ANSWER + TEXT_TOKENS))
+    for moments in (each for each in plan.moments if each.model == model):
+        n_texts = sum(stop - start for wave in moments.waves for start, stop in wave)
+        tokens = n_texts * min(moments.recipe["max_tokens"] or 512, 512)
+        work["second moments"] += int(2 * shapes.block * shapes.n_layers * tokens)
+    for training in (each for each in plan.trainings if each.model == model):
+        work["training"] += int(training.steps * training.recipe["edits"] * 6 * _pass(shapes, prompt + _ANSWER))
+    for search in (each for each in plan.searches if each.template.model == model):
+        each = _edit(search.template, shapes, prompt) + _score(shapes, prompt, 0)
+        work["layer search"] += int(len(search.layers) * len(search.positions) * each)
+    for trace in (each for each in plan.traces if each.model == model):
+        # The blocks below a restored state and the positions before it are shared: about a quarter is left.
+        cells = 3 * shapes.n_layers * prompt
+        work["tracing"] += int(trace.wanted * (trace.samples + 2) * cells * _pass(shapes, prompt) * _UNSHARED)
+    for run in (each for each in plan.runs if each.model == model):
+        work["editing"] += int(run.n_rounds * run.batch_size * _edit(run, shapes, prompt))
+        work["scoring"] += int(_scores(run, shapes, prompt))
+    return work
 
 
 def target_seconds(plan: Plan) -> float | None:
@@ -167,7 +182,7 @@ def _rate(dtype: str, device: str | None) -> tuple[float, str]:
     peak = DEVICES[device][kind]
     return peak * 1e12 * _SHARE_OF_PEAK[
         "device"
-    ], f"one {device}, {peak:g} TFLOP/s peak in {kind}, a quarter of it reached"
+    ], f"one {device}, {peak:g} TFLOP/s peak in {kind}, a quarter of it reached (assumed until measured)"
 
 
 def _measured() -> float:

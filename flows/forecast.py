@@ -28,6 +28,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
         rows.append(
             {
                 "run": _name(plan, run),
+                **({"model": run.model.name} if len(plan.models) > 1 else {}),
                 "editor": run.editor,
                 "layers": ", ".join(map(str, run.layers)) or (run.layers_from.by if run.layers_from else "–"),
                 "batch": run.batch_size,
