@@ -140,15 +140,17 @@ def moment_problems(experiment: Experiment) -> list[str]:
     return problems
 
 
-def moment_layers(model: ModelRef, runs: list[RunSpec], search: SearchPlan | None) -> tuple[int, ...]:
+def moment_layers(model: ModelRef, runs: Sequence[RunSpec], searches: Sequence[SearchPlan]) -> tuple[int, ...]:
     """Return the layers whose second moments somebody needs."""
     need = [run for run in runs if run.trajectory.moments]
     # A layer that tracing will choose is not known yet; then all of them are collected, in the same one pass.
     if any(run.layers_from and run.layers_from.by == "trace" for run in need):
         return tuple(range(model.n_layers))
     searched = any(run.layers_from and run.layers_from.by == "search" for run in need)
-    candidates = search.layers if search and (searched or search.template.trajectory.moments) else ()
-    return tuple(sorted({layer for run in need for layer in run.layers} | set(candidates)))
+    candidates = {
+        layer for search in searches if searched or search.template.trajectory.moments for layer in search.layers
+    }
+    return tuple(sorted({layer for run in need for layer in run.layers} | candidates))
 
 
 def check_files(experiment: Experiment, model: ModelRef, layers: Iterable[int], problems: list[str]) -> None:

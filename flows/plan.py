@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from flows.context_length import check_context_length
 from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on, warnings_on
-from flows.spec import EditorSpec, Experiment, errors_of
+from flows.spec import EditorSpec, Experiment, SearchSpec, errors_of
 from flows.spec_values import Layers
 from flows.trainings import network_recipe, training_jobs
 from storage.digests import digest_of
@@ -47,19 +47,19 @@ def plan_experiment(inputs: Inputs) -> Plan:
         SpecError: Lists everything that is wrong: editors, hyper-parameters, layers, batch sizes, facts, benchmarks.
     """
     experiment, problems = inputs.experiment, list(inputs.problems)
-    search, trace = _search(inputs, problems), _trace(inputs)
-    runs = list(_runs(inputs, search, trace, problems))
+    searches, trace = _searches(inputs, problems), _trace(inputs)
+    templates = [search.template for search in searches]
+    runs = list(_runs(inputs, searches, trace, problems))
     trainings = training_jobs(inputs, runs, problems)
     if not problems:
         check_facts(inputs, problems)
-        with_contexts = [*runs, *([search.template] if search else [])]
-        given = {text for run in with_contexts for text in _given(run)}
+        given = {text for run in [*runs, *templates] for text in _given(run)}
         check_context_length(inputs, given, problems)
-        check_subjects(inputs, [*runs, *([search.template] if search else [])], problems)
+        check_subjects(inputs, [*runs, *templates], problems)
     if problems:
         raise errors_of(experiment, problems)
-    wanted = [*runs, *([search.template] if search else [])]
-    of_moments = moment_layers(inputs.model, runs, search)
+    wanted = [*runs, *templates]
+    of_moments = moment_layers(inputs.model, runs, searches)
     if of_moments:
         check_files(experiment, inputs.model, of_moments, problems)
     if problems:
@@ -87,7 +87,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
             for recipe in moments
         ),
         trainings=trainings,
-        searches=(search,) if search else (),
+        searches=tuple(searches),
         traces=(trace,) if trace else (),
         placement=placement_of(experiment),
         start_timeout_s=compute.start_timeout_s,
@@ -122,16 +122,24 @@ def placement_of(experiment: Experiment) -> Placement:
     )
 
 
-def _search(inputs: Inputs, problems: list[str]) -> SearchPlan | None:
+def _searches(inputs: Inputs, problems: list[str]) -> list[SearchPlan]:
     wanted = inputs.experiment.locate.search
     if wanted is None:
-        return None
+        return []
     candidates = tuple(range(inputs.model.n_layers)) if wanted.layers == "all" else tuple(wanted.layers)
     _check_layers(inputs.model, candidates, "locate.search.layers", problems)
     if wanted.edits > len(inputs.requests):
         problems.append(f"locate.search.edits is {wanted.edits}, the data set has {len(inputs.requests)} facts")
-        return None
-    spec = EditorSpec(name=wanted.editor, contexts_file=wanted.contexts_file)
+        return []
+    editors = [wanted.editor] if isinstance(wanted.editor, str) else wanted.editor
+    found = [_search(inputs, wanted, name, candidates, problems) for name in dict.fromkeys(editors)]
+    return [search for search in found if search is not None]
+
+
+def _search(
+    inputs: Inputs, wanted: SearchSpec, editor: str, candidates: tuple[int, ...], problems: list[str]
+) -> SearchPlan | None:
+    spec = EditorSpec(name=editor, contexts_file=wanted.contexts_file)
     card = _card(spec, inputs, "locate.search.editor", problems)
     if card is None:
         return None
@@ -146,6 +154,7 @@ def _search(inputs: Inputs, problems: list[str]) -> SearchPlan | None:
         layers=candidates,
         facts_run_id=inputs.facts_run_id,
         positions=inputs.tail(wanted.edits),
+        keep=wanted.keep,
     )
 
 
@@ -170,7 +179,9 @@ def _trace(inputs: Inputs) -> TraceJob | None:
     )
 
 
-def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, problems: list[str]) -> Iterator[RunSpec]:
+def _runs(
+    inputs: Inputs, searches: Sequence[SearchPlan], trace: TraceJob | None, problems: list[str]
+) -> Iterator[RunSpec]:
     experiment = inputs.experiment
     for index, spec in enumerate(experiment.editors):
         where = f"editors.{index}"
@@ -182,7 +193,7 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
         chosen = spec.layers if spec.layers is not None else experiment.layers
         assert chosen is not None, "an editor without layers is refused where the file is read"
         assert not isinstance(chosen, dict), "an experiment of one model has its layers"
-        for layers, recipe in _layer_sets(inputs, chosen, search, trace, f"{where}.layers", problems):
+        for layers, recipe in _layer_sets(inputs, chosen, _own(searches, card), trace, f"{where}.layers", problems):
             if (problem := _layers_problem(inputs, card, layers, recipe)) is not None:
                 problems.append(f"{where}.layers: {problem}")
                 continue
@@ -209,6 +220,11 @@ def _runs(inputs: Inputs, search: SearchPlan | None, trace: TraceJob | None, pro
                             seed=seed,
                             guard=None if spec.guard is None else spec.guard.model_dump(),
                         )
+
+
+def _own(searches: Sequence[SearchPlan], card: EditorCard) -> SearchPlan | None:
+    """Return the search whose layers an editor takes: that by itself, else the first one."""
+    return next((search for search in searches if search.template.editor == card.name), next(iter(searches), None))
 
 
 def _check_guard(experiment: Experiment, spec: EditorSpec, where: str, problems: list[str]) -> None:

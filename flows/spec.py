@@ -169,12 +169,16 @@ class TrainingSpec(Strict):
 class SearchSpec(Strict):
     """Layer search: independent edits of every candidate layer."""
 
-    editor: str = "rome"
-    """What edits each layer."""
+    editor: str | Annotated[list[str], Field(min_length=1)] = "rome"
+    """What edits each layer; several each search, and an editor's ``layers: search`` is its own search's, or else the first
+    one's."""
     edits: int = Field(default=100, gt=0)
     """Facts that are edited at each layer, each alone."""
     layers: Literal["all"] | list[int] = "all"
     """Candidates."""
+    keep: int | None = Field(default=None, gt=0)
+    """Successive halving: a quarter of the facts at all layers, half of them at those that are left, and all at the rest.  A
+    layer goes on while the interval of its score reaches that of the best, and so many always do."""
     contexts_file: str | None = None
     """As an editor's."""
 

@@ -14,7 +14,6 @@ from tasks.units.moments import MomentsJob
 from tasks.units.search import SearchPlan
 from tasks.units.trace import TraceJob
 from tasks.units.training import TrainingJob
-from tasks.units.unit import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +68,12 @@ def shown_in_report(plan: Plan, runs: Sequence[RunSpec]) -> list[str]:
 
 def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:
     """Return the runs with the layers that finished searches and traces have found."""
-    jobs: dict[str, Sequence[Unit]] = {search.run_id: search.units() for search in plan.searches}
-    jobs |= {trace.run_id: trace.units(store) for trace in plan.traces}
-    finished = {run_id for run_id, units in jobs.items() if all(store.is_committed(*unit.key) for unit in units)}
+    finished = {search.run_id for search in plan.searches if not search.next_units(store)}
+    finished |= {
+        trace.run_id for trace in plan.traces if all(store.is_committed(*unit.key) for unit in trace.units(store))
+    }
     sources = {run.layers_from.run_id: run.layers_from.by for run in plan.runs if run.layers_from}
-    among = {search.run_id: search.layers for search in plan.searches}
+    among = {search.run_id: search.left(store) for search in plan.searches}
     chosen = {
         run_id: _chosen_layers(store, run_id, by, among.get(run_id))
         for run_id, by in sources.items()

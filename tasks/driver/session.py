@@ -222,7 +222,9 @@ def anything_left(plan: Plan, store: Store) -> bool:
     made += [unit for job in plan.trainings for unit in job.done(store)[-1:]]
     if any(unit.is_lost(store) for unit in made if store.is_committed(*unit.key)):
         return True
-    found: list[Unit] = [*plan.contexts, *(unit for search in plan.searches for unit in search.units())]
+    if any(search.next_units(store) for search in plan.searches):
+        return True
+    found: list[Unit] = list(plan.contexts)
     found += [unit for trace in plan.traces for unit in trace.units(store)]
     if any(not store.is_committed(*unit.key) for unit in found):
         return True

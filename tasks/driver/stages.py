@@ -14,7 +14,7 @@ from tasks.specs.run import RunSpec
 from tasks.units.groups import companions, with_companions
 from tasks.units.moments import MomentsJob
 from tasks.units.ready import choose_recipes, ready_units, units_left
-from tasks.units.targets import target_units, with_shared_targets
+from tasks.units.targets import TargetSearch, target_units, with_shared_targets
 from tasks.units.training import TrainingJob
 from tasks.units.unit import Unit
 
@@ -52,16 +52,20 @@ def prepare(session: Session) -> None:
 
 def locate(session: Session) -> tuple[RunSpec, ...]:
     """Trace and search; return the runs whose layers are known."""
-    plan = session.plan
-    searches = [search.with_shared_targets() for search in plan.searches]
-    units = [unit for search in searches for unit in search.units()]
-    missing = {unit.run_id for unit in units if not session.store.is_committed(*unit.key)}
-    shared = [unit for search in searches if search.run_id in missing for unit in search.target_units()]
-    session.reopen(shared)
-    session.run("share targets", shared)
+    plan, store = session.plan, session.store
+    for search in plan.searches:
+        if search.next_units(store) and search.keep is None:
+            session.reopen(search.target_units())
     session.run("find known facts", [job.known_unit() for job in plan.traces])
-    traces = [unit for job in plan.traces for unit in job.traces(session.store)]
-    session.run("locate", [*units, *traces])
+
+    def ready() -> list[Unit]:
+        return [unit for search in plan.searches for unit in search.next_units(store)]
+
+    traces: list[Unit] = [unit for job in plan.traces for unit in job.traces(store)]
+    while (units := ready()) and not session.failed:
+        shared = [unit for unit in units if unit.kind == TargetSearch.kind]
+        session.run("share targets" if shared else "locate", shared or [*units, *traces])
+    session.run("locate", traces)
     return tuple(run for run in with_known_layers(plan, session.store) if run.knows_its_layers)
 
 

@@ -1,10 +1,14 @@
 """A layer search: independent edits of each candidate layer with some facts, a unit per layer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from editing.versions import TARGETS_VERSION
 from storage.digests import digest_of
+from storage.sql import query
+from storage.store import Store
 from tasks.specs.execution import SharedTargets
 from tasks.specs.recipes import TargetsRecipe
 from tasks.specs.run import RunSpec
@@ -19,13 +23,18 @@ PER_UNIT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """A layer search: independent edits of each layer with some facts."""
+    """A layer search: independent edits of each layer with some facts.
+
+    With ``keep`` it comes in waves: the facts of each are edited at the layers that the one before has left.
+    """
 
     template: RunSpec
     """The editing of one layer; its ``layers`` are replaced by each candidate."""
     layers: tuple[int, ...]
     facts_run_id: str
     positions: tuple[int, ...]
+    keep: int | None = None
+    """Layers that go on from each wave at least; None if there is one wave."""
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -33,48 +42,105 @@ class SearchPlan:
             "search": self.template.trajectory.identity | {"layers": []},
             "facts": list(self.positions),
             "from": list(self.layers),
+            **({"keep": self.keep} if self.keep else {}),
         }
 
     @property
     def run_id(self) -> str:
         identity = self.template.trajectory.identity | {"layers": []}
-        return f"search-{digest_of({'edit': identity, 'facts': list(self.positions)}, length=10)}"
+        waves = {"keep": self.keep} if self.keep else {}
+        return f"search-{digest_of({'edit': identity, 'facts': list(self.positions), **waves}, length=10)}"
+
+    @property
+    def waves(self) -> list[range]:
+        """The facts of each wave, by their places among all."""
+        n_facts = len(self.positions)
+        if self.keep is None:
+            return [range(n_facts)]
+        ends = sorted({0, *(-(-n_facts // part) for part in (4, 2)), n_facts})
+        return [range(begin, end) for begin, end in pairwise(ends)]
 
     def units(self) -> list["LayerSearch"]:
-        return [
-            LayerSearch(
-                run=self.template.changed(layers=(layer,)),
-                search_id=self.run_id,
-                facts_run_id=self.facts_run_id,
-                positions=self.positions,
-            )
-            for layer in self.layers
-        ]
+        """Return the units of a search in one wave; its layers share targets after :meth:`with_shared_targets`."""
+        return self._searches(self.template, range(len(self.positions)), self.layers)
+
+    def target_units(self) -> list[TargetSearch]:
+        """Return the units that find the targets which all layers of a search in one wave share."""
+        return self._targets(self._sharing(range(len(self.positions)), self.layers), range(len(self.positions)))
+
+    def next_units(self, store: Store) -> list[RunUnit]:
+        """Return what can be done now; nothing when all is done.
+
+        What layers share of the work in front of the subjects is found first.
+        """
+        layers: Sequence[int] = self.layers
+        for number, facts in enumerate(self.waves):
+            run = self._sharing(facts, layers)
+            missing = [unit for unit in self._searches(run, facts, layers) if not store.is_committed(*unit.key)]
+            if missing:
+                shared = self._targets(run, facts)
+                return [unit for unit in shared if not store.is_committed(*unit.key)] or list(missing)
+            if number == len(self.waves) - 1:
+                return []
+            choice = self._choice(facts, layers)
+            commit = store.read_commit(*choice.key)
+            if commit is None:
+                return [choice]
+            layers = ChoiceRecord.of_json(commit.spec).layers
+        return []
+
+    def left(self, store: Store) -> list[int]:
+        """Return the layers that have edited all facts, once the search is done."""
+        layers: Sequence[int] = self.layers
+        for facts in self.waves[:-1]:
+            commit = store.read_commit(*self._choice(facts, layers).key)
+            layers = ChoiceRecord.of_json(commit.spec).layers if commit else layers
+        return list(layers)
 
     def with_shared_targets(self) -> "SearchPlan":
         """Return the search, its layers sharing the work in front of the subjects, if its editor searches for targets."""
+        return replace(self, template=self._sharing(range(len(self.positions)), self.layers))
+
+    def _sharing(self, facts: range, layers: Sequence[int]) -> RunSpec:
         definition = definition_of(self.template)
-        if definition is None or len(self.layers) < 2:
-            return self
+        if definition is None or len(layers) < 2:
+            return self.template
         recipe: TargetsRecipe = {
             **self.template.model.identity,
             "facts": self.template.facts.digest,
-            "chosen": list(self.positions),
+            "chosen": list(self.positions[facts.start : facts.stop]),
             "contexts": self.template.trajectory.contexts,
-            "layers": list(self.layers),
+            "layers": list(layers),
             "definition": definition,
             "version": TARGETS_VERSION,
         }
-        shared = SharedTargets(recipe=recipe, n_facts=len(self.positions), per_unit=PER_UNIT)
-        return replace(self, template=self.template.changed(shared_targets=shared))
+        shared = SharedTargets(recipe=recipe, n_facts=len(facts), per_unit=PER_UNIT)
+        return self.template.changed(shared_targets=shared)
 
-    def target_units(self) -> list[TargetSearch]:
-        """Return the units that find the targets which all layers share."""
-        shared = self.template.execution.shared_targets
+    def _targets(self, run: RunSpec, facts: range) -> list[TargetSearch]:
+        shared, chosen = run.execution.shared_targets, self.positions[facts.start : facts.stop]
         return [
-            TargetSearch(run=self.template, first=first, last=last, positions=self.positions[first:last])
+            TargetSearch(run=run, first=first, last=last, positions=chosen[first:last])
             for first, last in (chunks_of(shared) if shared else ())
         ]
+
+    def _searches(self, run: RunSpec, facts: range, layers: Sequence[int]) -> list["LayerSearch"]:
+        return [
+            LayerSearch(
+                run=run.changed(layers=(layer,)),
+                search_id=self.run_id,
+                facts_run_id=self.facts_run_id,
+                positions=self.positions[facts.start : facts.stop],
+                first=facts.start,
+            )
+            for layer in layers
+        ]
+
+    def _choice(self, facts: range, layers: Sequence[int]) -> "LayerChoice":
+        assert self.keep is not None, "a search in one wave drops no layer"
+        return LayerChoice(
+            run=self.template, search_id=self.run_id, n_facts=facts.stop, candidates=tuple(layers), keep=self.keep
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +162,8 @@ class LayerSearch(RunUnit):
     search_id: str
     facts_run_id: str
     positions: tuple[int, ...]
+    first: int = 0
+    """The place of the first of them among all facts of the search."""
 
     @property
     def run_id(self) -> str:
@@ -108,7 +176,7 @@ class LayerSearch(RunUnit):
 
     @property
     def unit_id(self) -> str:
-        return f"layer-{self.layer:03d}"
+        return f"layer-{self.layer:03d}" + (f"-from-{self.first:04d}" if self.first else "")
 
     @property
     def n_items(self) -> int:
@@ -153,3 +221,52 @@ class LayerSearch(RunUnit):
             layer=self.layer,
         )
         return Done({"layer_scores": rows}, record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceRecord(Record):
+    """Which layers go on, after how many facts."""
+
+    n_facts: int
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChoice(RunUnit):
+    """The layers of a search that go on: those whose interval reaches the best one's, and the best few in any case."""
+
+    kind: ClassVar[str] = "search_choice"
+    cost_per_item: ClassVar[float] = 0.001
+    search_id: str
+    n_facts: int
+    candidates: tuple[int, ...]
+    keep: int
+
+    @property
+    def run_id(self) -> str:
+        return self.search_id
+
+    @property
+    def unit_id(self) -> str:
+        return f"choice-{self.n_facts:04d}"
+
+    @property
+    def n_items(self) -> int:
+        return len(self.candidates)
+
+    @property
+    def stands_at(self) -> None:
+        return None
+
+    def do(self, bench: Bench) -> Done:
+        candidates = ", ".join(map(str, self.candidates))
+        sql = f"""
+            SELECT layer, coalesce(score, efficacy) AS mean, coalesce(score_low, efficacy_low) AS low,
+                coalesce(score_high, efficacy_high) AS high
+            FROM layer_summary WHERE run_id = '{self.search_id}' AND layer IN ({candidates})
+            ORDER BY mean DESC, layer
+        """
+        rows = query(bench.store, sql).to_pylist()
+        best = rows[0]["low"]
+        chosen = [row["layer"] for place, row in enumerate(rows) if place < self.keep or row["high"] >= best]
+        return Done({}, ChoiceRecord(n_facts=self.n_facts, layers=tuple(sorted(chosen))))

@@ -28,7 +28,7 @@ EVERY_KIND: dict[str, Any] = {
     ],
     "training": {"facts": 40, "validation": 8, "steps_per_segment": 2},
     "second_moment": {"n_texts": 100, "shard_texts": 64},
-    "locate": {"search": {"edits": 2, "layers": [0, 1]}, "trace": {"facts": 2, "samples": 2, "window": 2}},
+    "locate": {"search": {"edits": 4, "layers": [0, 1], "keep": 1}, "trace": {"facts": 2, "samples": 2, "window": 2}},
     "compute": {"chains_in_step": 2},
     "commit_every": 2,
 }

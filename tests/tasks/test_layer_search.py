@@ -1,0 +1,88 @@
+"""Layer searches in waves, and by several editors."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.spec import SpecError
+from storage.sql import query
+from storage.store import Store
+from tasks.driver.plan import with_known_layers
+from tasks.driver.session import Session, anything_left
+from tasks.units.search import ChoiceRecord, LayerSearch, SearchPlan
+from tasks.workers.worker import Worker
+from tests.tasks.support import InProcess, all_stages, plan
+
+FEW = {"steps": 10, "contexts": 2}
+SEARCH: dict[str, Any] = {
+    "facts": {"name": "factworld", "size": 4},
+    "editors": [{"name": "memit", **FEW}, {"name": "rome", **FEW, "batch_sizes": [1]}],
+    "layers": "search",
+    "score": {"every_edits": 0},
+    "second_moment": {"n_texts": 100},
+}
+
+
+def searched(tmp_path: Path, **changes: Any) -> tuple[Store, Any]:
+    planned = plan(tmp_path, **SEARCH, locate={"search": changes})
+    assert not all_stages(planned).failed
+    return Store(planned.store), planned
+
+
+@pytest.mark.slow
+def test_layers_that_cannot_win_are_dropped_by_their_intervals(tmp_path: Path) -> None:
+    store, planned = searched(tmp_path, editor="rome", edits=32, keep=2)
+    (search,) = planned.searches
+    n_layers = planned.models[0].n_layers
+    assert [(facts.start, facts.stop) for facts in search.waves] == [(0, 8), (8, 16), (16, 32)]
+    commits = store.commits(search.run_id)
+    choices = [ChoiceRecord.of_json(c.spec) for c in commits.values() if c.kind == "search_choice"]
+    assert [choice.n_facts for choice in sorted(choices, key=lambda each: each.n_facts)] == [8, 16]
+    left = search.left(store)
+    assert 2 <= len(left) < n_layers, "this model's facts stand in its first layers"
+    counts = query(store, "SELECT layer, n_edits, score FROM layer_summary ORDER BY layer").to_pylist()
+    assert {row["layer"] for row in counts if row["n_edits"] == 32} == set(left) and len(counts) == n_layers
+    best = max((row for row in counts if row["n_edits"] == 32), key=lambda row: (row["score"], -row["layer"]))
+    (rome,) = (run for run in with_known_layers(planned, store) if run.editor == "rome")
+    assert rome.layers == (best["layer"],)
+    assert not anything_left(planned, store) and search.next_units(store) == []
+
+
+@pytest.mark.slow
+def test_each_editor_takes_the_layer_of_its_own_search(tmp_path: Path) -> None:
+    store, planned = searched(tmp_path, editor=["memit", "rome"], edits=4, layers=[0, 1, 2])
+    assert [search.template.editor for search in planned.searches] == ["memit", "rome"]
+    ranked = "row_number() OVER (PARTITION BY editor ORDER BY score DESC, layer)"
+    sql = f"SELECT editor, layer FROM layer_summary QUALIFY {ranked} = 1"
+    best = {row["editor"]: row["layer"] for row in query(store, sql).to_pylist()}
+    found = {run.editor: run.layers for run in with_known_layers(planned, store) if run.editor != "none"}
+    assert found == {editor: (layer,) for editor, layer in best.items()} and found.keys() == {"memit", "rome"}
+
+
+def test_a_search_in_waves_is_killed_and_goes_on(tmp_path: Path) -> None:
+    planned = plan(
+        tmp_path, **SEARCH, locate={"search": {"editor": "rome", "edits": 8, "layers": [0, 3, 5], "keep": 1}}
+    )
+    store, worker = Store(planned.store), Worker(planned.store)
+    (search,) = planned.searches
+    seen: list[tuple[str, str]] = []
+    session = Session(planned, store, InProcess(store, worker))
+    from tasks.driver.stages import prepare
+
+    prepare(session)
+    while units := search.next_units(store):  # as a command that dies after each unit
+        seen.append(units[0].key)
+        assert worker.do(units[0]) == "done"
+    assert len(seen) == len(set(seen))
+    last = [unit for unit in search._searches(search.template, search.waves[-1], search.left(store))]
+    assert all(isinstance(unit, LayerSearch) and store.is_committed(*unit.key) for unit in last)
+
+
+def test_what_a_search_may_be(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"locate.search.editor: no editor 'romy' \(did you mean 'rome'\?\)"):
+        plan(tmp_path, **SEARCH, locate={"search": {"editor": ["memit", "romy"], "edits": 4}})
+    one, waves = (
+        plan(tmp_path, **SEARCH, locate={"search": {"edits": 4} | keep}).searches[0] for keep in ({}, {"keep": 2})
+    )
+    assert isinstance(one, SearchPlan) and one.run_id != waves.run_id, "its rows are of other numbers of facts"
