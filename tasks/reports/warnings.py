@@ -57,7 +57,7 @@ def warnings_of(rows: Sequence[Row]) -> list[str]:
         ):
             if count:
                 found.append(f"{run}: {count} {what}")
-        if row["q"] and row["shortfall"] is not None and row["shortfall"] > LITTLE:
+        if row.get("q") and (row["shortfall"] or 0.0) > LITTLE:
             ridge, q = row["ridge"], row["q"]
             found.append(
                 f"{run}: {max(1 - row['shortfall'], 0):.0%} of each residual arrives (median): the ridge {ridge:.4g} is "

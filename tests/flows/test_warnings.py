@@ -78,3 +78,14 @@ def test_results_say_it_too() -> None:
     assert nan == "grace-b1-x: 3 scores are NaN and count as failures"
     fine = row | {"model": "factworld-tiny", "n_unchanged": 1, "n_nan_scores": None}
     assert warnings_of([fine, row | {"editor": "no_op", "model": "factworld-tiny", "n_nan_scores": 0}]) == []
+
+
+def test_results_say_where_little_of_a_change_arrives() -> None:
+    row = {"run_id": "memit-b1-x", "editor": "memit", "model": "factworld-gpt2", "preset": None, "mode": "sequential"}
+    counts = dict.fromkeys(("n_unchanged", "n_nan_updates", "n_unsolved", "n_nan_scores", "n_given_up"), 0)
+    row |= {"n_rounds": 4, **counts, "ridge": 15000.0, "q": 4780.0, "shortfall": 0.79}
+    (said,) = warnings_of([row])
+    assert said.startswith(
+        "memit-b1-x: 21% of each residual arrives (median): the ridge 1.5e+04 is 3.1 times the median"
+    )
+    assert warnings_of([row | {"shortfall": 0.3}]) == [] and warnings_of([row | {"q": None}]) == []
