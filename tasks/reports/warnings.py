@@ -15,7 +15,7 @@ DOUBTS = """
     failed AS (SELECT run_id, count(DISTINCT unit) AS n_given_up FROM failures GROUP BY run_id),
     nan_scores AS (
         SELECT run_id, count(*) AS n_nan FROM fact_scores WHERE is_nan GROUP BY run_id
-    )
+    ),
     -- Of one edit the share q / (ridge + q) of a residual arrives; less of each of a batch.
     sizes AS (SELECT run_id, median(q) AS q FROM edit_updates GROUP BY run_id),
     missing AS (
