@@ -1,34 +1,29 @@
 """From an experiment to its plan: every run of the grid, checked against the model and the data before any work."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from flows.context_length import check_context_length
 from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on, warnings_on
-from flows.spec import EditorSpec, Experiment, SearchSpec, errors_of
+from flows.locating import searches_of, trace_of
+from flows.run_specs import card_of, check_layers, layers_refusal, run_of
+from flows.spec import EditorSpec, Experiment, errors_of
 from flows.spec_values import Layers
-from flows.trainings import network_recipe, training_jobs
+from flows.trainings import training_jobs
 from storage.digests import digest_of
 from tasks.data.model_files import edited_shape
 from tasks.driver.plan import Plan
-from tasks.errors import InputError
 from tasks.specs.editor_card import (
     EditorCard,
     borrowed_hparams,
-    editor_card,
-    editor_needs,
     inherited_hparams,
-    layers_problem,
     predicts,
 )
-from tasks.specs.execution import Compute, Execution
 from tasks.specs.placement import Placement
 from tasks.specs.recipes import ContextsRecipe, MomentsRecipe, Recipe
-from tasks.specs.run import FactsRef, LayersFrom, ModelRef, RunSpec, Trajectory, baseline_of
-from tasks.specs.scoring import Scoring
-from tasks.units.contexts import SAMPLING, Contexts, read_contexts
+from tasks.specs.run import LayersFrom, ModelRef, RunSpec, baseline_of
+from tasks.units.contexts import Contexts
 from tasks.units.moments import MOST_SHARDS, MomentsJob
 from tasks.units.search import SearchPlan
 from tasks.units.trace import TraceJob
@@ -47,7 +42,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
         SpecError: Lists everything that is wrong: editors, hyper-parameters, layers, batch sizes, facts, benchmarks.
     """
     experiment, problems = inputs.experiment, list(inputs.problems)
-    searches, trace = _searches(inputs, problems), _trace(inputs)
+    searches, trace = searches_of(inputs, problems), trace_of(inputs)
     templates = [search.template for search in searches]
     runs = list(_runs(inputs, searches, trace, problems))
     trainings = training_jobs(inputs, runs, problems)
@@ -122,70 +117,13 @@ def placement_of(experiment: Experiment) -> Placement:
     )
 
 
-def _searches(inputs: Inputs, problems: list[str]) -> list[SearchPlan]:
-    wanted = inputs.experiment.locate.search
-    if wanted is None:
-        return []
-    candidates = tuple(range(inputs.model.n_layers)) if wanted.layers == "all" else tuple(wanted.layers)
-    _check_layers(inputs.model, candidates, "locate.search.layers", problems)
-    if wanted.edits > len(inputs.requests):
-        problems.append(f"locate.search.edits is {wanted.edits}, the data set has {len(inputs.requests)} facts")
-        return []
-    editors = [wanted.editor] if isinstance(wanted.editor, str) else wanted.editor
-    found = [_search(inputs, wanted, name, candidates, problems) for name in dict.fromkeys(editors)]
-    return [search for search in found if search is not None]
-
-
-def _search(
-    inputs: Inputs, wanted: SearchSpec, editor: str, candidates: tuple[int, ...], problems: list[str]
-) -> SearchPlan | None:
-    spec = EditorSpec(name=editor, contexts_file=wanted.contexts_file)
-    card = _card(spec, inputs, "locate.search.editor", problems)
-    if card is None:
-        return None
-    if (why := _layers_problem(inputs, card, candidates[:1], None)) is not None or "network" in card.needs:
-        problems.append(
-            f"locate.search.editor: {why or f'{card.name} is trained for its layers, so it cannot search them'}"
-        )
-        return None
-    template = _run(inputs, card, (), None, batch_size=1, mode="independent", sample=0, seed=0)
-    return SearchPlan(
-        template=template,
-        layers=candidates,
-        facts_run_id=inputs.facts_run_id,
-        positions=inputs.tail(wanted.edits),
-        keep=wanted.keep,
-    )
-
-
-def _trace(inputs: Inputs) -> TraceJob | None:
-    wanted = inputs.experiment.locate.trace
-    if wanted is None:
-        return None
-    order = inputs.orders[0]
-    return TraceJob(
-        model=inputs.model,
-        facts_run_id=inputs.facts_run_id,
-        facts_digest=inputs.digest,
-        order={"name": order.name, "digest": order.digest, "seed": inputs.experiment.facts.seed},
-        # Those that runs of sample 0 edit last, if at all, come first.
-        candidates=tuple(reversed(order.positions)),
-        wanted=min(wanted.facts, len(order.positions)),
-        rule="whole_answer" if inputs.experiment.protocol == "code" else "first_token",
-        samples=wanted.samples,
-        window=wanted.window,
-        noise=wanted.noise,
-        threads=inputs.experiment.compute.threads,
-    )
-
-
 def _runs(
     inputs: Inputs, searches: Sequence[SearchPlan], trace: TraceJob | None, problems: list[str]
 ) -> Iterator[RunSpec]:
     experiment = inputs.experiment
     for index, spec in enumerate(experiment.editors):
         where = f"editors.{index}"
-        card = _card(spec, inputs, where, problems)
+        card = card_of(spec, inputs, where, problems)
         if card is None:
             continue
         seeds = _seeds(experiment, spec, card, where, problems)
@@ -194,7 +132,7 @@ def _runs(
         assert chosen is not None, "an editor without layers is refused where the file is read"
         assert not isinstance(chosen, dict), "an experiment of one model has its layers"
         for layers, recipe in _layer_sets(inputs, chosen, _own(searches, card), trace, f"{where}.layers", problems):
-            if (problem := _layers_problem(inputs, card, layers, recipe)) is not None:
+            if (problem := layers_refusal(inputs, card, layers, recipe)) is not None:
                 problems.append(f"{where}.layers: {problem}")
                 continue
             asked_for = sorted(card.carried.keys() & spec.hparams.keys())
@@ -209,7 +147,7 @@ def _runs(
                     continue
                 for sample in range(experiment.facts.samples):
                     for seed in seeds:
-                        yield _run(
+                        yield run_of(
                             inputs,
                             card,
                             layers,
@@ -255,17 +193,6 @@ def _seeds(experiment: Experiment, spec: EditorSpec, card: EditorCard, where: st
     return []
 
 
-def _layers_problem(inputs: Inputs, card: EditorCard, layers: tuple[int, ...], chosen: LayersFrom | None) -> str | None:
-    """Return why an editor cannot edit these layers, None if it can."""
-    if (why := card.layers_problem(inputs.model.family, layers, inputs.model.name)) is not None:
-        return why
-    if card.unsettled is not None:
-        return f"{card.name}: {card.unsettled}"
-    if "network" in card.needs and chosen is not None:
-        return f"{card.name} is trained before layers are searched; give its layers as numbers, as layers: [[3, 4, 5]]"
-    return None
-
-
 def _batch_problem(inputs: Inputs, card: EditorCard, batch_size: int) -> str | None:
     """Return why an editor cannot edit batches of this size, None if it can."""
     if (why := card.batch_problem(batch_size)) is not None:
@@ -292,113 +219,8 @@ def _layer_sets(
         return [((), LayersFrom(by=chosen, run_id=source.run_id, recipe=source.recipe))]
     sets = [tuple(entry) if isinstance(entry, list) else (entry,) for entry in chosen]
     for layers in sets:
-        _check_layers(inputs.model, layers, where, problems)
+        check_layers(inputs.model, layers, where, problems)
     return [(layers, None) for layers in sets]
-
-
-def _run(
-    inputs: Inputs,
-    card: EditorCard,
-    layers: tuple[int, ...],
-    chosen: LayersFrom | None,
-    *,
-    batch_size: int,
-    mode: Any,
-    sample: int,
-    seed: int,
-    guard: dict[str, Any] | None = None,
-) -> RunSpec:
-    experiment, card = inputs.experiment, card.seeded(seed)
-    order = inputs.orders[sample]
-    facts = FactsRef(
-        name=experiment.facts.name,
-        run_id=inputs.facts_run_id,
-        digest=inputs.digest,
-        sample=sample,
-        sample_seed=experiment.facts.seed,
-        size=inputs.size,
-        order=order.name,
-        order_digest=order.digest,
-    )
-    trajectory = Trajectory(
-        model=inputs.model,
-        facts=facts,
-        editor=card.name,
-        version=card.version,
-        hparams=card.hparams,
-        layers=layers,
-        batch_size=batch_size,
-        mode=mode,
-        seed=seed,
-        contexts=_contexts(inputs.model, card, seed) if "contexts" in card.needs else None,
-        moments=inputs.moments if "second_moment" in card.needs else None,
-        network=network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
-        guard=guard,
-    )
-    return RunSpec(
-        trajectory=trajectory,
-        scoring=_scoring(inputs),
-        execution=Execution(
-            commit_every=experiment.commit_every,
-            compute=Compute(
-                threads=experiment.compute.threads, tokens_per_forward=experiment.compute.tokens_per_forward
-            ),
-        ),
-        experiment=experiment.name,
-        protocol=experiment.protocol,
-        preset=card.preset,
-        layers_from=chosen,
-    )
-
-
-def _scoring(inputs: Inputs) -> Scoring:
-    score = inputs.experiment.score
-    return Scoring(
-        every_edits=score.every_edits if isinstance(score.every_edits, int) else tuple(score.every_edits),
-        retention=score.retention,
-        text_tokens=score.text_tokens,
-        texts=score.texts,
-        benchmarks=inputs.benchmarks,
-        scores={
-            **({"generation": score.generation.model_dump()} if score.generation else {}),
-            **({"perplexity": inputs.perplexity} if inputs.perplexity else {}),
-            **score.further,
-        },
-    )
-
-
-def _card(spec: EditorSpec, inputs: Inputs, where: str, problems: list[str]) -> EditorCard | None:
-    texts, given = None, dict(spec.hparams)
-    try:
-        if spec.contexts_file is not None and "contexts" not in editor_needs(spec.name):
-            raise ValueError(f"{spec.name} reads no context prefixes; leave contexts_file out")
-        if spec.contexts_file is not None:
-            texts = read_contexts(spec.contexts_file, lambda text: inputs.checked.form.plain(text))
-            if clash := sorted(given.keys() & set(SAMPLING)):
-                raise ValueError(
-                    f"found {clash[0]} beside contexts_file, which holds all prefixes; leave one of them out"
-                )
-            given["contexts"] = len(texts)
-        card = editor_card(
-            spec.name,
-            model=inputs.model.name,
-            protocol=inputs.experiment.protocol,
-            overrides=given,
-            preset=spec.preset,
-        )
-        if own := sorted(set(card.seeds) & spec.hparams.keys()):
-            raise ValueError(
-                f"{own[0]} is the run's seed; write seeds: [{spec.hparams[own[0]]}] beside the editor's name"
-            )
-    except (ValueError, InputError) as error:
-        problems.append(f"{where}: {error}")
-        return None
-    return replace(card, context_texts=texts)
-
-
-def _check_layers(model: ModelRef, layers: Iterable[int], where: str, problems: list[str]) -> None:
-    if (why := layers_problem(list(layers), model.n_layers, model.name)) is not None:
-        problems.append(f"{where}: {why}")
 
 
 def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
@@ -422,14 +244,6 @@ def _notes_on_contexts(inputs: Inputs, runs: Iterable[RunSpec]) -> Iterator[str]
             "context prefixes: nothing stands in front of their first token; read what was sampled (palimpsest "
             "export-contexts), and where it is no text, set model.text_start or give contexts_file (docs/editors.md)"
         )
-
-
-def _contexts(model: ModelRef, card: EditorCard, seed: int) -> ContextsRecipe:
-    if card.context_texts is not None:
-        return {**model.identity, "texts": list(card.context_texts)}
-    assert card.sampling is not None, "an editor that needs contexts says how they are sampled"
-    contexts, tokens, starts = (card.sampling[name] for name in SAMPLING)
-    return {**model.identity, "contexts": contexts, "context_tokens": tokens, "context_starts": starts, "seed": seed}
 
 
 def _given(run: RunSpec) -> list[str]:

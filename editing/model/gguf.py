@@ -9,7 +9,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -66,8 +65,11 @@ def dequantised_folder(
         told = {"file": file.name, "sha256": digest, "dtype": dtype, "by": by}
         (unfinished / SOURCE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         unfinished.chmod(0o755)
-        with suppress(OSError):  # another process may have been faster
+        try:
             unfinished.rename(folder)
+        except OSError:
+            if not (folder / SOURCE).is_file():  # else another process was faster
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder

@@ -25,38 +25,52 @@ class Clock:
     """
 
     def __init__(self, units: Iterable[Unit], known: Rates, target_s: float | None) -> None:
-        self._left = {unit.key: unit for unit in units}
+        self._waiting = set[tuple[str, str]]()
+        self._left: dict[str, tuple[float, float]] = {}
+        """By kind, items and cost that are left: another thread reads them, and there may be a million units."""
         self._known, self._target_s = known, target_s
         self._seen: dict[str, tuple[float, float]] = {}
         """By kind, seconds and items of this run."""
-        self._shares: dict[tuple[str, str], float] = {}
+        self._in_work: tuple[tuple[Unit, float], ...] = ()
         self._costs = self._seconds = 0.0
+        for unit in units:
+            if unit.key not in self._waiting:
+                self._waiting.add(unit.key)
+                self._add(unit, 1.0)
 
     def done(self, unit: Unit, seconds: float) -> None:
         """Take note that a unit is done."""
-        self._left.pop(unit.key, None)
-        self._shares.pop(unit.key, None)
+        if unit.key in self._waiting:
+            self._waiting.remove(unit.key)
+            self._add(unit, -1.0)
+        self._in_work = tuple(each for each in self._in_work if each[0].key != unit.key)
         before = self._seen.get(unit.kind, (0.0, 0.0))
         self._seen[unit.kind] = (before[0] + seconds, before[1] + unit.n_items)
         self._costs, self._seconds = self._costs + unit.cost, self._seconds + seconds
 
     def shares(self, shares: Iterable[tuple[Unit, float]]) -> None:
         """Take note how far the units in work are."""
-        self._shares = {unit.key: share for unit, share in shares}
+        self._in_work = tuple(each for each in shares if each[0].key in self._waiting)
 
     def seconds_left(self) -> float | None:
         """Return how long one worker would take for the rest; None if nothing is known of it."""
-        each = [self._of(unit) for unit in self._left.values()]
-        known = [seconds for seconds in each if seconds is not None]
-        if len(known) < len(each):
-            return None
-        return sum(seconds * (1.0 - self._shares.get(key, 0.0)) for key, seconds in zip(self._left, known, strict=True))
+        total = 0.0
+        left = [*self._left.copy().items(), *((u.kind, (-s * u.n_items, -s * u.cost)) for u, s in self._in_work)]
+        for kind, (items, cost) in left:
+            if (seconds := self._of(kind, items, cost)) is None:
+                return None
+            total += seconds
+        return max(0.0, total)
 
-    def _of(self, unit: Unit) -> float | None:
-        seconds, items = self._seen.get(unit.kind, (0.0, 0.0))
-        if items:
-            return unit.n_items * seconds / items
-        if (rate := self._known.get(unit.kind)) is not None:
-            return unit.n_items * rate
+    def _add(self, unit: Unit, times: float) -> None:
+        items, cost = self._left.get(unit.kind, (0.0, 0.0))
+        self._left[unit.kind] = (items + times * unit.n_items, cost + times * unit.cost)
+
+    def _of(self, kind: str, items: float, cost: float) -> float | None:
+        seconds, seen = self._seen.get(kind, (0.0, 0.0))
+        if seen:
+            return items * seconds / seen
+        if (rate := self._known.get(kind)) is not None:
+            return items * rate
         per_cost = self._seconds / self._costs if self._costs else self._target_s
-        return None if per_cost is None else unit.cost * per_cost
+        return None if per_cost is None else cost * per_cost

@@ -53,16 +53,17 @@ def prepare(session: Session) -> None:
 def locate(session: Session) -> tuple[RunSpec, ...]:
     """Trace and search; return the runs whose layers are known."""
     plan, store = session.plan, session.store
-    for search in plan.searches:
-        if search.next_units(store) and search.keep is None:
-            session.reopen(search.target_units())
     session.run("find known facts", [job.known_unit() for job in plan.traces])
 
     def ready() -> list[Unit]:
-        return [unit for search in plan.searches for unit in search.next_units(store)]
+        """Return what searches can do now; one whose unit was given up ends there, the others go on."""
+        for search in plan.searches:
+            session.reopen(search.shared_now(store))
+        found = [unit for search in plan.searches for unit in search.next_units(store)]
+        return [unit for unit in found if unit.key not in session.failed]
 
     traces: list[Unit] = [unit for job in plan.traces for unit in job.traces(store)]
-    while (units := ready()) and not session.failed:
+    while units := ready():
         shared = [unit for unit in units if unit.kind == TargetSearch.kind]
         session.run("share targets" if shared else "locate", shared or [*units, *traces])
     session.run("locate", traces)

@@ -60,46 +60,37 @@ class SearchPlan:
         ends = sorted({0, *(-(-n_facts // part) for part in (4, 2)), n_facts})
         return [range(begin, end) for begin, end in pairwise(ends)]
 
-    def units(self) -> list["LayerSearch"]:
-        """Return the units of a search in one wave; its layers share targets after :meth:`with_shared_targets`."""
-        return self._searches(self.template, range(len(self.positions)), self.layers)
-
-    def target_units(self) -> list[TargetSearch]:
-        """Return the units that find the targets which all layers of a search in one wave share."""
-        return self._targets(self._sharing(range(len(self.positions)), self.layers), range(len(self.positions)))
-
     def next_units(self, store: Store) -> list[RunUnit]:
         """Return what can be done now; nothing when all is done.
 
         What layers share of the work in front of the subjects is found first.
         """
-        layers: Sequence[int] = self.layers
-        for number, facts in enumerate(self.waves):
-            run = self._sharing(facts, layers)
-            missing = [unit for unit in self._searches(run, facts, layers) if not store.is_committed(*unit.key)]
-            if missing:
-                shared = self._targets(run, facts)
-                return [unit for unit in shared if not store.is_committed(*unit.key)] or list(missing)
-            if number == len(self.waves) - 1:
-                return []
-            choice = self._choice(facts, layers)
-            commit = store.read_commit(*choice.key)
-            if commit is None:
-                return [choice]
-            layers = ChoiceRecord.of_json(commit.spec).layers
-        return []
+        facts, layers = self._wave(store)
+        run = self._sharing(facts, layers)
+        missing = [unit for unit in self._searches(run, facts, layers) if not store.is_committed(*unit.key)]
+        if missing:
+            shared = self._targets(run, facts)
+            return [unit for unit in shared if not store.is_committed(*unit.key)] or list(missing)
+        return [] if facts.stop == len(self.positions) else [self._choice(facts, layers)]
+
+    def shared_now(self, store: Store) -> list[TargetSearch]:
+        """Return the units that find what the layers share which are searched now; none if the search is done."""
+        facts, layers = self._wave(store)
+        return self._targets(self._sharing(facts, layers), facts) if self.next_units(store) else []
 
     def left(self, store: Store) -> list[int]:
         """Return the layers that have edited all facts, once the search is done."""
-        layers: Sequence[int] = self.layers
-        for facts in self.waves[:-1]:
-            commit = store.read_commit(*self._choice(facts, layers).key)
-            layers = ChoiceRecord.of_json(commit.spec).layers if commit else layers
-        return list(layers)
+        return list(self._wave(store)[1])
 
-    def with_shared_targets(self) -> "SearchPlan":
-        """Return the search, its layers sharing the work in front of the subjects, if its editor searches for targets."""
-        return replace(self, template=self._sharing(range(len(self.positions)), self.layers))
+    def _wave(self, store: Store) -> tuple[range, Sequence[int]]:
+        """Return the facts and the layers of the first wave after which nothing has been chosen, or of the last one."""
+        waves, layers = self.waves, self.layers
+        for facts in waves[:-1]:
+            commit = store.read_commit(*self._choice(facts, layers).key)
+            if commit is None:
+                return facts, layers
+            layers = ChoiceRecord.of_json(commit.spec).layers
+        return waves[-1], layers
 
     def _sharing(self, facts: range, layers: Sequence[int]) -> RunSpec:
         definition = definition_of(self.template)

@@ -175,8 +175,8 @@ class Unit(ABC):
         """Do it.
 
         One that may take long raises :class:`editing.model.progress.Interrupted` where it is asked to end and can go on later
-        (:mod:`tasks.units.unfinished`).  Heavy libraries are imported here, so that a driver, which
-        only names units, needs none of them.
+        (:mod:`tasks.units.unfinished`).  Heavy libraries are imported here, so that a driver, which only names units, needs
+        none of them.
         """
 
     @property

@@ -23,6 +23,7 @@ from tasks.driver.stages import edit_and_score
 from tasks.errors import TaskError
 from tasks.specs.run import RunSpec
 from tasks.units.ready import choose_recipes, ready_units
+from tasks.units.search import SearchPlan
 from tasks.units.unit import Unit
 from tasks.workers.pool import Failure, Pool
 from tasks.workers.worker import Worker
@@ -91,6 +92,13 @@ def _keep(store: Path, kept: Path) -> None:
         made.rename(kept)
     except OSError:  # another test process was faster
         shutil.rmtree(made)
+
+
+def search_units(search: SearchPlan, *, shared: bool) -> tuple[list[Unit], list[Unit]]:
+    """Return the units that find the targets of a search in one wave, if its layers share them, and those that edit."""
+    facts = range(len(search.positions))
+    run = search._sharing(facts, search.layers) if shared else search.template
+    return [*search._targets(run, facts)], [*search._searches(run, facts, search.layers)]
 
 
 def finish(store: Store, worker: Worker, run: RunSpec) -> None:

@@ -24,7 +24,7 @@ from tasks.units.score import score_kinds
 from tasks.units.targets import TARGETS
 from tasks.workers.pool import Pool
 from tasks.workers.worker import Worker
-from tests.tasks.support import NoWorkers, command, plan, prepare
+from tests.tasks.support import NoWorkers, command, plan, prepare, search_units
 from tests.tasks.test_groups import GRID, Killed, kill_after, sample, session, whole
 from tests.tasks.test_targets import edited_runs
 
@@ -133,7 +133,7 @@ def test_a_layer_that_is_given_and_found_is_one_run(tmp_path: Path) -> None:
     store, worker = Store(planned.store), Worker(planned.store)
     prepare(planned, worker)
     for search in planned.searches:
-        for unit in search.units():
+        for unit in search_units(search, shared=False)[1]:
             worker.do(unit)
     runs = with_known_layers(planned, store)
     assert len({run.run_id for run in runs}) == len(runs)
@@ -147,7 +147,7 @@ def test_a_search_chooses_among_its_own_candidates(tmp_path: Path) -> None:
         planned = plan(tmp_path, **SMALL, editors=["ft_c"], layers="search", batch_sizes=[1], locate=locate)
         worker = Worker(planned.store)
         for search in planned.searches:
-            for unit in search.units():
+            for unit in search_units(search, shared=False)[1]:
                 worker.do(unit)
         (run,) = (run for run in with_known_layers(planned, Store(planned.store)) if run.editor != "none")
         assert run.layers[0] in layers

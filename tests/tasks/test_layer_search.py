@@ -10,7 +10,9 @@ from storage.sql import query
 from storage.store import Store
 from tasks.driver.plan import with_known_layers
 from tasks.driver.session import Session, anything_left
+from tasks.errors import TaskError
 from tasks.units.search import ChoiceRecord, LayerSearch, SearchPlan
+from tasks.units.unit import Bench, Done
 from tasks.workers.worker import Worker
 from tests.tasks.support import InProcess, all_stages, plan
 
@@ -86,3 +88,21 @@ def test_what_a_search_may_be(tmp_path: Path) -> None:
         plan(tmp_path, **SEARCH, locate={"search": {"edits": 4} | keep}).searches[0] for keep in ({}, {"keep": 2})
     )
     assert isinstance(one, SearchPlan) and one.run_id != waves.run_id, "its rows are of other numbers of facts"
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_where_anothers_unit_was_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = LayerSearch.do
+
+    def fail(self: LayerSearch, bench: Bench) -> Done:
+        if self.run.editor == "memit" and self.layer == 0:
+            raise TaskError("no memory for it")
+        return real(self, bench)
+
+    monkeypatch.setattr(LayerSearch, "do", fail)
+    planned = plan(tmp_path, **SEARCH, locate={"search": {"editor": ["memit", "rome"], "edits": 2, "layers": [0, 1]}})
+    session = all_stages(planned)
+    memit, rome = planned.searches
+    assert list(session.failed) == [(memit.run_id, "layer-000")]
+    store = Store(planned.store)
+    assert store.is_committed(memit.run_id, "layer-001") and rome.next_units(store) == []

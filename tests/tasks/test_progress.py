@@ -1,6 +1,7 @@
 """Units tell how far they are, and long ones that are asked to end go on later from where they were."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tasks.units.ready import ready_units
 from tasks.units.unit import LEFT, Unit
 from tasks.workers.worker import Worker
 from tests.tasks.fakes import FakeUnit
-from tests.tasks.support import edited, plan, prepare
+from tests.tasks.support import edited, plan, prepare, search_units
 from tests.tasks.test_pool import unit as fake
 
 SEARCH: dict[str, Any] = {
@@ -80,8 +81,9 @@ def test_loops_within_loops_tell_the_whole() -> None:
 
 
 def searches(planned: Plan) -> list[Unit]:
-    (search,) = (each.with_shared_targets() for each in planned.searches)
-    return [*search.target_units(), *search.units()]
+    (search,) = planned.searches
+    targets, edits = search_units(search, shared=True)
+    return [*targets, *edits]
 
 
 def traces(planned: Plan, store: Store, worker: Worker) -> list[Unit]:
@@ -248,3 +250,25 @@ def test_what_is_left_is_known_by_this_run_then_the_store_then_the_estimate() ->
     stage.shares([(units[1], 0.5), (units[2], 0.25)])
     assert stage.share == pytest.approx((units[0].cost + 0.75 * units[1].cost) / sum(each.cost for each in units))
     assert stage.n_busy == 2
+
+
+def test_an_eta_does_not_look_at_every_unit_and_may_be_asked_from_another_thread() -> None:
+    units = [fake(f"u{i}", "fine") for i in range(20_000)]
+    clock = Clock(units, {}, 1.0)
+    looked: list[str] = []
+    real = type(units[0]).n_items
+
+    def watched(self: FakeUnit) -> int:
+        looked.append(self.unit_id)
+        return int(real.__get__(self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeUnit, "n_items", property(watched))
+        clock.shares([(units[0], 0.5)])
+        assert clock.seconds_left() == pytest.approx(19_999.5 * units[0].cost)
+    assert set(looked) <= {"u0"}
+    with ThreadPoolExecutor(1) as other:
+        asked = [other.submit(clock.seconds_left) for _ in range(200)]
+        for each in units[:2000]:
+            clock.done(each, 1.0)
+        assert all(found.result() is not None for found in asked)

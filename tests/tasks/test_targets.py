@@ -22,7 +22,7 @@ from tasks.units.targets import TARGETS, target_units, with_shared_targets
 from tasks.units.unit import Unit
 from tasks.workers.pool import Pool
 from tasks.workers.worker import Worker
-from tests.tasks.support import NoWorkers, finish, plan, prepare
+from tests.tasks.support import NoWorkers, finish, plan, prepare, search_units
 
 GRID: dict[str, Any] = {
     "editors": [
@@ -157,13 +157,12 @@ def test_a_layer_search_with_shared_targets_scores_what_it_would_score_layer_by_
         store, worker = Store(planned.store), Worker(planned.store)
         prepare(planned, worker)
         (search,) = planned.searches
-        if name == "shared":
-            search = search.with_shared_targets()
-            assert search.run_id == planned.searches[0].run_id, "it is no part of the identity"
-            units = search.target_units()
-            assert [unit.n_items for unit in units] == [8 * len(search.layers), 2 * len(search.layers)]
-            assert {worker.do(unit) for unit in units} == {"done"}
-        assert {worker.do(unit) for unit in search.units()} == {"done"}
+        targets, edits = search_units(search, shared=name == "shared")
+        assert {unit.run_id for unit in edits} == {search.run_id}, "it is no part of the identity"
+        assert [unit.n_items for unit in targets] == (
+            [8 * len(search.layers), 2 * len(search.layers)] if name == "shared" else []
+        )
+        assert {worker.do(unit) for unit in [*targets, *edits]} == {"done"}
         sql = "SELECT layer, fact_id, probe_id, nll_new, nll_true FROM layer_scores ORDER BY ALL"
         found.append(query(store.location, sql).to_pylist())
     alone, shared = found
