@@ -31,8 +31,8 @@ _PROBES, _ANSWER = 13, 3
 """Prompts of a fact, and tokens of an answer with the one before it."""
 _PROMPT, _LEAST_S = 10.0, 0.02
 """Tokens of a fact's prompt, about, and what the search for its target takes on however small a model."""
-_UNSHARED = 0.3
-"""Of the passes of a trace, what is not taken from the corrupted run."""
+_UNSHARED = 0.35
+"""Of the time of a trace in whole passes, what it takes (30 blocks, prompts of 15 tokens: docs/log.md)."""
 _QUESTION = 150
 """Tokens of a benchmark's question with its shots, about."""
 
@@ -107,7 +107,7 @@ def _work(plan: Plan, model: ModelRef, shapes: Shapes, prompt: float) -> Counter
         each = _edit(search.template, shapes, prompt) + _score(shapes, prompt, 0)
         work["layer search"] += int(len(search.layers) * len(search.positions) * each)
     for trace in (each for each in plan.traces if each.model == model):
-        # The blocks below a restored state and the positions before it are shared: about a quarter is left.
+        # The blocks below a restored state and the positions before it are shared.
         cells = 3 * shapes.n_layers * prompt
         work["tracing"] += int(trace.wanted * (trace.samples + 2) * cells * _pass(shapes, prompt) * _UNSHARED)
     for run in (each for each in plan.runs if each.model == model):
