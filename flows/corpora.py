@@ -7,11 +7,12 @@ from typing import Any
 from flows.score_spec import PerplexitySpec
 from flows.spec import Experiment, SecondMomentSpec
 from storage.digests import digest_of_file
-from tasks.data.corpora import OWN_TOKENS, OWN_TOP_K, file_texts
+from tasks.data.corpora import file_texts
 from tasks.data.model_files import edited_shape
 from tasks.errors import InputError
-from tasks.specs.recipes import Drawn, MomentsRecipe, Texts
+from tasks.specs.recipes import Drawn, MomentsRecipe, OwnTexts, Recipe, Texts
 from tasks.specs.run import ModelRef, RunSpec
+from tasks.units.sampled_texts import SampledTexts
 from tasks.units.search import SearchPlan
 
 
@@ -29,14 +30,8 @@ def moments_recipe(
             "jitter": wanted.jitter,
         }
     source = texts_source(experiment, wanted, model, facts_run_id)
-    if wanted.own_texts or (source["name"] == "facts" and not any(r.neighborhood_prompts for r in requests)):
-        source = {
-            "n_texts": wanted.n_texts,
-            "seed": wanted.seed,
-            "name": "own",
-            "tokens": OWN_TOKENS,
-            "top_k": OWN_TOP_K,
-        }
+    if source["name"] == "facts" and not any(r.neighborhood_prompts for r in requests):
+        source = own_texts_of(wanted)
     recipe: MomentsRecipe = {
         **model.identity,
         "texts": source,
@@ -58,6 +53,8 @@ def texts_source(
 ) -> Texts:
     """Return where texts come from: the hub, a file by its content, the facts' own world, or the facts."""
     drawn: Drawn = {"n_texts": wanted.n_texts, "seed": wanted.seed}
+    if wanted.texts is not None:
+        return own_texts_of(wanted)
     if wanted.hub is not None:
         assert wanted.revision is not None, "a missing one is a problem, and no recipe is made"
         return {
@@ -76,6 +73,27 @@ def texts_source(
     return {**drawn, "name": "facts", "facts_run_id": facts_run_id}
 
 
+def own_texts_of(wanted: SecondMomentSpec | PerplexitySpec) -> OwnTexts:
+    """Return how the unedited model samples texts; what stands at its usual value is left out where it was not always there."""
+    found: OwnTexts = {
+        "n_texts": wanted.n_texts,
+        "seed": wanted.seed,
+        "name": "own",
+        "tokens": wanted.text_tokens,
+        "top_k": wanted.top_k,
+    }
+    if wanted.temperature != 1.0:
+        found["temperature"] = wanted.temperature
+    return found
+
+
+def sampled_texts_of(experiment: Experiment, model: ModelRef, perplexity: Recipe | None) -> tuple[SampledTexts, ...]:
+    """Return the texts that are sampled before anything is edited, for what is asked of edited models."""
+    if perplexity is None or perplexity["texts"]["name"] != "own":
+        return ()
+    return (SampledTexts(model=model, threads=experiment.compute.threads, source=perplexity["texts"]),)
+
+
 def perplexity_recipe(
     experiment: Experiment, model: ModelRef, facts_run_id: str, problems: list[str], *, has_texts: bool
 ) -> dict[str, Any] | None:
@@ -86,6 +104,9 @@ def perplexity_recipe(
     """
     wanted = experiment.score.perplexity
     if wanted is None:
+        return None
+    if len(wanted.sources) > 1:
+        problems.append(f"score.perplexity: found {' and '.join(wanted.sources)}; expected one of them")
         return None
     if wanted.hub is not None and not wanted.revision:
         problems.append(f"score.perplexity.revision is missing; expected a commit of the hub data set {wanted.hub!r}")
@@ -98,7 +119,9 @@ def perplexity_recipe(
         problems.append(f"score.perplexity: {error}")
         return None
     if source["name"] == "facts" and not has_texts:
-        problems.append("score.perplexity: the facts have no neighborhood_prompts to make texts of; give path: or hub:")
+        problems.append(
+            "score.perplexity: the facts have no neighborhood_prompts to make texts of; give path: or hub:, or texts: self"
+        )
         return None
     files = {source["digest"]: wanted.path} if source["name"] == "file" else {}
     return {"texts": source, "n_texts": wanted.n_texts, "max_tokens": wanted.max_tokens, "files": files}
@@ -114,8 +137,7 @@ def moment_files(experiment: Experiment) -> dict[str, str]:
 def moment_problems(experiment: Experiment) -> list[str]:
     """Return what is wrong with where second moments shall come from."""
     wanted = experiment.second_moment
-    sources = [name for name in ("path", "files", "hub") if getattr(wanted, name) is not None]
-    sources += ["own_texts"] if wanted.own_texts else []
+    sources = [*wanted.sources, *(["files"] if wanted.files is not None else [])]
     if len(sources) > 1:
         return [f"second_moment: found {' and '.join(sources)}; expected one of them"]
     if wanted.hub is not None and not wanted.revision:
@@ -173,8 +195,8 @@ def check_files(experiment: Experiment, model: ModelRef, layers: Iterable[int], 
 
 def notes_on_texts(recipe: MomentsRecipe, experiment: Experiment) -> Iterator[str]:
     """Say that the model samples the texts of second moments itself, where nobody has asked for it."""
-    if recipe["texts"]["name"] == "own" and not experiment.second_moment.own_texts:
+    if recipe["texts"]["name"] == "own" and experiment.second_moment.texts is None:
         yield (
             f"second moments: of {experiment.second_moment.n_texts} texts that the model samples itself, as the facts have no "
-            "neighborhood_prompts to take texts from (second_moment: path, hub or files gives others)"
+            "neighborhood_prompts to take texts from (second_moment: path, hub or files gives others, texts: self these)"
         )

@@ -33,6 +33,8 @@ _PROMPT, _LEAST_S = 10.0, 0.02
 """Tokens of a fact's prompt, about, and what the search for its target takes on however small a model."""
 _UNSHARED = 0.35
 """Of the time of a trace in whole passes, what it takes (30 blocks, prompts of 15 tokens: docs/log.md)."""
+_TEXT, _SAMPLED = 512, 3.0
+"""Tokens of a text, at most, and how much dearer a token is that is drawn after the one before it."""
 _QUESTION = 150
 """Tokens of a benchmark's question with its shots, about."""
 
@@ -99,8 +101,13 @@ def _work(plan: Plan, model: ModelRef, shapes: Shapes, prompt: float) -> Counter
         work["asking"] += int(job.n_facts * _pass(shapes, 2 * prompt + _ANSWER + TEXT_TOKENS))
     for moments in (each for each in plan.moments if each.model == model):
         n_texts = sum(stop - start for wave in moments.waves for start, stop in wave)
-        tokens = n_texts * min(moments.recipe["max_tokens"] or 512, 512)
-        work["second moments"] += int(2 * shapes.block * shapes.n_layers * tokens)
+        source, most = moments.recipe["texts"], moments.recipe["max_tokens"] or _TEXT
+        tokens = n_texts * min(most, source["tokens"] if source["name"] == "own" else _TEXT)
+        work["second moments"] += int(_pass(shapes, tokens))
+        if source["name"] == "own":
+            work["sampling texts"] += int(_SAMPLED * _pass(shapes, n_texts * source["tokens"]))
+    for texts in (each for each in plan.texts if each.model == model):
+        work["sampling texts"] += int(_SAMPLED * _pass(shapes, texts.n_items * texts.source["tokens"]))
     for training in (each for each in plan.trainings if each.model == model):
         work["training"] += int(training.steps * training.recipe["edits"] * 6 * _pass(shapes, prompt + _ANSWER))
     for search in (each for each in plan.searches if each.template.model == model):

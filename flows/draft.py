@@ -68,7 +68,7 @@ def draft(asked: Asked) -> str:
     if asked.facts != "factworld" and any("second_moment" in _card(asked, name).needs for name in asked.editors):
         lines += [
             "second_moment:  # of the layers' keys over texts, which these editors keep as they are",
-            "  own_texts: true  # sampled by the model; better: path: wikipedia.txt, or hub: (docs/own-model.md)",
+            "  texts: self  # sampled by the model; better: path: wikipedia.txt, or hub: (docs/own-model.md)",
             "  n_texts: 1000",
         ]
     lines += [f"store: {asked.store}  # tables as Parquet; run it again to resume, or to go further"]

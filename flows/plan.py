@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from flows.context_length import check_context_length
-from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts
+from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts, sampled_texts_of
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on, warnings_on
 from flows.locating import searches_of, trace_of
 from flows.run_specs import card_of, check_layers, layers_refusal, run_of
@@ -69,6 +69,7 @@ def plan_experiment(inputs: Inputs) -> Plan:
         knowledge=() if inputs.knowledge is None else (inputs.knowledge,),
         unasked=() if inputs.knowledge is None or inputs.is_asked else (inputs.knowledge,),
         contexts=tuple(Contexts(model=inputs.model, threads=compute.threads, prefixes=recipe) for recipe in prefixes),
+        texts=sampled_texts_of(experiment, inputs.model, inputs.perplexity),
         moments=tuple(
             MomentsJob(
                 model=inputs.model,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from flows.spec_values import Count, Strict, named_or_file
+from flows.texts_spec import TextsSpec
 
 
 class BenchmarkSpec(Strict):
@@ -62,27 +63,15 @@ class GenerationSpec(Strict):
     """Of what is drawn."""
 
 
-class PerplexitySpec(Strict):
-    """The perplexity of held-out texts at every checkpoint: lines of a file, a hub data set, or the facts' own world."""
+class PerplexitySpec(TextsSpec):
+    """The perplexity of held-out texts at every checkpoint."""
 
-    path: str | None = None
-    """A text file, one text per line."""
-    hub: str | None = None
-    """Or a data set on the hub, with its commit as ``revision``."""
-    revision: str | None = None
-    """The commit."""
-    config: str | None = None
-    """The data set's configuration."""
     split: str = "test"
     """The data set's split."""
-    column: str = "text"
-    """The data set's column of texts."""
     n_texts: int = Field(default=100, gt=0)
     """How many texts."""
-    max_tokens: int | None = Field(default=None, gt=0)
-    """Of each text; the model's context length unless given, which is recorded."""
     seed: int = 1
-    """Of the choice of texts."""
+    """Of the choice of texts: another than that of second moments."""
 
 
 def _settings(name: str, kind: Any, given: Any) -> dict[str, Any]:

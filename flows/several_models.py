@@ -31,7 +31,7 @@ def plan_each(inputs: Sequence[Inputs]) -> Plan:
 
     merged = {
         part: tuple(item for plan in plans for item in getattr(plan, part))
-        for part in ("runs", "knowledge", "unasked", "contexts", "moments", "trainings", "searches", "traces")
+        for part in ("runs", "knowledge", "unasked", "contexts", "texts", "moments", "trainings", "searches", "traces")
     }
     return first.changed(**merged, notes=said("notes"), warnings=said("warnings"))
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from flows.score_spec import ScoreSpec
 from flows.spec_values import Count, Layers, SpecError, Strict, auto_is_none, named, named_or_file
+from flows.texts_spec import TextsSpec
 
 
 class ModelSpec(Strict):
@@ -114,23 +115,9 @@ class EditorSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class SecondMomentSpec(Strict):
-    """Second moments: of the facts' own world, of the lines of a local text file, of a hub data set, or published ones."""
+class SecondMomentSpec(TextsSpec):
+    """Second moments: of texts, or published ones."""
 
-    path: str | None = None
-    """A text file, one text per line."""
-    hub: str | None = None
-    """A data set of texts on the hub, with the commit as ``revision``."""
-    revision: str | None = None
-    """The commit."""
-    config: str | None = None
-    """The data set's configuration."""
-    split: str = "train"
-    """The data set's split."""
-    column: str = "text"
-    """The data set's column of texts."""
-    own_texts: bool = False
-    """Texts that the model samples itself; also where facts have no neighborhood prompts and nothing else is given."""
     files: dict[int, str] | None = Field(default=None, min_length=1)
     """Published ``.npz`` files by layer (ROME's layout), in place of texts."""
     provenance: str | None = None
@@ -145,8 +132,6 @@ class SecondMomentSpec(Strict):
     """Of the first wave, which is doubled until the updates stand still or ``n_texts`` is reached."""
     stop_facts: int = Field(default=64, gt=0)
     """Facts whose updates are looked at."""
-    max_tokens: int | None = Field(default=None, gt=0)
-    """Of each text; the model's context length unless given."""
     jitter: float = Field(default=0.0, ge=0)
     """Added to the diagonal, in units of its mean; part of a run's identity."""
     seed: int = 0

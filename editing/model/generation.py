@@ -39,11 +39,14 @@ class Draw:
     Args:
         without: Tokens that are never drawn.
         first: The number of the first head.
+        temperature: By which logits are divided.
     """
 
-    def __init__(self, top_k: int, seed: int, without: Sequence[int], *, first: int = 0) -> None:
+    def __init__(
+        self, top_k: int, seed: int, without: Sequence[int], *, first: int = 0, temperature: float = 1.0
+    ) -> None:
         self._top_k, self._seed, self._without = top_k, seed, torch.tensor(without, dtype=torch.int64)
-        self._first = first
+        self._first, self._temperature = first, temperature
 
     def __call__(self, logprobs: Tensor, numbers: Sequence[int], step: int) -> Tensor:
         allowed = logprobs.double().cpu().index_fill(1, self._without, -torch.inf)
@@ -51,7 +54,7 @@ class Draw:
         best = allowed.masked_fill(lost[:, None], 0.0).topk(min(self._top_k, allowed.shape[1]))
         drawn = [
             torch.multinomial(chances, 1, generator=self._generator(number, step))
-            for chances, number in zip(best.values.softmax(1), numbers, strict=True)
+            for chances, number in zip((best.values / self._temperature).softmax(1), numbers, strict=True)
         ]
         return best.indices.gather(1, torch.stack(drawn))[:, 0].masked_fill(lost, NO_TOKEN).to(logprobs.device)
 

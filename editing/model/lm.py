@@ -224,14 +224,16 @@ class LanguageModel(ForwardPasses):
         return [None if tail[-1:] == (NO_TOKEN,) else self.format.decode(tail) for tail in tails]
 
     @torch.no_grad()
-    def sample_texts(self, numbers: range, n_tokens: int, *, top_k: int, seed: int) -> list[str]:
+    def sample_texts(
+        self, numbers: range, n_tokens: int, *, top_k: int, seed: int, temperature: float = 1.0
+    ) -> list[str]:
         """Return texts drawn from the start of text, outside of any chat template; each depends on its number and the seed.
 
         Raises:
             TokenizationError: The tokenizer has neither a start-of-text nor an end-of-text token.
         """
         head = self.format.plain("")
-        draw = Draw(top_k, seed, self._special, first=numbers.start)
+        draw = Draw(top_k, seed, self._special, first=numbers.start, temperature=temperature)
         tails = generate(self, [head] * len(numbers), n_tokens, draw)
         return [self.format.decode([token for token in tail if token != NO_TOKEN]).strip() for tail in tails]
 

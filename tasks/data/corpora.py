@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from editing.measure.own_texts import TOKENS as OWN_TOKENS
-from editing.measure.own_texts import TOP_K as OWN_TOP_K
 from editing.requests import EditRequest
 from storage.digests import digest_of_file
 from storage.store import Store
@@ -15,17 +13,6 @@ from tasks.data.facts import read_facts, world_for
 from tasks.data.text_files import open_text
 from tasks.errors import InputError
 from tasks.specs.recipes import Texts
-
-__all__ = [
-    "OWN_TOKENS",
-    "OWN_TOP_K",
-    "corpus_texts",
-    "facts_texts",
-    "file_texts",
-    "hub_texts",
-    "unchanged",
-    "world_texts",
-]
 
 
 def corpus_texts(store: Store, source: Texts, files: Mapping[str, str]) -> Sequence[str]:

@@ -11,6 +11,7 @@ from tasks.specs.run import ModelRef, RunSpec
 from tasks.units.contexts import Contexts
 from tasks.units.knowledge import KnowledgeJob
 from tasks.units.moments import MomentsJob
+from tasks.units.sampled_texts import SampledTexts
 from tasks.units.search import SearchPlan
 from tasks.units.trace import TraceJob
 from tasks.units.training import TrainingJob
@@ -31,6 +32,7 @@ class Plan:
     completed: "Callable[[], Plan] | None" = None
     """Gives the plan with the runs that there are once nothing is unasked; None if it is this one."""
     contexts: tuple[Contexts, ...]
+    texts: tuple[SampledTexts, ...] = ()
     moments: tuple[MomentsJob, ...]
     trainings: tuple[TrainingJob, ...]
     searches: tuple[SearchPlan, ...]
@@ -50,6 +52,11 @@ class Plan:
     def changed(self, **changes: Any) -> "Plan":
         """Return the plan with other values of its fields."""
         return replace(self, **changes)
+
+    @property
+    def sampled(self) -> "tuple[Contexts | SampledTexts, ...]":
+        """What unedited models sample before anything is edited."""
+        return (*self.contexts, *self.texts)
 
     @property
     def models(self) -> list[ModelRef]:

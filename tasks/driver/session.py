@@ -218,13 +218,13 @@ def anything_left(plan: Plan, store: Store) -> bool:
         return True
     if any(job.next_units(store) for job in plan.moments) or any(job.next_units(store) for job in plan.trainings):
         return True
-    made: list[Unit] = [*plan.contexts, *(unit for job in plan.moments for unit in job.units())]
+    made: list[Unit] = [*plan.sampled, *(unit for job in plan.moments for unit in job.units())]
     made += [unit for job in plan.trainings for unit in job.done(store)[-1:]]
     if any(unit.is_lost(store) for unit in made if store.is_committed(*unit.key)):
         return True
     if any(search.next_units(store) for search in plan.searches):
         return True
-    found: list[Unit] = list(plan.contexts)
+    found: list[Unit] = list(plan.sampled)
     found += [unit for trace in plan.traces for unit in trace.units(store)]
     if any(not store.is_committed(*unit.key) for unit in found):
         return True

@@ -41,12 +41,12 @@ def prepare(session: Session) -> None:
 
     def follow(unit: Unit) -> list[Unit]:
         """Return what can be done now; the pool leaves out what it has been given already."""
-        return [] if unit in plan.contexts else [new for job in jobs for new in job.next_units(store)]
+        return [] if unit in plan.sampled else [new for job in jobs for new in job.next_units(store)]
 
-    session.reopen([*plan.contexts, *(unit for job in plan.moments for unit in job.units())])
+    session.reopen([*plan.sampled, *(unit for job in plan.moments for unit in job.units())])
     session.reopen_trainings()
-    units = [*plan.contexts, *(unit for job in jobs for unit in job.next_units(store))]
-    expected = [*plan.contexts, *(unit for job in jobs for unit in job.units())]
+    units = [*plan.sampled, *(unit for job in jobs for unit in job.next_units(store))]
+    expected = [*plan.sampled, *(unit for job in jobs for unit in job.units())]
     session.run("prepare", units, follow=follow, expected=expected)
 
 

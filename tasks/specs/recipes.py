@@ -69,6 +69,8 @@ class OwnTexts(Drawn):
     name: Literal["own"]
     tokens: int
     top_k: int
+    temperature: NotRequired[float]
+    """1 where it is left out."""
 
 
 Texts = HubTexts | FileTexts | WorldTexts | FactsTexts | OwnTexts

@@ -1,10 +1,12 @@
 """The likelihood of held-out texts at a checkpoint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tasks.specs.run import RunSpec
 from tasks.units.fact_scores import finite
+from tasks.units.sampled_texts import kept_texts
 from tasks.units.score import CheckpointScore
 from tasks.units.unit import Bench, Done
 
@@ -27,7 +29,11 @@ class Perplexity(CheckpointScore):
     def do(self, bench: Bench) -> Done:
         from tasks.data.corpora import corpus_texts
 
-        texts = corpus_texts(bench.store, self.settings["texts"], self.settings["files"])
+        source = self.settings["texts"]
+        if source["name"] == "own":
+            texts: Sequence[str] = kept_texts(bench.store, self.model.identity, source)
+        else:
+            texts = corpus_texts(bench.store, source, self.settings["files"])
         lm = bench.at(self.run, self.rounds)
         limit = min((n for n in (self.settings["max_tokens"], lm.context_tokens) if n is not None), default=None)
         ids = [lm.format.plain(text)[:limit] for text in texts]

@@ -59,7 +59,7 @@ def facts_file(folder: Path) -> Path:
 
 def planned(folder: Path, **changes: object) -> Plan:
     facts = {"name": "columns", "path": str(facts_file(folder)), "known": "first_token"}
-    rest = {"score": {"every_edits": 0}, "second_moment": {"own_texts": True, "n_texts": 64}} | changes
+    rest = {"score": {"every_edits": 0}, "second_moment": {"texts": "self", "n_texts": 64}} | changes
     return plan(folder, facts=facts | rest.pop("facts", {}), **rest)  # type: ignore[operator]
 
 

@@ -73,10 +73,10 @@ def test_a_model_samples_texts_itself_where_the_facts_have_none(tmp_path: Path) 
     (job,) = planned.moments
     assert job.recipe["texts"] == {"name": "own", "n_texts": 150, "seed": 0, "tokens": 64, "top_k": 50}
     assert any("texts that the model samples itself" in note for note in planned.notes)
-    asked = plan(tmp_path, facts=facts, second_moment={"own_texts": True, "n_texts": 150})
+    asked = plan(tmp_path, facts=facts, second_moment={"texts": "self", "n_texts": 150})
     assert asked.moments[0].recipe == job.recipe and not any("samples itself" in note for note in asked.notes)
-    with pytest.raises(SpecError, match="found path and own_texts; expected one"):
-        plan(tmp_path, facts=facts, second_moment={"own_texts": True, "path": str(tmp_path / "facts.json")})
+    with pytest.raises(SpecError, match="found path and texts; expected one"):
+        plan(tmp_path, facts=facts, second_moment={"texts": "self", "path": str(tmp_path / "facts.json")})
     assert plan(tmp_path, facts=facts, editors=["ft_c"]).moments == ()
 
 

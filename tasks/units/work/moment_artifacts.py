@@ -12,7 +12,6 @@ from torch import Tensor
 from editing.errors import MomentError
 from editing.measure.convergence import update_change
 from editing.measure.moments import MomentAccumulator, SecondMoment, add_texts, layers_that_fit
-from editing.measure.own_texts import own_texts
 from editing.methods.locate import read_keys
 from editing.model.lm import LanguageModel
 from editing.model.memory import free_bytes
@@ -26,6 +25,7 @@ from tasks.data.facts import read_facts
 from tasks.errors import InputError
 from tasks.specs.recipes import MomentsRecipe, Stop
 from tasks.units.moments import MOMENTS, SUMS, layer_recipe, shard_recipe
+from tasks.units.sampled_texts import sampled_texts
 from tasks.units.unfinished import Key, leave, left
 
 MEMORY_SHARE = 0.5
@@ -78,9 +78,7 @@ def collect_shard(
     for group in lm.progress.over(groups):
         if source["name"] == "own":
             with lm.progress.part(0.0, 0.5):
-                texts = own_texts(
-                    lm, range(*shard), seed=source["seed"], n_tokens=source["tokens"], top_k=source["top_k"]
-                )
+                texts = sampled_texts(store, lm, recipe, source, range(*shard))
         else:
             texts = list(corpus_texts(store, source, files)[shard[0] : shard[1]])
         found = _sums(store, lm, texts, group, recipe["max_tokens"], unit)
