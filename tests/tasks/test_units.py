@@ -56,7 +56,7 @@ def test_every_kind_of_unit_in_one_experiment(tmp_path: Path) -> None:
         "benchmarks": ["sentiment"],
         "examples": 4,
         "generation": {"prompts": 2, "tokens": 8},
-        "perplexity": {"n_texts": 4, "max_tokens": 16},
+        "perplexity": {"texts": "self", "n_texts": 4, "max_tokens": 16},
         **{kind: {} for kind in settings_types()},
     }
     facts = {"name": "factworld", "size": 4, "known": "first_token"}
