@@ -27,7 +27,7 @@ _ADDED = ("neighborhood_answers", "question_prompts", "completion_prompts", "gen
 
 def dataset_titles() -> dict[str, str]:
     """Return what data sets there are."""
-    own = {"factworld": "generated facts that the bundled models know", shipped_facts.NAME: shipped_facts.TITLE}
+    own = {"factworld": "generated facts that the bundled models know", **shipped_facts.TITLES}
     return own | {name: read_layout(name).title for name in layout_names()}
 
 
@@ -44,7 +44,7 @@ def load_facts(
     """Return a data set's facts in its own order, without those that its lint refuses.
 
     Args:
-        name: ``factworld``, ``common-knowledge``, a layout of this package, or the path of a layout of one's own.
+        name: ``factworld``, a data set that ships, a layout of this package, or the path of a layout of one's own.
         completions: A JSON list of ``{question, text_completion_prompt}``: facts asked by questions, as beginnings of
             sentences.
 
@@ -54,8 +54,8 @@ def load_facts(
     if name == "factworld":
         requests = world_for(model).requests()
         return Facts(requests, [], len(requests))
-    if name == shipped_facts.NAME:
-        requests = shipped_facts.requests()
+    if name in shipped_facts.TITLES:
+        requests = shipped_facts.requests(name)
         return without_refused(Facts(requests, [], len(requests)), lint_requests(requests))
     layout = read_layout(name)
     records = read_records(Path(path)) if path else hub_records(_hub(name, layout.hub, hub, revision, split))
@@ -81,7 +81,12 @@ def check_dataset(name: str, *, path: str | None, hub: str | None) -> None:
     Raises:
         InputError: Says what there is.
     """
-    if name not in ("factworld", shipped_facts.NAME) and read_layout(name).hub is None and path is None and hub is None:
+    if (
+        name not in ("factworld", *shipped_facts.TITLES)
+        and read_layout(name).hub is None
+        and path is None
+        and hub is None
+    ):
         raise InputError(
             f"{name!r} says how records are read and not where they are; give path: (a local file), or hub: and revision:"
         )

@@ -6,6 +6,7 @@ other objects of the same relation, neighbors other subjects of the same object.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from editing.requests import EditRequest
 
 NAME = "common-knowledge"
-TITLE = "true facts about the world, written for this project, with probes of portability"
+AS_QUESTIONS = f"{NAME}-questions"
+TITLES = {
+    NAME: "true facts about the world, written for this project, with probes of portability",
+    AS_QUESTIONS: "the same facts written as questions, as zsRE does, and asked as beginnings of sentences",
+}
 FOLDER = Path(__file__).parent / "common_knowledge"
 NEIGHBORS = 10
 _PROPERTIES = "properties"
@@ -77,6 +82,8 @@ class Record(NamedTuple):
     """A fact with what belongs to it that an edit request has no place for."""
 
     request: EditRequest
+    as_question: EditRequest
+    """The same fact written by its question; the sentences in which it stands ask for it in another form."""
     accepted: tuple[str, ...]
     """All answers that are true, the one that is asked for first."""
     probes: tuple[Probe, ...]
@@ -103,9 +110,9 @@ def records() -> tuple[Record, ...]:
     return tuple(record for name, relation in relations().items() for record in _records(name, relation))
 
 
-def requests() -> list[EditRequest]:
-    """Return all facts as edit requests."""
-    return [record.request for record in records()]
+def requests(name: str = NAME) -> list[EditRequest]:
+    """Return all facts of a data set of ``TITLES`` as edit requests."""
+    return [record.request if name == NAME else record.as_question for record in records()]
 
 
 def fill(template: str, subject: str) -> str:
@@ -142,7 +149,16 @@ def _records(name: str, relation: Relation) -> Iterator[Record]:
                 completion_prompts=(fill(relation.completion, subject),),
                 generation_prompts=(fill(relation.about, subject),),
             )
-            yield Record(request, accepted, tuple(_probes(relation, subject, true, new)))
+            as_question = replace(
+                request,
+                template=relation.question,
+                subject=subject,
+                paraphrase_prompts=(),
+                neighborhood_prompts=tuple(fill(relation.question, each) for each in neighbors),
+                question_prompts=(),
+                completion_prompts=(request.prompt, *request.completion_prompts),
+            )
+            yield Record(request, as_question, accepted, tuple(_probes(relation, subject, true, new)))
 
 
 def _names(text: str, subject: str) -> bool:

@@ -6,7 +6,18 @@ import pytest
 
 from tasks.data.facts import dataset_titles, facts_digest, load_facts
 from tasks.data.lint import balance, lint_requests
-from tasks.data.shipped_facts import FOLDER, NAME, NEIGHBORS, Relation, fill, properties, records, relations, requests
+from tasks.data.shipped_facts import (
+    AS_QUESTIONS,
+    FOLDER,
+    NAME,
+    NEIGHBORS,
+    Relation,
+    fill,
+    properties,
+    records,
+    relations,
+    requests,
+)
 
 
 def test_there_are_enough_and_each_relation_is_balanced() -> None:
@@ -93,6 +104,22 @@ def test_it_is_a_data_set_like_any_other() -> None:
     assert len(facts.requests) == len(requests()) and not [f for f in facts.findings if f.refused]
     assert not lint_requests(facts.requests) and NAME in dataset_titles()
     assert facts_digest(facts.requests) == facts_digest(load_facts(NAME).requests)
+
+
+def test_the_same_facts_are_there_as_questions() -> None:
+    facts = load_facts(AS_QUESTIONS)
+    assert not [f for f in facts.findings if f.refused] and not lint_requests(facts.requests)
+    assert len(facts.requests) == len(requests()) and AS_QUESTIONS in dataset_titles()
+    questions = {request.prompt for request in facts.requests}
+    for asked, written in zip(facts.requests, requests(), strict=True):
+        assert (asked.request_id, asked.target_new, asked.target_true) == (
+            written.request_id,
+            written.target_new,
+            written.target_true,
+        )
+        assert (asked.prompt,) == written.question_prompts and asked.prompt.endswith("?")
+        assert asked.completion_prompts == (written.prompt, *written.completion_prompts)
+        assert len(set(asked.neighborhood_prompts)) == NEIGHBORS and set(asked.neighborhood_prompts) <= questions
 
 
 def test_a_table_with_an_unknown_field_is_refused() -> None:
