@@ -174,8 +174,8 @@ def _scores(run: RunSpec, shapes: Shapes, prompt: float) -> float:
     for rounds in run.checkpoints:
         again = 0 if scoring.retention == "none" else rounds * run.batch_size
         again = again if isinstance(scoring.retention, str) else min(again, scoring.retention)
-        total += again * _score(shapes, prompt, 0) + questions * _pass(shapes, _QUESTION)
-    return total
+        total += again * _score(shapes, prompt, 0)
+    return total + len(run.benchmark_checkpoints) * questions * _pass(shapes, _QUESTION)
 
 
 def _rate(dtype: str, device: str | None) -> tuple[float, str]:

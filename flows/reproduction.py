@@ -29,8 +29,11 @@ class Reproduction:
     page: str
 
 
-def experiment_files(paper: PaperSpec, scale: str, folder: Path) -> list[Path]:
+def experiment_files(paper: PaperSpec, scale: str, folder: Path, data: Path | None = None) -> list[Path]:
     """Write the experiments of a scale as files, with data relative to the working directory; return them.
+
+    Args:
+        data: Where benchmarks' published files are looked for.
 
     Raises:
         SpecError: The paper has no such scale.
@@ -45,12 +48,20 @@ def experiment_files(paper: PaperSpec, scale: str, folder: Path) -> list[Path]:
     files = []
     for experiment in paper.scales[scale]:
         files.append(folder / f"{experiment['name']}.yaml")
-        files[-1].write_text(yaml.safe_dump(_from_here(experiment), sort_keys=False))
+        files[-1].write_text(yaml.safe_dump(_from_here(_with_data(experiment, data)), sort_keys=False))
     return files
 
 
 def reproduce(
-    paper: PaperSpec, name: str, item: str | None, *, scale: str, store: str, folder: Path, said: Callable[[str], None]
+    paper: PaperSpec,
+    name: str,
+    item: str | None,
+    *,
+    scale: str,
+    store: str,
+    folder: Path,
+    said: Callable[[str], None],
+    data: Path | None = None,
 ) -> Reproduction:
     """Run what the store lacks of a paper's experiments, judge its claims, and write its page.
 
@@ -58,6 +69,7 @@ def reproduce(
         item: One table, figure or claim; all if None.
         folder: Where its experiments are written as files.
         said: Told what is done.
+        data: Where benchmarks' published files are looked for; on the hub if None.
 
     Raises:
         SpecError: No such scale or item, or an experiment that cannot be run.
@@ -67,7 +79,7 @@ def reproduce(
         raise SpecError(
             f"{name} has no table, figure or claim {item!r}; expected one of {[*paper.items, *paper.claims]}"
         )
-    plans = list(_run(paper, experiment_files(paper, scale, folder), store, said))
+    plans = list(_run(paper, experiment_files(paper, scale, folder, data), store, said))
     return judge_and_draw(paper, name, item, scale=scale, plans=plans)
 
 
@@ -120,6 +132,20 @@ def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], 
                 )
             plan = completed(plan)
         yield plan
+
+
+def _with_data(experiment: dict[str, Any], data: Path | None) -> dict[str, Any]:
+    """Return an experiment whose benchmarks read published files of ``data/NAME`` or ``data/*/NAME``, where these are."""
+    benchmarks = experiment.get("score", {}).get("benchmarks", [])
+    if data is None or not benchmarks:
+        return experiment
+    placed = []
+    for each in benchmarks:
+        spec = each if isinstance(each, dict) else {"name": each}
+        name = str(spec.get("name"))
+        found = next((path for path in (data / name, *sorted(data.glob(f"*/{name}"))) if path.is_dir()), None)
+        placed.append(spec if found is None or "path" in spec else spec | {"path": str(found.absolute())})
+    return experiment | {"score": experiment["score"] | {"benchmarks": placed}}
 
 
 def _from_here(experiment: dict[str, Any]) -> dict[str, Any]:

@@ -127,6 +127,9 @@ def _scoring(inputs: Inputs) -> Scoring:
     score = inputs.experiment.score
     return Scoring(
         every_edits=score.every_edits if isinstance(score.every_edits, int) else tuple(score.every_edits),
+        benchmark_edits=tuple(score.benchmark_edits)
+        if isinstance(score.benchmark_edits, list)
+        else score.benchmark_edits,
         retention=score.retention,
         text_tokens=score.text_tokens,
         texts=score.texts,

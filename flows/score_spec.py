@@ -99,6 +99,8 @@ class ScoreSpec(Strict):
     """Free texts of each edit right after its round, or at every later check too."""
     benchmarks: list[Annotated[BenchmarkSpec, BeforeValidator(named_or_file("file"))]] = []
     """Asked at every checkpoint, and of the unedited model."""
+    benchmark_edits: Annotated[int, Field(ge=0)] | Annotated[list[Count], Field(min_length=1)] | None = None
+    """When benchmarks are asked, if not at every checkpoint: as ``every_edits``."""
     examples: Annotated[int, Field(gt=0)] | Literal["all"] = 100
     """Questions of each benchmark; all of a file of one's own."""
     generation: GenerationSpec | None = None

@@ -214,6 +214,10 @@ def reproduce(
     ],
     scale: Annotated[str, typer.Option(help="A scale of the paper's file: full needs GPUs, small minutes.")] = "small",
     store: Annotated[str | None, typer.Option(help="Where results go; results/PAPER-SCALE unless given.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of benchmarks' published files (NAME or */NAME); else they come from the hub."),
+    ] = None,
 ) -> None:
     """Run a paper's experiments, say of each of its claims whether it holds, and draw its figures on one page."""
     from flows.papers import load_paper
@@ -224,7 +228,7 @@ def reproduce(
     label = Path(name).stem
     place = store or f"results/{label}-{scale}"
     paper, folder = load_paper(name), Path("results", "papers", label)
-    found = run_paper(paper, label, item or None, scale=scale, store=place, folder=folder, said=typer.echo)
+    found = run_paper(paper, label, item or None, scale=scale, store=place, folder=folder, said=typer.echo, data=data)
     print_table([
         {"of": each.claim.item, "the paper says": each.claim.says, "verdict": each.verdict, "found (95 %)": each.found or "–"}
         for each in found.judged

@@ -200,9 +200,18 @@ class RunSpec:
 
         The unedited model is scored once, whatever the steps.
         """
+        return self._checkpoints(self.scoring.every_edits)
+
+    @property
+    def benchmark_checkpoints(self) -> tuple[int, ...]:
+        """Numbers of rounds after which benchmarks are asked."""
+        wanted = self.scoring.benchmark_edits
+        return self.checkpoints if wanted is None else self._checkpoints(wanted)
+
+    def _checkpoints(self, step: int | tuple[int, ...]) -> tuple[int, ...]:
         if self.is_unedited:
             return (0,)
-        step, n_edits = self.scoring.every_edits, self.n_rounds * self.batch_size
+        n_edits = self.n_rounds * self.batch_size
         if not step:
             return ()
         wanted = range(step, n_edits + 1, step) if isinstance(step, int) else step

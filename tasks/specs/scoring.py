@@ -27,5 +27,7 @@ class Scoring:
     texts: str
     """``own``: of each edit right after its round, and of the baseline; ``all``: of retention too."""
     benchmarks: tuple[BenchmarkRef, ...]
+    benchmark_edits: int | tuple[int, ...] | None = None
+    """As ``every_edits``, of benchmarks alone; None: at every checkpoint."""
     scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings of the scores of whole checkpoints, by kind; those that are not named are not wanted."""

@@ -37,6 +37,7 @@ def of_json(text: str) -> RunSpec:
         "facts": _of(FactsRef, found["facts"]),
         "layers": tuple(found["layers"]),
         "every_edits": found["every_edits"] if isinstance(found["every_edits"], int) else tuple(found["every_edits"]),
+        "benchmark_edits": tuple(asked) if isinstance(asked := found.get("benchmark_edits"), list) else asked,
         "benchmarks": tuple(_of(BenchmarkRef, each) for each in found["benchmarks"]),
         "compute": _of(Compute, found["compute"]),
         "shared_targets": _of(SharedTargets, shared) if shared else None,

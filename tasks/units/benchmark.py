@@ -8,7 +8,7 @@ from storage.commits import Commit
 from storage.store import Store
 from tasks.specs.run import RunSpec
 from tasks.specs.scoring import BenchmarkRef
-from tasks.units.score import Score, checkpoints
+from tasks.units.score import Score, reached
 from tasks.units.unit import Bench, Done, Record
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Benchmark(Score):
             asked[key] = max(asked.get(key, 0), record.n_examples)
         return [
             cls(run=run, rounds=at, benchmark=benchmark, first=first, last=benchmark.n_examples)
-            for at in checkpoints(run, segments)
+            for at in reached(run.benchmark_checkpoints, segments)
             for benchmark in run.scoring.benchmarks
             if (first := asked.get((benchmark.run_id, at), 0)) < benchmark.n_examples
         ]

@@ -132,7 +132,12 @@ def settings_types() -> dict[str, Any]:
 
 def checkpoints(run: RunSpec, segments: Sequence[range]) -> list[int]:
     """Return the numbers of rounds at which the whole model is scored, as far as these segments lead."""
-    return [at for at in run.checkpoints if at <= (segments[-1].stop if segments else 0)]
+    return reached(run.checkpoints, segments)
+
+
+def reached(rounds: Iterable[int], segments: Sequence[range]) -> list[int]:
+    """Return those numbers of rounds to which these segments lead."""
+    return [at for at in rounds if at <= (segments[-1].stop if segments else 0)]
 
 
 def stretches(numbers: Iterable[int]) -> list[tuple[int, int]]:

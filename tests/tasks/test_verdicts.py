@@ -159,3 +159,18 @@ def test_the_page_shows_claims_pictures_and_excuses(store: Store) -> None:
     page = Path(write_page(store, "t", "Title", items, judged, unseen=())).read_text()
     assert "<svg" in page and "it is so" in page and "x: 0.500 (0.400 to 0.600, n 100)" in page
     assert "not here, needs a hub" in page and "<td>memit</td>" in page
+
+
+def test_benchmarks_find_their_published_files(tmp_path: Path) -> None:
+    for folder in ("rte", "glue/sst2"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    files = experiment_files(load_paper("forgetting"), "smollm2", tmp_path / "files", tmp_path / "data")
+    benchmarks = yaml.safe_load(files[0].read_text())["score"]["benchmarks"]
+    paths = {each["name"]: each.get("path") for each in benchmarks}
+    data = tmp_path / "data"
+    assert paths == {
+        "rte": str(data / "rte"),
+        "sst2": str(data / "glue" / "sst2"),
+        "cola": None,
+        "commonsense_qa": None,
+    }
