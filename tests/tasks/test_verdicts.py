@@ -102,7 +102,7 @@ def test_a_paper_of_ones_own_that_is_wrong_says_where(tmp_path: Path) -> None:
             load_paper(str(file))
     with pytest.raises(SpecError, match="no paper 'nope'; expected one of"):
         load_paper("nope")
-    with pytest.raises(SpecError, match="--scale 'tiny': expected one of \\['full', 'small'\\]"):
+    with pytest.raises(SpecError, match="--scale 'tiny': expected one of \\['full', 'small', 'smollm2'\\]"):
         experiment_files(load_paper("forgetting"), "tiny", tmp_path)
     file.write_text(yaml.safe_dump(good | {"claims": {"a": claim | {"above": 0}}}))
     with pytest.raises(SpecError, match="--scale 'small': expected one of \\[\\]"):
