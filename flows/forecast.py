@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flows.ridges import notes_on_ridges
 from storage.locations import is_store
 from storage.sql import query
 from storage.store import Store
@@ -18,13 +19,14 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
     """Return a row per run, notes on the whole, and whether the store's timings say how long it takes."""
     store = Store(plan.store) if is_store(plan.store) else None
     speed = _seconds_per_edit(plan.store) if store else {}
-    rows, total = [], 0.0
+    rows, total, unfinished = [], 0.0, list[RunSpec]()
     runs = with_known_layers(plan, store) if store else plan.runs
     for run in runs:
         done = sum(((c.last_round or 0) - (c.first_round or 0)) for c in segments(store, run.run_id)) if store else 0
         left = (run.n_rounds - done) * run.batch_size
         seconds = speed.get((run.editor, run.batch_size), speed.get((run.editor, None)))
         total += (seconds or 0.0) * left
+        unfinished += [run] if left else []
         rows.append(
             {
                 "run": _name(plan, run),
@@ -60,6 +62,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
         f"hyper-network to train: {job.run_id}, {job.recipe['editor']}, {job.steps} steps of {job.recipe['edits']} edits"
         for job in plan.trainings
     ]
+    notes += notes_on_ridges(store, unfinished)
     if any(row["left over"] for row in rows):
         notes.append("only full batches are edited: the column `left over` counts facts that no batch takes")
     return rows, notes, len(timed) == sum(bool(row["edits"]) for row in rows)

@@ -100,6 +100,10 @@ class KeyGeometry:
         """Return ``C⁻¹ columns`` [d_in, n] in float64."""
         return _solve(self.factor, columns.double())
 
+    def sizes(self, keys: Tensor) -> Tensor:
+        """Return kᵀC⁻¹k [n] of keys [n, d_in] in float64."""
+        return (keys.double() * self.solve_moment(keys.T).T).sum(1)
+
     def times_moment(self, rows: Tensor) -> Tensor:
         """Return ``rows C`` [n, d_in] in float64."""
         return rows.double() @ self.moment

@@ -246,6 +246,13 @@ class SpreadEditor(LocatingEditor):
         assert ridge is not None, "an editor whose ridge depends on the keys says which it is"
         return ridge
 
+    def key_sizes(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], artifacts: Artifacts, layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        """Return kᵀC⁻¹k [edit] of each request's key at each layer, as the model is: what a ridge is compared with."""
+        keys = read_keys(lm, batch, artifacts.contexts, layers, self.averaging)
+        return {layer: artifacts.geometry_of(layer).sizes(keys[layer].mean) for layer in layers}
+
     def solve(self, geometry: KeyGeometry, keys: Tensor, residual: Tensor, earlier: Tensor | None) -> Solution:
         """Return one layer's update; ``earlier`` holds the keys of batches to remember."""
         ridge = self.ridge_in(geometry, keys)

@@ -12,6 +12,7 @@ from tasks.reports.report import Report, write_report
 from tasks.runs.chain import beginning_of, end_of, segments
 from tasks.specs.run import RunSpec
 from tasks.units.groups import companions, with_companions
+from tasks.units.key_sizes import key_size_units
 from tasks.units.moments import MomentsJob
 from tasks.units.ready import choose_recipes, ready_units, units_left
 from tasks.units.targets import TargetSearch, target_units, with_shared_targets
@@ -79,7 +80,7 @@ def edit_and_score(session: Session, runs: tuple[RunSpec, ...]) -> None:
         choose_recipes(store, run)
     shared = target_units([run for run in by_id.values() if _starts_pristine(store, run)])
     session.reopen(shared)
-    session.run("share targets", shared)
+    session.run("share targets", [*shared, *key_size_units(by_id.values())])
     order = sorted(by_id.values(), key=lambda run: -run.n_rounds)  # longest chains first
 
     def ready(run: RunSpec) -> Sequence[Unit]:
