@@ -168,7 +168,10 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
         )
         for benchmark in spec.score.benchmarks
     ]
-    editors = [editor.model_copy(update={"contexts_file": near(editor.contexts_file)}) for editor in spec.editors]
+    editors = [
+        editor.model_copy(update={"contexts_file": near(editor.contexts_file), "targets": near(editor.targets)})
+        for editor in spec.editors
+    ]
     search = spec.locate.search
     if search is not None:
         search = search.model_copy(update={"contexts_file": near(search.contexts_file)})

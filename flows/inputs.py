@@ -8,6 +8,7 @@ from typing import Any
 
 from flows.benchmarks import AskedBenchmark, publish_benchmark, read_benchmarks
 from flows.corpora import moment_problems, moments_recipe, perplexity_recipe
+from flows.given_targets import publish_given_targets
 from flows.spec import Experiment, FactsSpec, ModelSpec, errors_of
 from storage.locations import is_store
 from storage.store import Store
@@ -81,6 +82,7 @@ def publish_inputs(inputs: Inputs) -> None:
         publish_order(store, facts_run_id, inputs.requests, order)
     for benchmark in inputs.asked:
         publish_benchmark(benchmark, store)
+    publish_given_targets(inputs, store)
 
 
 def read_model(experiment: Experiment) -> CheckedModel:

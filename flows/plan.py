@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from flows.context_length import check_context_length
 from flows.corpora import check_files, moment_files, moment_layers, notes_on_texts, sampled_texts_of
+from flows.given_targets import given_targets
 from flows.inputs import Inputs, check_facts, check_subjects, notes_on, warnings_on
 from flows.locating import searches_of, trace_of
 from flows.run_specs import card_of, check_layers, layers_refusal, run_of
@@ -14,6 +15,7 @@ from flows.trainings import training_jobs
 from storage.digests import digest_of
 from tasks.data.model_files import edited_shape
 from tasks.driver.plan import Plan
+from tasks.errors import InputError
 from tasks.specs.editor_card import (
     EditorCard,
     borrowed_hparams,
@@ -136,12 +138,12 @@ def _runs(
             if (problem := layers_refusal(inputs, card, layers, recipe)) is not None:
                 problems.append(f"{where}.layers: {problem}")
                 continue
-            asked_for = sorted(card.carried.keys() & spec.hparams.keys())
-            if experiment.mode == "independent" and asked_for:
-                problems.append(
-                    f"{where}: {asked_for[0]}: {card.carried[asked_for[0]]} carries something from batch to batch, and mode: "
-                    "independent starts each batch from the unedited model; leave one of them out"
-                )
+            try:
+                targets = given_targets(spec, inputs, card, layers)
+            except InputError as error:
+                problems.append(f"{where}.{error}")
+                continue
+            _check_carried(experiment, spec, card, where, problems)
             for batch_size in spec.batch_sizes or experiment.batch_sizes:
                 if (problem := _batch_problem(inputs, card, batch_size)) is not None:
                     problems.append(f"{where}: {problem}")
@@ -158,7 +160,18 @@ def _runs(
                             sample=sample,
                             seed=seed,
                             guard=None if spec.guard is None else spec.guard.model_dump(),
+                            targets=targets,
                         )
+
+
+def _check_carried(experiment: Experiment, spec: EditorSpec, card: EditorCard, where: str, problems: list[str]) -> None:
+    """Add what passes from batch to batch where each starts from the unedited model."""
+    asked_for = sorted(card.carried.keys() & spec.hparams.keys())
+    if experiment.mode == "independent" and asked_for:
+        problems.append(
+            f"{where}: {asked_for[0]}: {card.carried[asked_for[0]]} carries something from batch to batch, and mode: "
+            "independent starts each batch from the unedited model; leave one of them out"
+        )
 
 
 def _own(searches: Sequence[SearchPlan], card: EditorCard) -> SearchPlan | None:

@@ -10,7 +10,7 @@ from flows.trainings import network_recipe
 from tasks.errors import InputError
 from tasks.specs.editor_card import EditorCard, editor_card, editor_needs, layers_problem
 from tasks.specs.execution import Compute, Execution
-from tasks.specs.recipes import ContextsRecipe
+from tasks.specs.recipes import ContextsRecipe, GivenTargets
 from tasks.specs.run import FactsRef, LayersFrom, ModelRef, RunSpec, Trajectory
 from tasks.specs.scoring import Scoring
 from tasks.units.contexts import SAMPLING, read_contexts
@@ -74,6 +74,7 @@ def run_of(
     sample: int,
     seed: int,
     guard: dict[str, Any] | None = None,
+    targets: GivenTargets | None = None,
 ) -> RunSpec:
     """Return one run of the grid.
 
@@ -106,6 +107,7 @@ def run_of(
         moments=inputs.moments if "second_moment" in card.needs else None,
         network=network_recipe(inputs, card, layers, batch_size) if "network" in card.needs else None,
         guard=guard,
+        targets=targets,
     )
     return RunSpec(
         trajectory=trajectory,

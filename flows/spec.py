@@ -107,6 +107,9 @@ class EditorSpec(BaseModel):
     """Of this editor's runs, in place of the experiment's."""
     contexts_file: str | None = None
     """A JSON list of context prefixes, in place of sampled ones; its content is part of the identity."""
+    targets: str | None = None
+    """Targets in place of a search: a folder of ``*_layer_L_clamp_C_case_ID.npz``, as official MEMIT caches them, or one
+    ``.npz`` with an array for each fact id; their content is part of the identity."""
     guard: GuardSpec | None = None
     """Leaves edits out that are predicted to break the model."""
 

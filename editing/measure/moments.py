@@ -31,11 +31,15 @@ class SecondMoment:
     """float64 [d_in, d_in]"""
     n_tokens: int
 
-    def write_npz(self, path: Path) -> None:
-        """Write the layout that ROME, MEMIT and EasyEdit read: the sum of ``kkᵀ`` and the number of tokens."""
+    def write_npz(self, path: Path, *, sample_size: int = -1) -> None:
+        """Write the layout that ROME, MEMIT and EasyEdit read: the sum of ``kkᵀ`` and the number of tokens.
+
+        Args:
+            sample_size: Texts; those readers take a file only where it is what they are asked for.
+        """
         total = (self.matrix.double() * self.n_tokens).cpu().numpy()
         content: dict[str, Any] = {"mom2.constructor": _CONSTRUCTOR, "mom2.count": self.n_tokens, "mom2.mom2": total}
-        np.savez(path, **content, sample_size=-1)
+        np.savez(path, **content, sample_size=sample_size)
 
     @classmethod
     def read_npz(cls, path: Path, *, d_in: int) -> "SecondMoment":

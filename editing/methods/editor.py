@@ -139,6 +139,9 @@ class Artifacts:
     """By request id, :class:`editing.methods.targets.Targets` of one fact each that were found on these very weights by the
     same definition; an editor takes them in place of a search."""
 
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """By request id, the state [d] that a user wants at the last layer's output, in place of any search."""
+
     def geometry_of(self, layer: int) -> KeyGeometry:
         """Raise MomentError if the second moment of ``layer`` is not there."""
         if layer not in self.geometry:

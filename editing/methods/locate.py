@@ -204,12 +204,29 @@ class LocatingEditor(BaseEditor):
 
         ``under``: see :func:`editing.methods.targets.optimise_targets`.
         """
+        if batch and all(request.request_id in artifacts.values for request in batch):
+            return self.given(lm, batch, layers[-1], artifacts.values)
         if batch and all(request.request_id in artifacts.targets for request in batch):
             found = Targets.joined([artifacts.targets[request.request_id] for request in batch])
             return found.on(lm.weight(layers[-1]).device)
         return optimise_targets(
             lm, batch, artifacts.contexts, layers[-1], self.target_hparams, site=self.site(lm.family), under=under
         )
+
+    def given(
+        self, lm: LanguageModel, batch: Sequence[EditRequest], layer: int, values: Mapping[str, Tensor]
+    ) -> Targets:
+        """Return the targets that stand in ``values``; nothing was searched, so that they have no losses."""
+        initial = self.present(lm, batch, layer)
+        value = torch.stack([values[request.request_id] for request in batch]).to(initial)
+        return Targets(initial, value - initial, torch.empty(len(batch), 0, 4, dtype=torch.float64))
+
+    @staticmethod
+    def present(lm: LanguageModel, batch: Sequence[EditRequest], layer: int) -> Tensor:
+        """Return the state [edit, d] that targets are compared with, at the subject's last token of the bare prompts."""
+        prompts = lm.format.lookups([r.prompt for r in batch], [r.subject_end for r in batch])
+        site = Site("value" if lm.family.normed_value else "block", layer)
+        return lm.states_at([p.ids[: p.lookup + 1] for p in prompts], [p.lookup for p in prompts], [site])[site]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,13 +339,6 @@ class SpreadEditor(LocatingEditor):
             tuple(parameters),
             tuple(warnings),
         )
-
-    @staticmethod
-    def present(lm: LanguageModel, batch: Sequence[EditRequest], layer: int) -> Tensor:
-        """Return the state [edit, d] that targets are compared with, at the subject's last token of the bare prompts."""
-        prompts = lm.format.lookups([r.prompt for r in batch], [r.subject_end for r in batch])
-        site = Site("value" if lm.family.normed_value else "block", layer)
-        return lm.states_at([p.ids[: p.lookup + 1] for p in prompts], [p.lookup for p in prompts], [site])[site]
 
 
 def remembered(state: State, written: Mapping[int, Tensor]) -> State:

@@ -109,10 +109,10 @@ def export_moments(
     out: Annotated[Path, typer.Option(help="Directory for the files.")],
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write the store's second moments as .npz files that ROME, MEMIT and EasyEdit read, each with its recipe."""
+    """Write the store's second moments where ROME, MEMIT and EasyEdit look for them (as `export --to moments`)."""
     from storage.store import Store
     from tasks.reports.tables import print_table
-    from tasks.units.work.moment_artifacts import export_moments as export
+    from tasks.units.work.interchange import export_moments as export
 
     print_table(export(Store(store), out))
 
@@ -133,10 +133,15 @@ def export_contexts(
 @app.command()
 def export(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
-    to: Annotated[str, typer.Option(help="hf-dataset, wandb (offline runs), mlflow (DIR/mlflow.db) or csv.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="hf-dataset, wandb (offline runs), mlflow (DIR/mlflow.db), csv; of official code: targets, moments, contexts."
+        ),
+    ],
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write the store's results as a data set, as runs of Weights & Biases or MLflow, or as CSV; nothing is sent."""
+    """Write results as a data set, runs of Weights & Biases or MLflow, or CSV; or what official code reads; nothing is sent."""
     from storage.errors import StorageError
     from storage.locations import is_store
     from storage.store import Store

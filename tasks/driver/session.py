@@ -206,7 +206,9 @@ def session(plan: Plan) -> Iterator[Session]:
 
 
 def remember_left(plan: Plan, store: Store) -> None:
-    """Write how many units the plan's runs are to have, for ``palimpsest status``."""
+    """Write how many units the plan's runs are to have, for ``palimpsest status``; runs that have no name yet have none."""
+    if plan.completed is not None:
+        return
     known = [run for run in plan.runs if run.knows_its_layers]
     left = [unit for run in known for unit in units_left(store, run)]
     remember_totals(store, plan.name, left, whole=True, runs=[run.run_id for run in known])

@@ -201,11 +201,35 @@ def _mlflow(store: Store, folder: Path) -> list[dict[str, Any]]:
     return written
 
 
+def _moments(store: Store, folder: Path) -> list[dict[str, Any]]:
+    """Second moments where official ``layer_stats`` looks for them."""
+    from tasks.units.work.interchange import export_moments
+
+    return export_moments(store, folder)
+
+
+def _targets(store: Store, folder: Path) -> list[dict[str, Any]]:
+    """Targets as official MEMIT caches them."""
+    from tasks.units.work.interchange import export_targets
+
+    return export_targets(store, folder)
+
+
+def _contexts(store: Store, folder: Path) -> list[dict[str, Any]]:
+    """Context prefixes as JSON lists."""
+    from tasks.units.contexts import export_contexts
+
+    return export_contexts(store, folder)
+
+
 TARGETS: dict[str, Callable[[Store, Path], list[dict[str, Any]]]] = {
     "csv": _csv,
     "hf-dataset": _hf_dataset,
     "wandb": _wandb,
     "mlflow": _mlflow,
+    "targets": _targets,
+    "moments": _moments,
+    "contexts": _contexts,
 }
 """What results can be taken to, by name."""
 

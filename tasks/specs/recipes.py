@@ -103,6 +103,13 @@ class MomentsRecipe(ModelIdentity):
     stop: NotRequired[Stop]
 
 
+class GivenTargets(TypedDict):
+    """Of targets that a user gives: their content, fact by fact, and the layer at whose output they stand."""
+
+    digest: str
+    layer: int
+
+
 @final
 class SampledContexts(ModelIdentity):
     """Of context prefixes that the unedited model samples."""

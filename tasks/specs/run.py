@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from storage.digests import digest_of
 from tasks.specs.execution import Execution
 from tasks.specs.identity import called, identity_of, outside
-from tasks.specs.recipes import ContextsRecipe, ModelIdentity, MomentsRecipe, NetworkRecipe, Recipe
+from tasks.specs.recipes import ContextsRecipe, GivenTargets, ModelIdentity, MomentsRecipe, NetworkRecipe, Recipe
 from tasks.specs.scoring import Scoring
 
 UNEDITED = "none"
@@ -96,6 +96,8 @@ class Trajectory:
     network: NetworkRecipe | None
     guard: Mapping[str, Any] | None = None
     """What keeps edits out that are predicted to break the model (:class:`tasks.runs.guard.Guard`)."""
+    targets: GivenTargets | None = None
+    """Targets that are given, in place of a search (:mod:`tasks.units.given_targets`)."""
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def found_targets(store: Store, run: RunSpec) -> "Mapping[str, Targets]":
 
 def _recipe(run: RunSpec) -> TargetsRecipe | None:
     definition = definition_of(run)
-    if definition is None or not run.layers:
+    if definition is None or not run.layers or run.trajectory.targets is not None:
         return None
     return {
         **run.model.identity,

@@ -9,7 +9,7 @@ from flows.spec_values import SpecError
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.units.work.moment_artifacts import export_moments
+from tasks.units.work.interchange import export_moments
 from tasks.workers.worker import Worker
 from tests.tasks.support import plan, run_all
 

@@ -15,6 +15,7 @@ from tasks.runs.artifacts import required_artifact
 from tasks.specs.recipes import MomentsRecipe
 from tasks.specs.run import RunSpec
 from tasks.units.contexts import CONTEXTS, texts_of
+from tasks.units.given_targets import given_targets
 from tasks.units.moments import MOMENTS, MomentMerge, MomentsRecord, layer_recipe
 from tasks.units.unit import Inputs
 from tasks.units.work.networks import networks_of
@@ -36,7 +37,8 @@ def inputs_of(store: Store, lm: LanguageModel, run: RunSpec, factored: Factored)
         geometry, digests["moments"] = geometry_of(store, lm, run.trajectory.moments, run.layers, factored)
     if run.trajectory.network is not None:
         networks, digests["network"] = networks_of(store, lm, run)
-    artifacts = Artifacts(geometry=geometry, contexts=contexts, networks=networks)
+    values = {} if run.trajectory.targets is None else given_targets(store, run.trajectory.targets)
+    artifacts = Artifacts(geometry=geometry, contexts=contexts, networks=networks, values=values)
     return Inputs(make_editor(run.editor, run.hparams), artifacts, {**digests, "context_texts": list(contexts)})
 
 

@@ -16,7 +16,7 @@ from editing.methods.locate import read_keys
 from editing.model.lm import LanguageModel
 from editing.model.memory import free_bytes
 from editing.model.progress import Interrupted
-from storage.artifacts import Artifact, artifact_recipes, drop_artifact, find_artifact, has_artifact, put_artifact
+from storage.artifacts import Artifact, drop_artifact, find_artifact, has_artifact, put_artifact
 from storage.digests import digest_of
 from storage.sql import query
 from storage.store import Store
@@ -315,27 +315,3 @@ def published_problem(path: Path, *, d_in: int) -> str | None:
     except MomentError as error:
         return str(error)
     return None
-
-
-def export_moments(store: Store, out: Path) -> list[dict[str, Any]]:
-    """Write every stored second moment as ``.npz`` in ROME's layout, with its recipe beside it; return what was written.
-
-    Raises:
-        InputError: The store holds none.
-    """
-    rows = []
-    for recipe in sorted(artifact_recipes(store, MOMENTS), key=repr):
-        artifact = find_artifact(store, MOMENTS, recipe)
-        assert artifact is not None, "its recipe was just listed"
-        n_tokens = int(json.loads(artifact.path("moment.json").read_text())["n_tokens"])
-        moment = SecondMoment(load_file(artifact.path("moment.safetensors"))["moment"], n_tokens)
-        out.mkdir(parents=True, exist_ok=True)
-        name = f"layer-{recipe['layer']:03d}-{artifact.digest[:10]}"
-        moment.write_npz(out / f"{name}.npz")
-        (out / f"{name}.json").write_text(json.dumps(recipe, indent=1))
-        rows.append({"file": str(out / f"{name}.npz"), "layer": recipe["layer"], "tokens": n_tokens})
-    if not rows:
-        raise InputError(
-            f"the store {store.location} holds no second moments; run an experiment whose editors need them"
-        )
-    return rows
