@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from editing.hparams import TIMES_MEDIAN_Q
 from storage.store import Store
 from tasks.reports.warnings import LITTLE
 from tasks.specs.run import RunSpec
-from tasks.units.key_sizes import RIDGE, KeySizesRecord, key_size_units, key_sizes_of
+from tasks.units.key_sizes import RIDGE, KeySizesRecord, key_size_units, key_sizes_of, ridge_of
 
 
 def notes_on_ridges(store: Store | None, runs: Sequence[RunSpec]) -> list[str]:
@@ -24,13 +23,12 @@ def notes_on_ridges(store: Store | None, runs: Sequence[RunSpec]) -> list[str]:
 
 
 def _note(run: RunSpec, sizes: KeySizesRecord) -> str:
-    given = run.hparams[RIDGE]
     parts, least = [], 1.0
     for layer, q in zip(sizes.layers, sizes.median_q, strict=True):
-        ridge = given[TIMES_MEDIAN_Q] * q if isinstance(given, dict) else float(given)
+        ridge = ridge_of(run, q)
         least = min(least, share := q / (ridge + q))
         parts.append(f"layer {layer} {q:.4g} (λ {ridge:.4g}, {share:.0%} arrives)")
-    doubt = f"; warning: less than half arrives, give {RIDGE}: {{{TIMES_MEDIAN_Q}: 0.25}}" if least < LITTLE else ""
+    doubt = f"; warning: less than half arrives, give {RIDGE}: {{times_median_q: 0.25}}" if least < LITTLE else ""
     return (
         f"{run.editor}, {RIDGE}: median kᵀC⁻¹k of {sizes.n_facts} facts, each edited alone: {', '.join(parts)}{doubt}"
     )

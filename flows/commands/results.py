@@ -147,10 +147,11 @@ def export(
     from storage.store import Store
     from tasks.reports.exports import export as write
     from tasks.reports.tables import print_table
+    from tasks.units.work.interchange import OFFICIAL
 
     if is_store(str(out)):
         raise StorageError(f"{out} is a store, and DIR is where the results go; say --store {out}, and another DIR")
-    rows = write(Store(store), to, out)
+    rows = write(Store(store), to, out, OFFICIAL)
     print_table(rows)
     typer.echo(f"wrote {out}")
     hints = {

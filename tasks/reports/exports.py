@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from tasks.errors import InputError, did_you_mean
 from tasks.reports.tables import write_table
 
 Row = Mapping[str, Any]
+Writer = Callable[[Store, Path], list[dict[str, Any]]]
 _RUNS = "SELECT * FROM run_summary WHERE editor <> 'none' ORDER BY run_id"
 _CONFIGURATIONS = "SELECT * EXCLUDE (unit_id, attempt) FROM runs WHERE editor <> 'none' ORDER BY run_id"
 _CURVES = "SELECT run_id, curve, name, metric, edits, mean, low, high, n FROM run_curve ORDER BY ALL"
@@ -43,17 +45,20 @@ load_dataset("{folder}", "run_summary", split="train")
 """
 
 
-def export(store: Store, target: str, folder: Path) -> list[dict[str, Any]]:
+def export(
+    store: Store, target: str, folder: Path, further: Mapping[str, Writer] = MappingProxyType({})
+) -> list[dict[str, Any]]:
     """Write a store's results in another tool's form into a folder of their own; return what was written, a row per thing.
 
     Args:
-        target: One of ``TARGETS``.
+        target: One of ``TARGETS``, or of ``further``.
 
     Raises:
         InputError: Another target, a package that is missing, a folder that is not empty, or no run.
     """
-    if target not in TARGETS:
-        raise InputError(f"--to {target!r}{did_you_mean(target, TARGETS)}: expected one of {list(TARGETS)}")
+    known = {**TARGETS, **further}
+    if target not in known:
+        raise InputError(f"--to {target!r}{did_you_mean(target, known)}: expected one of {list(known)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder} is not an empty folder; give a new one, so that nothing old is taken for these results"
@@ -62,7 +67,7 @@ def export(store: Store, target: str, folder: Path) -> list[dict[str, Any]]:
         raise InputError(f"the store {store.location} holds no run; expected one that an experiment has written")
     refuse_below(folder, str(folder), [store.files.folder.resolve()])
     folder.mkdir(parents=True, exist_ok=True)
-    return TARGETS[target](store, folder)
+    return known[target](store, folder)
 
 
 def _views(store: Store) -> dict[str, pa.Table]:
@@ -201,35 +206,11 @@ def _mlflow(store: Store, folder: Path) -> list[dict[str, Any]]:
     return written
 
 
-def _moments(store: Store, folder: Path) -> list[dict[str, Any]]:
-    """Second moments where official ``layer_stats`` looks for them."""
-    from tasks.units.work.interchange import export_moments
-
-    return export_moments(store, folder)
-
-
-def _targets(store: Store, folder: Path) -> list[dict[str, Any]]:
-    """Targets as official MEMIT caches them."""
-    from tasks.units.work.interchange import export_targets
-
-    return export_targets(store, folder)
-
-
-def _contexts(store: Store, folder: Path) -> list[dict[str, Any]]:
-    """Context prefixes as JSON lists."""
-    from tasks.units.contexts import export_contexts
-
-    return export_contexts(store, folder)
-
-
-TARGETS: dict[str, Callable[[Store, Path], list[dict[str, Any]]]] = {
+TARGETS: dict[str, Writer] = {
     "csv": _csv,
     "hf-dataset": _hf_dataset,
     "wandb": _wandb,
     "mlflow": _mlflow,
-    "targets": _targets,
-    "moments": _moments,
-    "contexts": _contexts,
 }
 """What results can be taken to, by name."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
+from editing.hparams import TIMES_MEDIAN_Q
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.specs.run import RunSpec
@@ -74,6 +75,12 @@ def key_size_units(runs: Iterable[RunSpec]) -> list[KeySizes]:
     """Return the units that measure keys for runs whose editor has such a ridge, each once."""
     units = [KeySizes(run=run) for run in runs if RIDGE in run.hparams and run.layers]
     return list({unit.key: unit for unit in units}.values())
+
+
+def ridge_of(run: RunSpec, q: float) -> float:
+    """Return the ridge of a run where the median kᵀC⁻¹k is ``q``."""
+    given = run.hparams[RIDGE]
+    return float(given[TIMES_MEDIAN_Q] * q if isinstance(given, dict) else given)
 
 
 def key_sizes_of(store: Store, run: RunSpec) -> KeySizesRecord | None:

@@ -10,7 +10,8 @@ from flows.spec_values import SpecError
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.reports.exports import export
+from tasks.reports.exports import export as export_any
+from tasks.units.work.interchange import OFFICIAL
 from tests.tasks.support import all_stages, edited, plan
 
 MEMIT = {"name": "memit", "steps": 6, "contexts": 2, "clamp": 4}
@@ -22,6 +23,10 @@ INDEPENDENT: dict[str, Any] = {
     "score": {"every_edits": 0},
 }
 ROUNDS = "SELECT round, parameter, update_norm FROM rounds JOIN runs USING (run_id) WHERE batch_size = 2 ORDER BY ALL"
+
+
+def export(store: Store, target: str, folder: Path) -> list[dict[str, Any]]:
+    return export_any(store, target, folder, OFFICIAL)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from tasks.errors import InputError
 from tasks.specs.recipes import Recipe
 from tasks.specs.run import RunSpec
 from tasks.specs.stored_run import of_json
+from tasks.units.contexts import export_contexts
 from tasks.units.moments import MOMENTS
 from tasks.units.targets import TARGETS
 
@@ -96,6 +97,10 @@ def export_targets(store: Store, out: Path) -> list[dict[str, Any]]:
             "are kept (MEMIT, EMMET, AlphaEdit; batch sizes or editors that share them)"
         )
     return rows
+
+
+OFFICIAL = {"targets": export_targets, "moments": export_moments, "contexts": export_contexts}
+"""What official code reads, by name."""
 
 
 def _runs(store: Store) -> dict[str, RunSpec]:
