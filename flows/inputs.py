@@ -77,6 +77,7 @@ class Inputs:
 def publish_inputs(inputs: Inputs) -> None:
     """Write an experiment's facts and questions to its store, so that workers can read them."""
     store = Store(inputs.experiment.store, create=True)
+    store.refuse_summary("run")
     facts_run_id = publish_facts(store, inputs.facts)
     for order in inputs.orders if inputs.is_asked else ():
         publish_order(store, facts_run_id, inputs.requests, order)

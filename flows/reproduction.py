@@ -114,12 +114,19 @@ def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], 
         SpecError: A claim that could not be judged in the end.
     """
     from flows.running import completed, finished, planned
+    from flows.several_models import plan_each, read_each
+    from storage.locations import is_store
+    from storage.store import Store
     from tasks.errors import TaskError
     from tasks.reports.verdicts import problems_of
 
     is_checked = False
     for file in files:
-        plan = planned(load_experiment(file, {"store": store}))
+        experiment = load_experiment(file, {"store": store})
+        if is_store(experiment.store) and Store(experiment.store).is_summary:
+            yield plan_each(read_each(experiment))
+            continue
+        plan = planned(experiment)
         if finished(plan) is None:
             if not is_checked and (problems := problems_of(paper.claims_of(None))):
                 raise SpecError("\n".join(problems))

@@ -26,6 +26,8 @@ def merge(target: Store, source: Store) -> Merged:
     Raises:
         MergeConflict: The same unit or artifact has another content in the two; nothing was copied.
     """
+    for store in (target, source):
+        store.refuse_summary("merge")
     cards = _missing_cards(target, source)
     todo = {run_id: _missing_units(target, source, run_id) for run_id in source.run_ids()}
     for card in cards:

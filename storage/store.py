@@ -73,7 +73,8 @@ class Store:
             marker = (json.dumps({"schema_version": SCHEMA_VERSION}) + "\n").encode()
             self.files.write(MARKER, marker)
         try:
-            found = json.loads(marker).get("schema_version")
+            said = json.loads(marker)
+            found, self.is_summary = said.get("schema_version"), bool(said.get("summary"))
         except (ValueError, AttributeError) as error:
             raise DamagedFileError(
                 f"{self.location}/{MARKER} is not readable JSON ({error}); expected "
@@ -83,6 +84,18 @@ class Store:
             raise StoreVersionError(
                 f"the store {self.location} has schema version {found}, this version of palimpsest reads and writes "
                 f"{SCHEMA_VERSION}; use another store, or the palimpsest version that wrote it; nothing was changed"
+            )
+
+    def refuse_summary(self, wanted: str) -> None:
+        """Raise StorageError where the store is a summary, which has neither weights nor artifacts.
+
+        Args:
+            wanted: What needs them, as the beginning of a sentence.
+        """
+        if self.is_summary:
+            raise StorageError(
+                f"{wanted} needs weights and artifacts; {self.location} is a summary of a store, for queries, figures and "
+                "reports: give the store that it was made of, or another"
             )
 
     # --- writing

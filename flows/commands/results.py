@@ -136,7 +136,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="hf-dataset, wandb (offline runs), mlflow (DIR/mlflow.db), csv; of official code: targets, moments, contexts."
+            help="hf-dataset, wandb (offline runs), mlflow (DIR/mlflow.db), csv; summary: a store to be queried; "
+            "of official code: targets, moments, contexts."
         ),
     ],
     store: StoreOption = DEFAULT_STORE,
@@ -147,11 +148,12 @@ def export(
     from storage.store import Store
     from tasks.reports.exports import export as write
     from tasks.reports.tables import print_table
+    from tasks.runs.published import export_summary
     from tasks.units.work.interchange import OFFICIAL
 
     if is_store(str(out)):
         raise StorageError(f"{out} is a store, and DIR is where the results go; say --store {out}, and another DIR")
-    rows = write(Store(store), to, out, OFFICIAL)
+    rows = write(Store(store), to, out, {"summary": export_summary, **OFFICIAL})
     print_table(rows)
     typer.echo(f"wrote {out}")
     hints = {

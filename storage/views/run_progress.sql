@@ -6,7 +6,7 @@ SELECT
     run_id, coalesce(model, '') AS model, coalesce(editor, kind) AS what, batch_size, units, edits,
     coalesce(given_up, 0) AS given_up
 FROM (
-    SELECT run_id, any_value(kind) AS kind, count(*) FILTER (WHERE status = 'done') AS units
+    SELECT run_id, CASE WHEN count(DISTINCT kind) = 1 THEN min(kind) ELSE 'several' END AS kind, count(*) FILTER (WHERE status = 'done') AS units
     FROM commits
     WHERE kind <> 'recipe'
     GROUP BY run_id

@@ -139,6 +139,7 @@ def diagnose(
     """
     transformers_logging.disable_progress_bar()
     store = Store(place)
+    store.refuse_summary("diagnose")
     begun = beginning_of(store, run_id)
     if begun is None or begun.run.mode != "sequential" or begun.run.is_unedited:
         raise InputError(

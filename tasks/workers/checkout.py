@@ -35,6 +35,7 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
         LedgerMismatch: The rebuilt weights are not those that were committed.
     """
     store = Store(store_root)
+    store.refuse_summary("checkout")
     begun = _beginning(store, run_id)
     run, made_on = begun.run, begun.device_kind
     batch_size, n_rounds = run.batch_size, end_of(segments(store, run_id))
