@@ -33,8 +33,8 @@ _PROMPT, _LEAST_S = 10.0, 0.02
 """Tokens of a fact's prompt, about, and what the search for its target takes on however small a model."""
 _UNSHARED = 0.35
 """Of the time of a trace in whole passes, what it takes (30 blocks, prompts of 15 tokens: docs/log.md)."""
-_TEXT, _SAMPLED = 512, 3.0
-"""Tokens of a text, at most, and how much dearer a token is that is drawn after the one before it."""
+_TEXT, _SAMPLED = 512, 1.0
+"""Tokens of a text, at most, and how much dearer a token is that is drawn after the one before it (docs/log.md)."""
 _QUESTION = 150
 """Tokens of a benchmark's question with its shots, about."""
 
@@ -158,7 +158,8 @@ def _edit(run: RunSpec, shapes: Shapes, prompt: float) -> float:
     if "contexts" not in hparams:
         return 3 * steps * _pass(shapes, prompt + _ANSWER)
     above = 1 - (max(run.layers) if run.layers else 0) / shapes.n_layers
-    search = 3 * steps * _pass(shapes, contexts * (_ANSWER + prompt / 2), above)
+    # The gradient is of states, not of weights: back costs what forth does.
+    search = 2 * steps * _pass(shapes, contexts * (_ANSWER + prompt / 2), above)
     return search + max(1, len(run.layers)) * _pass(shapes, contexts * (prompt + 8))
 
 

@@ -65,8 +65,9 @@ def locate(session: Session) -> tuple[RunSpec, ...]:
 
     traces: list[Unit] = [unit for job in plan.traces for unit in job.traces(store)]
     while units := ready():
+        # Targets first; traces fill the workers that have none.
         shared = [unit for unit in units if unit.kind == TargetSearch.kind]
-        session.run("share targets" if shared else "locate", shared or [*units, *traces])
+        session.run("locate", [*(shared or units), *traces])
     session.run("locate", traces)
     return tuple(run for run in with_known_layers(plan, session.store) if run.knows_its_layers)
 

@@ -14,6 +14,8 @@ from tests.bench.measure import Contest
 from tests.bench.shape import D_IN, LARGE, SHAPES, D, fixed_shape, random_model
 
 LAYERS = (1, 2, 3, 4)
+THIN_LAYER = 5
+"""Of thirty narrow blocks, where a real small model's facts are edited."""
 _shape = cache(fixed_shape)
 """Several benchmarks share a model."""
 
@@ -41,6 +43,17 @@ def all_cases() -> Iterator[tuple[str, Callable[[], Contest]]]:
     yield "retention_1000", of(score_contests.retention, LAYERS)
     yield "few_shot", of(score_contests.few_shot, target=12.0)
     yield "generation_20", of(score_contests.generation, 20, target=5.0)
+    thin = cache(partial(random_model, *LARGE["smollm2-135m"]))
+    early = {"layer": THIN_LAYER}
+    yield (
+        "targets_16_thin",
+        lambda: contests.targets(thin(), 16, name="targets_16_thin", target=9.0, efficiency=0.78, **early),
+    )
+    yield (
+        "targets_single_thin",
+        lambda: contests.single_target(thin(), name="targets_single_thin", target=7.0, efficiency=0.55, **early),
+    )
+    yield "fact_scores_thin", lambda: score_contests.scores(thin(), name="fact_scores_thin", target=6.0)
     for family in SHAPES:
         if family != "gpt2":
             yield f"targets_8_{family}", of(contests.targets, 8, name=f"targets_8_{family}", family=family, target=6.0)

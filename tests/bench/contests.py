@@ -30,11 +30,19 @@ RIDGE = 20000.0
 
 
 def targets(
-    lm: LanguageModel, n_fast: int, *, name: str, target: float, efficiency: float | None = None, twice: bool = True
+    lm: LanguageModel,
+    n_fast: int,
+    *,
+    name: str,
+    target: float,
+    efficiency: float | None = None,
+    twice: bool = True,
+    layer: int | None = None,
 ) -> Contest:
     """Targets of MEMIT and EMMET for several facts at once."""
     facts = requests(lm, max(n_fast, max(PLAIN_FACTS) + 1))
-    chosen, layer, site = [facts[i] for i in PLAIN_FACTS], middle(lm), site_of(lm)
+    chosen, site = [facts[i] for i in PLAIN_FACTS], site_of(lm)
+    layer = middle(lm) if layer is None else layer
 
     def slow(steps: int) -> Tensor:
         given = hparams(steps)
@@ -55,10 +63,12 @@ def targets(
     )
 
 
-def single_target(lm: LanguageModel, *, target: float, efficiency: float) -> Contest:
+def single_target(
+    lm: LanguageModel, *, target: float, efficiency: float, name: str = "targets_single", layer: int | None = None
+) -> Contest:
     """ROME's target of one fact, with its 21 contexts: a sequential chain has no batch."""
     (fact,) = requests(lm, 1)
-    layer, texts = middle(lm), contexts(20)
+    layer, texts = middle(lm) if layer is None else layer, contexts(20)
 
     def slow(steps: int) -> Tensor:
         initial, delta, _ = plain.plain_target(
@@ -70,7 +80,7 @@ def single_target(lm: LanguageModel, *, target: float, efficiency: float) -> Con
         return optimise_targets(lm, [fact], texts, layer, hparams(steps, clamp=4.0), site="value").value[0]
 
     return Contest(
-        name="targets_single",
+        name=name,
         plain=[Part(lambda: slow(RUN_STEPS), share_of_steps(slow))],
         fast=[Part(lambda: fast(RUN_STEPS), share_of_steps(fast))],
         error=relative(fast(RUN_STEPS), slow(RUN_STEPS)),

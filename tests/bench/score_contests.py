@@ -15,7 +15,7 @@ from tests.bench.shape import corpus, requests
 from tests.editing.tiny import relative
 
 
-def scores(lm: LanguageModel, *, target: float) -> Contest:
+def scores(lm: LanguageModel, *, target: float, name: str = "fact_scores") -> Contest:
     """Both answers after all prompts of a fact: rewrite, paraphrases, neighborhood."""
     facts = requests(lm, 8)
 
@@ -35,7 +35,7 @@ def scores(lm: LanguageModel, *, target: float) -> Contest:
         return torch.tensor([score.nll_sum for score in both]).reshape(-1, 2)
 
     return Contest(
-        name="fact_scores",
+        name=name,
         plain=[Part(slow, 1)],
         fast=[Part(lambda: fast_on(range(len(facts))), len(facts))],
         error=relative(fast_on(range(1)), slow()),

@@ -43,6 +43,18 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 LARGE: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("gpt2", _GPT | {"vocab_size": VOCABULARY}),
+    "smollm2-135m": (
+        "llama",
+        {
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "vocab_size": 49152,
+            "tie_word_embeddings": True,
+        },
+    ),
     "gptj-6b": ("gptj", {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "vocab_size": 50400}),
     "llama-3-8b": (
         "llama",
