@@ -98,7 +98,7 @@ def _work(plan: Plan, model: ModelRef, shapes: Shapes, prompt: float) -> Counter
     """Return the FLOPs of each stage of one model's part of a plan."""
     work: Counter[str] = Counter()
     for job in (each for each in plan.unasked if each.model == model):
-        work["asking"] += int(job.n_facts * _pass(shapes, 2 * prompt + _ANSWER + TEXT_TOKENS))
+        work["asking"] += int(job.n_asked * _pass(shapes, 2 * prompt + _ANSWER + TEXT_TOKENS))
     for moments in (each for each in plan.moments if each.model == model):
         n_texts = sum(stop - start for wave in moments.waves for start, stop in wave)
         source, most = moments.recipe["texts"], moments.recipe["max_tokens"] or _TEXT

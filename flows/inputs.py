@@ -236,13 +236,14 @@ def knowledge_of(
 
 
 def knowledge_job(experiment: Experiment, model: ModelRef, digest: str, n_facts: int) -> KnowledgeJob:
-    """Return the questions that a model is asked of all facts."""
+    """Return the questions that a model is asked of the facts."""
     return KnowledgeJob(
         model=model,
         facts_run_id=f"facts-{digest}",
         facts_digest=digest,
         n_facts=n_facts,
         threads=experiment.compute.threads,
+        every=experiment.facts.ask_every,
     )
 
 
@@ -325,16 +326,18 @@ def notes_on(inputs: Inputs) -> tuple[str, ...]:
 
 def _notes_on_knowledge(inputs: Inputs) -> Iterator[str]:
     """Say how many facts the model knows, or that it is asked first."""
-    rule, count = inputs.experiment.facts.known, len(inputs.requests)
     if inputs.knowledge is None:
         return
+    rule, count, n_facts = inputs.experiment.facts.known, inputs.knowledge.n_asked, len(inputs.requests)
+    asked = f"all {count} facts" if count == n_facts else f"{count} of {n_facts} facts"
     if inputs.known is None:
         yield (
-            f"facts.known: {rule}: the model is asked all {count} facts first (view knowledge); the runs below are those if it "
+            f"facts.known: {rule}: the model is asked {asked} first (view knowledge); the runs below are those if it "
             "knew them all, and get their names once it has been asked"
         )
         return
-    yield f"facts.known: {rule}: the model knows {len(inputs.known)} of {count} (view knowledge)"
+    of = f"{count}" if count == n_facts else f"{count} that it was asked"
+    yield f"facts.known: {rule}: the model knows {len(inputs.known)} of {of} (view knowledge)"
     trace = inputs.experiment.locate.trace
     if trace is not None and trace.facts > len(inputs.known):
         yield f"locate.trace.facts is {trace.facts}, and the model knows {len(inputs.known)}: only these are traced"

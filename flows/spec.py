@@ -69,6 +69,8 @@ class FactsSpec(Strict):
     known: Literal["first_token", "all_tokens", "free_text"] | None = None
     """Only facts that the unedited model knows: it is asked all of them first (view ``knowledge``).  By the first token of the
     true answer, by all its tokens, or where the text that it writes contains the answer."""
+    ask_every: int = Field(default=1, gt=0)
+    """Of so many facts the model is asked the first; the others count as not known.  For a first look at a large data set."""
     disjoint: bool = False
     """No fact is in two samples: they are cut one after the other from the order of sample 0, so that from sample 1 on
     another ``size`` makes other runs."""

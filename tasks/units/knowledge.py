@@ -28,6 +28,8 @@ class KnowledgeJob:
     n_facts: int
     threads: int
     per_unit: int = 128
+    every: int = 1
+    """Of so many facts the first is asked; the others count as not known."""
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -36,7 +38,12 @@ class KnowledgeJob:
             "facts": self.facts_digest,
             "text_tokens": TEXT_TOKENS,
             "version": VERSION,
+            **({"every": self.every} if self.every > 1 else {}),
         }
+
+    @property
+    def n_asked(self) -> int:
+        return len(range(0, self.n_facts, self.every))
 
     @property
     def run_id(self) -> str:
@@ -50,9 +57,10 @@ class KnowledgeJob:
                 threads=self.threads,
                 facts_run_id=self.facts_run_id,
                 start=start,
-                stop=min(start + self.per_unit, self.n_facts),
+                stop=min(start + self.per_unit * self.every, self.n_facts),
+                every=self.every,
             )
-            for start in range(0, self.n_facts, self.per_unit)
+            for start in range(0, self.n_facts, self.per_unit * self.every)
         ]
 
     def is_done(self, store: Store) -> bool:
@@ -85,6 +93,7 @@ class Know(Preparation):
     facts_run_id: str
     start: int
     stop: int
+    every: int = 1
 
     @property
     def unit_id(self) -> str:
@@ -92,12 +101,17 @@ class Know(Preparation):
 
     @property
     def n_items(self) -> int:
-        return self.stop - self.start
+        return len(self._places)
+
+    @property
+    def _places(self) -> range:
+        return range(self.start, self.stop, self.every)
 
     def do(self, bench: Bench) -> Done:
         from editing.measure.knowledge import ask_facts
 
-        facts = bench.facts(self.facts_run_id)[self.start : self.stop]
+        known = bench.facts(self.facts_run_id)
+        facts = [known[place] for place in self._places]
         answers = ask_facts(bench.pristine(self.model), facts, text_tokens=TEXT_TOKENS)
         rows = [
             {
@@ -107,7 +121,7 @@ class Know(Preparation):
                 "fact_id": fact.request_id,
                 **(answer._asdict() if answer is not None else {}),
             }
-            for position, (fact, answer) in enumerate(zip(facts, answers, strict=True), start=self.start)
+            for position, fact, answer in zip(self._places, facts, answers, strict=True)
         ]
         record = KnowRecord(facts_run_id=self.facts_run_id, first=self.start, last=self.stop, text_tokens=TEXT_TOKENS)
         return Done({"asked_facts": rows}, record)

@@ -14,7 +14,7 @@ from storage.sql import query
 from storage.store import Store
 from tasks.driver.plan import Plan
 from tasks.workers.worker import Worker
-from tests.tasks.support import all_stages, plan
+from tests.tasks.support import all_stages, asked_plan, plan
 
 N_KNOWN = 8
 
@@ -135,3 +135,19 @@ def test_what_was_asked_is_asked_once_by_whichever_rule(tmp_path: Path) -> None:
     store = Store(first.store)
     assert planned(tmp_path, facts={"known": "all_tokens"}).knowledge[0].is_done(store)
     assert len([row for row in query(first.store, "FROM commits").to_pylist() if row["kind"] == "know"]) == 1
+
+
+def test_some_facts_can_be_asked_in_place_of_all(tmp_path: Path) -> None:
+    """Of two the first: of the hand-made ones these are the known."""
+    facts = {"name": "columns", "path": str(facts_file(tmp_path)), "known": "first_token", "ask_every": 2}
+    (job,) = plan(tmp_path, facts=facts, editors=["ft_c"], score={"every_edits": 0}).knowledge
+    assert job.n_asked == N_KNOWN and job.every == 2
+    planned = asked_plan(tmp_path, facts=facts, editors=["ft_c"], score={"every_edits": 0})
+    rows = query(Store(planned.store), "SELECT position, first_token FROM knowledge ORDER BY 1").to_pylist()
+    assert [row["position"] for row in rows] == list(range(0, 2 * N_KNOWN, 2)) and all(r["first_token"] for r in rows)
+    assert planned.runs[-1].facts.size == N_KNOWN
+    assert any(f"knows {N_KNOWN} of {N_KNOWN} that it was asked" in note for note in planned.notes)
+    assert (
+        plan(tmp_path, facts=facts | {"ask_every": 1}, editors=["ft_c"], score={"every_edits": 0}).knowledge[0].run_id
+        != job.run_id
+    )
