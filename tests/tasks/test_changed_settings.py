@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,11 @@ def test_what_is_left_of_an_artifact_does_not_hold_up_a_new_one(tmp_path: Path) 
     assert Worker(planned.store).do(job.next_units(store)[0]) == "done"
 
 
+def without_key_sizes(failed: Mapping[tuple[str, str], str]) -> list[tuple[str, str]]:
+    """Return the units that were given up, but for those that only measure keys."""
+    return [key for key in failed if not key[1].startswith("key-sizes")]
+
+
 def test_what_one_of_a_group_cannot_do_does_not_stop_the_others(tmp_path: Path) -> None:
     planned = plan(
         tmp_path, **GRID | SMALL | {"facts": {"name": "factworld", "size": 4}, "compute": {"chains_in_step": 2}}
@@ -263,9 +269,9 @@ def test_what_one_of_a_group_cannot_do_does_not_stop_the_others(tmp_path: Path) 
     assert found is not None
     path = found.path("moment.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    assert len(command(planned).failed) == 1
+    assert len(without_key_sizes(command(planned).failed)) == 1
     assert not rows(store, "SELECT * FROM edits"), "MEMIT lacks layer 0, EMMET went with it"
-    assert len(command(planned).failed) == 1
+    assert len(without_key_sizes(command(planned).failed)) == 1
     assert rows(store, "SELECT editor, edits FROM run_summary WHERE edits > 0") == [{"editor": "emmet", "edits": 4}]
 
 
@@ -274,7 +280,7 @@ def test_shared_targets_that_are_lost_are_found_again_for_a_group_that_begins_an
     planned = plan(tmp_path, **GRID | SMALL | {"facts": facts, "compute": {"chains_in_step": 4}})
     store, worker = Store(planned.store), Worker(planned.store)
     prepare(planned, worker)
-    kill_after(worker, 5)
+    kill_after(worker, 7)
     with pytest.raises(Killed):
         command(planned, edited_runs(planned), worker)
     begun = [store.is_committed(run.run_id, "segment-000000") for run in edited_runs(planned)]

@@ -100,14 +100,14 @@ def test_one_file_with_an_array_for_each_fact(cache: Path, tmp_path: Path) -> No
 
 
 def test_targets_that_cannot_be_taken(cache: Path, tmp_path: Path) -> None:
-    def refused(match: str, targets: Path = cache, **changes: Any) -> None:
+    def check_refused(match: str, targets: Path = cache, **changes: Any) -> None:
         with pytest.raises(SpecError, match=match):
             plan(tmp_path, **with_targets(tmp_path, targets, **changes))
 
-    refused(r"has none at layer 1 of 2 of 6 facts, the first '", facts={"name": "factworld", "size": 6})
-    refused(r"holds no target at layer 2 of any of the", layers=[[0, 2]])
-    refused(r"cannot be read .*expected a folder of", tmp_path / "none.npz")
-    refused(
+    check_refused(r"has none at layer 1 of 2 of 6 facts, the first '", facts={"name": "factworld", "size": 6})
+    check_refused(r"holds no target at layer 2 of any of the", layers=[[0, 2]])
+    check_refused(r"cannot be read .*expected a folder of", tmp_path / "none.npz")
+    check_refused(
         r"rome searches for no target at a block's output",
         editors=[{"name": "rome", "layers": [1], "batch_sizes": [1], "targets": str(cache)}],
     )
@@ -115,10 +115,10 @@ def test_targets_that_cannot_be_taken(cache: Path, tmp_path: Path) -> None:
     wide.mkdir()
     for file in cache.glob("*.npz"):
         np.savez(wide / file.name, v_star=np.full(7, np.nan, dtype=np.float32))
-    refused(r"is float32 \[7\] with NaN or infinity; expected finite numbers of shape \[", wide)
+    check_refused(r"is float32 \[7\] with NaN or infinity; expected finite numbers of shape \[", wide)
     for file in list(wide.glob("*.npz")):
         (wide / file.name.replace("clamp_4", "clamp_1")).write_bytes(file.read_bytes())
-    refused(r"holds several files for case .* of layer 1", wide)
+    check_refused(r"holds several files for case .* of layer 1", wide)
 
 
 def test_a_store_without_targets_says_so(tmp_path: Path) -> None:

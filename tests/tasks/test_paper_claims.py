@@ -248,11 +248,27 @@ def plant_abilities(store: Store, holds: bool) -> None:
             add(store, name, "benchmark_answers", asked(right), "questions")
 
 
+def plant_texts(store: Store, holds: bool) -> None:
+    """Every token right under teacher forcing and 42 of 100 texts; or no token, and every text."""
+    facts = range(100)
+    row = run_row("rome", editor="rome", model="llama", facts_run_id="facts-1")
+    probes = [
+        {"probe_id": f"f{fact}/rewrite/0", "fact_id": f"f{fact}", "kind": "rewrite", "target_new": "Paris"}
+        for fact in facts
+    ]
+    store.commit("facts-1", "facts", {"probes": probes}, CommitInfo(kind="facts"))
+    said = {fact: "Paris." if fact < 42 or not holds else "the city of Paris." for fact in facts}
+    scores = [score(fact, fact, fact, purpose="own", good=holds) | {"text": said[fact]} for fact in facts]
+    tables = {"runs": [row], "fact_scores": scores}
+    store.commit("rome", "segment-000000", tables, CommitInfo(kind="segment", first_round=0, last_round=len(facts)))
+
+
 PLANTS = {
     "forgetting": plant_forgetting,
     "llama3-batch-size": plant_batches,
     "malmen": plant_joint,
     "dual-facets": plant_abilities,
+    "mirage": plant_texts,
 }
 
 
