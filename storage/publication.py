@@ -17,12 +17,19 @@ LEFT_OUT = frozenset({"ledger", "logits"})
 
 
 def publish(
-    source: Store, folder: str, run_ids: Collection[str], cleaned: Callable[[str, pa.Table], pa.Table]
+    source: Store,
+    folder: str,
+    run_ids: Collection[str],
+    cleaned: Callable[[str, pa.Table], pa.Table],
+    cleaned_spec: Callable[[str], str],
 ) -> Store:
     """Write some runs of a store into a new one that is marked as a summary: it can be queried, and not gone on with.
 
+    Units that were given up are left out: their messages and tracebacks are of one machine.
+
     Args:
         cleaned: Gives a table's rows as they are published.
+        cleaned_spec: The same of what a commit says of its unit.
 
     Raises:
         StorageError: One of the runs is not there.
@@ -33,7 +40,7 @@ def publish(
     marker = json.loads(target.files.read(MARKER)) | {"summary": True}
     target.files.write(MARKER, (json.dumps(marker) + "\n").encode())
     for run_id in sorted(run_ids):
-        for row in source.commit_rows(run_id).values():
+        for row in (each for each in source.commit_rows(run_id).values() if each["status"] == "done"):
             files, sizes, tables, counts = [], [], [], []
             for table, file, count in zip(row["tables"], row["files"], row["file_rows"], strict=True):
                 if table in LEFT_OUT:
@@ -47,6 +54,7 @@ def publish(
                 tables.append(table)
                 counts.append(count)
             told = {"files": files, "file_bytes": sizes, "tables": tables, "file_rows": counts, "host": "", "log": None}
+            told["spec"] = cleaned_spec(row["spec"])
             target.files.create(commit_name(run_id, row["unit_id"]), to_json(row | told))
         compact(target, run_id)
     gc(target, grace_s=0.0)

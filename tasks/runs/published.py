@@ -13,7 +13,7 @@ from storage.store import Store
 
 def export_summary(store: Store, folder: Path) -> list[dict[str, Any]]:
     """Write what queries, figures and reports read of a store into one that is marked as a summary; return a row per table."""
-    target = publish(store, str(folder), store.run_ids(), without_places)
+    target = publish(store, str(folder), store.run_ids(), without_places, spec_without_places)
     sizes: Counter[str] = Counter()
     for name, entry in target.files.listing("").items():
         sizes[name.partition("/")[0]] += entry.size
@@ -21,22 +21,22 @@ def export_summary(store: Store, folder: Path) -> list[dict[str, Any]]:
 
 
 def without_places(table: str, rows: pa.Table) -> pa.Table:
-    """Return a table's rows without paths of the machine on which they were made; no view reads them."""
-    if table != "runs":
+    """Return a table's rows, their specs without paths of the machine on which they were made; no view reads these."""
+    if "spec" not in rows.column_names:
         return rows
-    specs = [json.dumps(_placeless(json.loads(text)), sort_keys=True) for text in rows["spec"].to_pylist()]
     place = rows.schema.get_field_index("spec")
+    specs = [None if text is None else spec_without_places(text) for text in rows["spec"].to_pylist()]
     return rows.set_column(place, rows.schema.field(place), pa.array(specs, rows.schema.field(place).type))
 
 
-def _placeless(spec: dict[str, Any]) -> dict[str, Any]:
-    model = spec["model"] | {"folder": ""}
-    if model.get("file"):
-        model["file"] = model["file"].replace("\\", "/").rpartition("/")[2]
-    if "/" in model["name"] and model["name"].startswith(("/", ".", "~")):
-        model["name"] = model["name"].rstrip("/").rpartition("/")[2]
-    scores = {
-        kind: {name: {} if name == "files" else value for name, value in settings.items()}
-        for kind, settings in spec.get("scores", {}).items()
-    }
-    return spec | {"model": model, "scores": scores}
+def spec_without_places(text: str) -> str:
+    """Return a spec's JSON in which each absolute path is its last part."""
+    return json.dumps(_placeless(json.loads(text)), sort_keys=True)
+
+
+def _placeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _placeless(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_placeless(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

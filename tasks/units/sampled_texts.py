@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from storage.artifacts import find_artifact, has_artifact, put_artifact
+from storage.artifacts import Artifact, find_artifact, has_artifact, put_artifact
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
@@ -74,7 +74,7 @@ def sampled_texts(
             temperature=source.get("temperature", 1.0),
         )
         found = put_artifact(store, TEXTS, recipe, {"texts.json": json.dumps(texts, ensure_ascii=False).encode()})
-    return list(json.loads(found.path("texts.json").read_text(encoding="utf-8")))
+    return _texts_of(found)
 
 
 def kept_texts(store: Store, model: ModelIdentity, source: OwnTexts) -> list[str]:
@@ -89,7 +89,11 @@ def kept_texts(store: Store, model: ModelIdentity, source: OwnTexts) -> list[str
             f"the texts that the model samples are not in {store.location}; expected them from the stage before: run the "
             "same command again"
         )
-    return list(json.loads(found.path("texts.json").read_text(encoding="utf-8")))
+    return _texts_of(found)
+
+
+def _texts_of(artifact: Artifact) -> list[str]:
+    return list(json.loads(artifact.path("texts.json").read_text(encoding="utf-8")))
 
 
 def _recipe(model: Mapping[str, Any], source: OwnTexts, numbers: range) -> Recipe:

@@ -11,7 +11,7 @@ from storage.merge import merge
 from storage.sql import query
 from storage.store import Store
 from tasks.reports.report import write_report
-from tasks.runs.published import export_summary
+from tasks.runs.published import export_summary, spec_without_places
 from tasks.workers.checkout import checkout
 from tests.tasks.support import all_stages, edited, plan
 
@@ -49,6 +49,19 @@ def test_it_holds_neither_weights_nor_paths(made: tuple[Path, Store, Store, str]
             said = json.dumps(row, default=str)
             assert str(folder.parent) not in said and "/bundled" not in said, row
     assert {row["host"] for row in query(summary, "SELECT host FROM commits").to_pylist()} == {""}
+
+
+def test_paths_are_cut_wherever_they_stand_in_a_spec() -> None:
+    spec = {
+        "files": {"3": "/home/somebody/three.npz"},
+        "model": {"folder": "/models/a", "name": "org/a"},
+        "of": ["/x/y", 1],
+    }
+    assert json.loads(spec_without_places(json.dumps(spec))) == {
+        "files": {"3": "three.npz"},
+        "model": {"folder": "a", "name": "org/a"},
+        "of": ["y", 1],
+    }
 
 
 def test_nothing_can_go_on_with_it(made: tuple[Path, Store, Store, str]) -> None:
