@@ -14,6 +14,7 @@ from flows.papers import PaperSpec
 from flows.spec_values import SpecError
 
 if TYPE_CHECKING:
+    from storage.store import Store
     from tasks.driver.plan import Plan
     from tasks.reports.verdicts import Judged
 
@@ -65,6 +66,8 @@ def reproduce(
 ) -> Reproduction:
     """Run what the store lacks of a paper's experiments, judge its claims, and write its page.
 
+    Of a summary nothing is run, and all that it holds is judged.
+
     Args:
         item: One table, figure or claim; all if None.
         folder: Where its experiments are written as files.
@@ -79,21 +82,27 @@ def reproduce(
         raise SpecError(
             f"{name} has no table, figure or claim {item!r}; expected one of {[*paper.items, *paper.claims]}"
         )
-    plans = list(_run(paper, experiment_files(paper, scale, folder, data), store, said))
-    return judge_and_draw(paper, name, item, scale=scale, plans=plans)
-
-
-def judge_and_draw(paper: PaperSpec, name: str, item: str | None, *, scale: str, plans: "list[Plan]") -> Reproduction:
-    """Judge a paper's claims by what a store holds of its experiments, and write its page."""
+    from storage.locations import is_store
     from storage.store import Store
-    from tasks.driver.plan import shown_in_report, with_known_layers
+
+    files = experiment_files(paper, scale, folder, data)
+    if is_store(store) and Store(store).is_summary:
+        said(f"{store} is a summary: nothing is run, and all that it holds is judged")
+        return judge_and_draw(paper, name, item, scale=scale, store=Store(store), run_ids=None)
+    plans = list(_run(paper, files, store, said))
+    opened = Store(plans[0].store)
+    return judge_and_draw(paper, name, item, scale=scale, store=opened, run_ids=_shown(plans, opened))
+
+
+def judge_and_draw(
+    paper: PaperSpec, name: str, item: str | None, *, scale: str, store: "Store", run_ids: list[str] | None
+) -> Reproduction:
+    """Judge a paper's claims by what a store holds of some runs, all if None, and write its page."""
     from tasks.reports.paper_page import Shown, write_page
     from tasks.reports.report import others
     from tasks.reports.verdicts import judge
 
-    store = Store(plans[0].store)
-    ids = [run_id for plan in plans for run_id in shown_in_report(plan, with_known_layers(plan, store))]
-    unseen = others(store, ids)
+    unseen = others(store, run_ids)
     judged = judge(store, paper.claims_of(item), with_numbers=scale == NUMBERS_AT, unseen=unseen)
     items = {
         key: each for key, each in paper.items.items() if item in (None, key, *(c.item for c in paper.claims_of(item)))
@@ -107,6 +116,12 @@ def judge_and_draw(paper: PaperSpec, name: str, item: str | None, *, scale: str,
     return Reproduction(judged, page)
 
 
+def _shown(plans: "list[Plan]", store: "Store") -> list[str]:
+    from tasks.driver.plan import shown_in_report, with_known_layers
+
+    return [run_id for plan in plans for run_id in shown_in_report(plan, with_known_layers(plan, store))]
+
+
 def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], None]) -> "Iterator[Plan]":
     """Run what is left of each experiment, in a process of its own; yield the plans.
 
@@ -114,18 +129,12 @@ def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], 
         SpecError: A claim that could not be judged in the end.
     """
     from flows.running import completed, finished, planned
-    from flows.several_models import plan_each, read_each
-    from storage.locations import is_store
-    from storage.store import Store
     from tasks.errors import TaskError
     from tasks.reports.verdicts import problems_of
 
     is_checked = False
     for file in files:
         experiment = load_experiment(file, {"store": store})
-        if is_store(experiment.store) and Store(experiment.store).is_summary:
-            yield plan_each(read_each(experiment))
-            continue
         plan = planned(experiment)
         if finished(plan) is None:
             if not is_checked and (problems := problems_of(paper.claims_of(None))):

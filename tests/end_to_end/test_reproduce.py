@@ -61,6 +61,25 @@ def test_a_paper_of_ones_own(server: dict[str, str], tmp_path: Path) -> None:
     assert "running" not in again and "agrees" in again
 
 
+def test_a_summary_answers_as_its_store_does(tmp_path: Path) -> None:
+    paper = tmp_path / "two.yaml"
+    paper.write_text(yaml.safe_dump(OWN))
+    said = palimpsest("reproduce", "two.yaml", cwd=tmp_path).stdout
+    palimpsest("export", "published", "--to", "summary", "--store", "results/two-small", cwd=tmp_path)
+    before = sorted(path for path in (tmp_path / "published").rglob("*.parquet"))
+    own = OWN["scales"]["small"][0] | {"model": "not-on-this-machine"}  # type: ignore[index]
+    paper.write_text(yaml.safe_dump(OWN | {"scales": {"small": [own]}}))
+    again = palimpsest("reproduce", "two.yaml", "--store", "published", cwd=tmp_path).stdout
+
+    def verdicts(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith(("fig-1", "table-1"))]
+
+    assert "nothing is run" in again and verdicts(again) == verdicts(said) != []
+    page = (tmp_path / "published/paper-two.html").read_text()
+    assert page.count("<svg") >= 2 and "<td>emmet</td>" in page
+    assert sorted(path for path in (tmp_path / "published").rglob("*.parquet")) == before
+
+
 @pytest.mark.minutes
 @pytest.mark.parametrize("name", paper_names())
 def test_the_small_twin_of_every_paper(tmp_path: Path, name: str) -> None:
