@@ -247,7 +247,8 @@ def _unique(runs: Iterable[RunSpec]) -> list[RunSpec]:
 
 def _notes_on_hparams(runs: Iterable[RunSpec], of: Callable[[str, str, str | None], str | None]) -> list[str]:
     """Return what is said of the runs' hyper-parameters, each once."""
-    return list(dict.fromkeys(filter(None, (of(run.editor, run.model.name, run.preset) for run in runs))))
+    different = dict.fromkeys((run.editor, run.model.name, run.preset) for run in runs)
+    return list(dict.fromkeys(filter(None, (of(*each) for each in different))))
 
 
 def _notes_on_contexts(inputs: Inputs, runs: Iterable[RunSpec]) -> Iterator[str]:

@@ -15,10 +15,20 @@ from tests.bench.cases import all_cases, large_cases
 from tests.bench.measure import Measured, measure
 from tests.bench.shape import LARGE
 
-LIMITS = ("summary_2000_segments", "summary_compacted", "scheduling_of_a_unit", "driver_memory")
-"""The rows of ``system.py``."""
+LIMITS = (
+    "summary_2000_segments",
+    "summary_compacted",
+    "scheduling_of_a_unit",
+    "driver_memory",
+    "summary_4_million",
+    "summary_16_million",
+    "plan_10_runs",
+    "plan_100_runs",
+    "plan_1000_runs",
+)
+"""The rows of ``system.py`` and ``growth.py``."""
 if TYPE_CHECKING:
-    from tests.bench.system import Limited
+    from tests.bench.limits import Limited
 
 
 def line(row: Measured) -> str:
@@ -82,9 +92,10 @@ def main(given: argparse.Namespace) -> None:
         sys.stdout.write(f"\n{'limit':<22} {'value':>7}  {'at most':>6}\n")
     for name in wanted:
         # Here, because GPU machines that are lent bare have neither Ray nor DuckDB.
+        from tests.bench.growth import growth_limits
         from tests.bench.system import all_limits
 
-        found.append(dict(all_limits())[name]())
+        found.append(dict([*all_limits(), *growth_limits()])[name]())
         sys.stdout.write(limit_line(found[-1]))
         sys.stdout.flush()
         given.out.write_text(json.dumps([row.row() for row in (*rows, *found)], indent=1) + "\n")

@@ -5,7 +5,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,27 +22,11 @@ from storage.store import Store
 from tasks.specs.placement import Placement
 from tasks.workers.placer import cluster
 from tasks.workers.pool import Pool
+from tests.bench.limits import Limited
 from tests.tasks.fakes import FakeUnit
 
 N_RUNS, N_SEGMENTS, N_FACTS, N_PROBES = 10, 200, 50, 10
 """A million fact scores in 2,000 segments."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limited:
-    """One row of the table."""
-
-    name: str
-    value: float
-    limit: float
-    unit: str
-
-    @property
-    def ok(self) -> bool:
-        return self.value <= self.limit
-
-    def row(self) -> dict[str, Any]:
-        return asdict(self) | {"ok": self.ok}
 
 
 def all_limits() -> Iterator[tuple[str, Callable[[], Limited]]]:
@@ -77,57 +61,60 @@ def _store(*, compacted: bool) -> Path:
     return root
 
 
+RUN = {"model": "m", "editor": "memit", "layers": [0], "batch_size": 5, "mode": "sequential", "sample": 0, "seed": 0}
+"""A row of ``runs``."""
+
+
 def _write_run(store: Store, run_id: str, rng: np.random.Generator) -> None:
-    run = {
-        "model": "m",
-        "editor": "memit",
-        "layers": [0],
-        "batch_size": 5,
-        "mode": "sequential",
-        "sample": 0,
-        "seed": 0,
-    }
     for segment in range(N_SEGMENTS):
-        scores, edits = [], []
-        for fact in range(segment * N_FACTS, (segment + 1) * N_FACTS):
-            edits.append({"round": fact // 5, "position": fact, "fact_id": f"fact-{fact}"})
-            for probe in range(N_PROBES):
-                kind = "rewrite" if probe == 0 else "paraphrase" if probe < 3 else "neighborhood"
-                scores.append(
-                    {
-                        "purpose": "own",
-                        "fact_id": f"fact-{fact}",
-                        "probe_id": f"fact-{fact}/{kind}/{probe}",
-                        "kind": kind,
-                        "edited_at": fact // 5,
-                        "scored_at": fact // 5,
-                        "edits_so_far": fact + 1,
-                        "nll_new": float(rng.exponential(4)),
-                        "n_new": 2,
-                        "n_correct_new": int(rng.integers(3)),
-                        "nll_true": float(rng.exponential(4)),
-                        "n_true": 2,
-                        "n_correct_true": int(rng.integers(3)),
-                        "argmax_new": [11, 12],
-                        "argmax_true": [13, 14],
-                        "text": " a city on a river, and",
-                        "is_nan": False,
-                    }
-                )
+        tables = tables_of(range(segment * N_FACTS, (segment + 1) * N_FACTS), rng)
         info = CommitInfo(kind="segment", first_round=segment * 10, last_round=segment * 10 + 10)
-        tables = {"fact_scores": scores, "edits": edits, **({} if segment else {"runs": [run]})}
-        store.commit(run_id, f"segment-{segment * 10:06d}", tables, info)
+        first = {} if segment else {"runs": [RUN]}
+        store.commit(run_id, f"segment-{segment * 10:06d}", tables | first, info)
+
+
+def tables_of(facts: range, rng: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
+    """Return what a segment of five edits a round writes of some facts, each scored on ten probes."""
+    edits = [{"round": fact // 5, "position": fact, "fact_id": f"fact-{fact}"} for fact in facts]
+    return {"edits": edits, "fact_scores": [_score(fact, probe, rng) for fact in facts for probe in range(N_PROBES)]}
+
+
+def _score(fact: int, probe: int, rng: np.random.Generator) -> dict[str, Any]:
+    kind = "rewrite" if probe == 0 else "paraphrase" if probe < 3 else "neighborhood"
+    return {
+        "purpose": "own",
+        "fact_id": f"fact-{fact}",
+        "probe_id": f"fact-{fact}/{kind}/{probe}",
+        "kind": kind,
+        "edited_at": fact // 5,
+        "scored_at": fact // 5,
+        "edits_so_far": fact + 1,
+        "nll_new": float(rng.exponential(4)),
+        "n_new": 2,
+        "n_correct_new": int(rng.integers(3)),
+        "nll_true": float(rng.exponential(4)),
+        "n_true": 2,
+        "n_correct_true": int(rng.integers(3)),
+        "argmax_new": [11, 12],
+        "argmax_true": [13, 14],
+        "text": " a city on a river, and",
+        "is_nan": False,
+    }
 
 
 def _summary(name: str, store: Path, *, limit: float) -> Limited:
+    return Limited(name=name, value=summary_seconds(store, N_RUNS), limit=limit, unit="s")
+
+
+def summary_seconds(store: Path, n_runs: int) -> float:
     """Time ``run_summary`` in this process, files in the system's cache: the median of five."""
     query(store, "SELECT 1")
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
-        assert query(store, "SELECT * FROM run_summary").num_rows == N_RUNS
+        assert query(store, "SELECT * FROM run_summary").num_rows == n_runs
         seconds.append(time.perf_counter() - began)
-    return Limited(name=name, value=statistics.median(seconds), limit=limit, unit="s")
+    return statistics.median(seconds)
 
 
 # --- the pool
