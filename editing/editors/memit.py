@@ -51,4 +51,4 @@ class Memit(SpreadEditor):
     def ridge_in(self, geometry: KeyGeometry, keys: Tensor) -> float:
         if not self._times:
             return self._number
-        return self._times * float(geometry.sizes(keys).median())
+        return self._times * float(geometry.sizes(keys).quantile(0.5))

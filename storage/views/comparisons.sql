@@ -106,6 +106,7 @@ tested AS (
         p.*, n_samples, by_sample, a.* EXCLUDE (place, pool), b.setting AS other_setting, b.editor AS other_editor,
         b.preset AS other_preset, b.protocol AS other_protocol, b.layers AS other_layers, b.batch_size AS other_batch_size,
         b.numbers AS other_numbers, b.guard AS other_guard, b.given_contexts AS other_given_contexts,
+        b.given_targets AS other_given_targets,
         b.prefixes AS other_prefixes, b.moments AS other_moments,
         CASE WHEN by_sample THEN difference_of_samples ELSE difference_of_facts END AS difference,
         CASE WHEN by_sample THEN difference_of_samples ELSE middle_of_facts END AS middle,
@@ -158,7 +159,8 @@ SELECT * EXCLUDE (found_in) FROM (SELECT
         CASE WHEN editor = other_editor AND preset IS NOT DISTINCT FROM other_preset AND protocol = other_protocol
             AND numbers <> other_numbers THEN 'hparams' END,
         CASE WHEN given_contexts IS DISTINCT FROM other_given_contexts OR (numbers = other_numbers AND prefixes <> other_prefixes)
-            THEN 'contexts' END
+            THEN 'contexts' END,
+        CASE WHEN given_targets IS DISTINCT FROM other_given_targets THEN 'targets' END
     ], lambda part: part IS NOT NULL) AS found_in,
     CASE WHEN found_in = [] THEN ['other'] ELSE found_in END AS differs_in,
     setting, other_setting, pool

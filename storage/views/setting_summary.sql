@@ -11,7 +11,8 @@
 -- not_null: [setting, model, editor, batch_size, edits, scored, metric, mean, n_runs]
 -- accepted: {scored: [own, final]}
 SELECT
-    model, editor, variant, preset, protocol, layers, batch_size, mode, facts, dtype, given_contexts, guard, moments, edits, scored, metric,
+    model, editor, variant, preset, protocol, layers, batch_size, mode, facts, dtype, given_contexts, given_targets, guard, moments, edits, scored,
+    metric,
     mean, sd, low, high, CASE WHEN by_sample THEN 'sample' WHEN low IS NOT NULL THEN 'fact' END AS clustered_by,
     n_runs, n_samples, coalesce(n_seeds, 1) AS n_seeds, n, round(n_facts)::BIGINT AS n_facts, from_age, hparams_digest,
     setting, pool

@@ -17,6 +17,7 @@ _LATER = (
         "numbers",
         "hparams_digest",
         "given_contexts",
+        "given_targets",
         "baseline_run_id",
     ),
     *(

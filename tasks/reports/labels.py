@@ -15,6 +15,7 @@ _FURTHER = (
     "variant",
     "guard",
     "given_contexts",
+    "given_targets",
     "hparams_digest",
     "moments",
     "sample",
@@ -118,4 +119,6 @@ def _value(row: Row, column: str) -> str:
         return f"guard: {json.loads(value)['on_spike']}"
     if column == "given_contexts":
         return f"contexts {value}"
+    if column == "given_targets":
+        return f"targets {value}"
     return str(value)[:6] if column in ("hparams_digest", "moments", "setting") else str(value)

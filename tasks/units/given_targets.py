@@ -35,7 +35,7 @@ def read_targets(path: Path, fact_ids: Sequence[str], *, layer: int, width: int)
         InputError: There are none, a fact has two, or one has another shape or NaN.
     """
     found: dict[str, Any] = {}
-    wanted = {fact.replace("/", "_"): fact for fact in fact_ids}
+    wanted = {as_file_name(fact): fact for fact in fact_ids}
     try:
         if path.is_dir():
             for file in sorted(path.glob("*.npz")):
@@ -68,6 +68,11 @@ def read_targets(path: Path, fact_ids: Sequence[str], *, layer: int, width: int)
                 f"numbers of shape [{width}]"
             )
     return {fact: np.ascontiguousarray(array, dtype=np.float32) for fact, array in found.items()}
+
+
+def as_file_name(fact_id: str) -> str:
+    """Return a fact's id as part of a file's name: itself, unless it has a slash or a percent sign."""
+    return fact_id.replace("%", "%25").replace("/", "%2F")
 
 
 def recipe_of(targets: Arrays, layer: int) -> GivenTargets:

@@ -88,7 +88,7 @@ def _begun_with(store: Store, run: RunSpec) -> tuple[str, ...]:
 def _what_is_alike(run: RunSpec) -> str | None:
     """Return a digest of what runs must have in common to go in step; None for runs that go alone."""
     family = FAMILIES[run.model.family]
-    if run.mode != "sequential" or run.is_unedited or not run.layers:
+    if run.mode != "sequential" or run.is_unedited or not run.layers or run.trajectory.targets is not None:
         return None
     definition = definition_of(run)
     if definition is None:

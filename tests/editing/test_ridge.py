@@ -1,5 +1,7 @@
 """What share of a residual arrives, predicted from keys and measured; and a ridge that is given by the keys."""
 
+import statistics
+
 import pytest
 import torch
 
@@ -50,10 +52,10 @@ def test_a_relative_ridge_makes_the_share_the_same_on_any_scale(
         result = edited(lm, scaled, 1, preservation_weight={"times_median_q": times})
         assert result.parameters[0].shortfall == pytest.approx(times / (1 + times), rel=1e-6)
         assert result.parameters[0].ridge == pytest.approx(times * result.edit_updates[0].q, rel=1e-9)
-    batch = edited(lm, geometry, 5, preservation_weight={"times_median_q": times})
-    q = torch.tensor([update.q for update in batch.edit_updates], dtype=torch.float64)
-    assert batch.parameters[0].ridge == pytest.approx(times * float(q.median()), rel=1e-9)
-    plain = edited(lm, geometry, 5, preservation_weight=batch.parameters[0].ridge)
+    batch = edited(lm, geometry, 4, preservation_weight={"times_median_q": times})
+    q = statistics.median(update.q for update in batch.edit_updates if update.q is not None)
+    assert batch.parameters[0].ridge == pytest.approx(times * q, rel=1e-9)
+    plain = edited(lm, geometry, 4, preservation_weight=batch.parameters[0].ridge)
     assert torch.equal(plain.updates[0].left, batch.updates[0].left)  # type: ignore[arg-type]
 
 

@@ -1,11 +1,13 @@
 """What official code reads is written where it looks for it, and what it writes is read."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from flows.forecast import forecast
 from flows.spec_values import SpecError
 from storage.sql import query
 from storage.store import Store
@@ -119,6 +121,61 @@ def test_targets_that_cannot_be_taken(cache: Path, tmp_path: Path) -> None:
     for file in list(wide.glob("*.npz")):
         (wide / file.name.replace("clamp_4", "clamp_1")).write_bytes(file.read_bytes())
     check_refused(r"holds several files for case .* of layer 1", wide)
+
+
+def test_given_targets_are_a_setting_of_their_own_and_go_alone(cache: Path, tmp_path: Path) -> None:
+    """In step with others, a run would take their targets, or they its own."""
+    own = MEMIT | {"targets": str(cache)}
+    both = INDEPENDENT | {"editors": [MEMIT, own], "mode": "sequential", "batch_sizes": [2]}
+    planned = plan(tmp_path / "step", **both, compute={"chains_in_step": 2})
+    assert not any("in step" in note for note in forecast(planned)[1])
+    all_stages(planned)
+    store = Store(planned.store)
+    rows = query(store, "SELECT setting, given_targets FROM run_setting ORDER BY given_targets NULLS FIRST").to_pylist()
+    assert len({row["setting"] for row in rows}) == 2 and rows[0]["given_targets"] is None and rows[1]["given_targets"]
+    differ = query(store, "SELECT DISTINCT differs_in FROM comparisons").to_pylist()
+    assert [row["differs_in"] for row in differ] == [["targets"]]
+    steps = query(
+        store,
+        "SELECT given_targets IS NULL AS searched, max(n_steps) AS n FROM edits JOIN run_setting USING (run_id) GROUP BY 1",
+    )
+    assert {row["searched"]: row["n"] > 0 for row in steps.to_pylist()} == {True: True, False: False}
+
+
+def test_each_search_has_its_own_folder(tmp_path: Path) -> None:
+    """Whose facts overlap: one in another order, with another one first."""
+    rows = [
+        {"prompt": "{} is the capital of", "subject": f"{name}ia", "target_new": " France", "fact_id": name}
+        for name in ("a/b", "a_b", "c%2Fd")
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "order.json").write_text(json.dumps(["a_b", "a/b", "c%2Fd"]))
+    for lr, facts in (
+        (0.5, {"path": str(tmp_path / "own.jsonl")}),
+        (0.05, {"path": str(tmp_path / "own.jsonl"), "order": str(tmp_path / "order.json")}),
+    ):
+        planned = plan(
+            tmp_path, **INDEPENDENT | {"facts": facts, "editors": [MEMIT | {"lr": lr}], "batch_sizes": [1, 3]}
+        )
+        all_stages(planned)
+    written = export(Store(planned.store), "targets", tmp_path / "kv")
+    folders = {Path(row["cache_template"]).parent for row in written}
+    assert len(folders) == 2 and [row["facts"] for row in written] == [3, 3]
+    content = [
+        {file.name: np.load(file)["v_star"].tobytes() for file in folder.glob("*.npz")} for folder in sorted(folders)
+    ]
+    assert [len(each) for each in content] == [3, 3] and set(content[0]) == set(content[1])
+    assert all(content[0][name] != content[1][name] for name in content[0])
+    again = plan(
+        tmp_path,
+        **INDEPENDENT
+        | {
+            "facts": {"path": str(tmp_path / "own.jsonl")},
+            "editors": [MEMIT | {"targets": str(min(folders))}],
+            "batch_sizes": [3],
+        },
+    )
+    assert edited(again).trajectory.targets is not None, "every id has a file"
 
 
 def test_a_store_without_targets_says_so(tmp_path: Path) -> None:

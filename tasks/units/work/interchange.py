@@ -19,6 +19,7 @@ from tasks.specs.recipes import Recipe
 from tasks.specs.run import RunSpec
 from tasks.specs.stored_run import of_json
 from tasks.units.contexts import export_contexts
+from tasks.units.given_targets import as_file_name
 from tasks.units.moments import MOMENTS
 from tasks.units.targets import TARGETS
 
@@ -72,6 +73,7 @@ def export_targets(store: Store, out: Path) -> list[dict[str, Any]]:
         InputError: The store holds none.
     """
     runs, rows = _runs(store), []
+    taken: dict[tuple[Path, str], str] = {}
     for recipe in sorted(artifact_recipes(store, TARGETS), key=repr):
         if recipe["definition"]["site"] != "block":
             continue
@@ -83,9 +85,12 @@ def export_targets(store: Store, out: Path) -> list[dict[str, Any]]:
         clamp = recipe["definition"]["clamp"]
         for layer in recipe["layers"]:
             value = (tensors[f"{layer}.initial"] + tensors[f"{layer}.delta"]).float().numpy()
-            names = [f"{data}_layer_{layer}_clamp_{clamp}_case_{case.replace('/', '_')}.npz" for case in ids]
-            how = {name: part for name, part in recipe.items() if name not in ("positions", "layers")}
-            folder = _free(out / f"{_model(runs, recipe)}_MEMIT", names[0], how)
+            begins = f"{data}_layer_{layer}_clamp_{clamp}_case_"
+            names = [f"{begins}{as_file_name(case)}.npz" for case in ids]
+            how = digest_of({name: part for name, part in recipe.items() if name not in ("positions", "layers")})
+            folder = out / f"{_model(runs, recipe)}_MEMIT"
+            if taken.setdefault((folder, begins), how) != how:  # another search's targets of such facts
+                folder = _apart(folder, how)
             folder.mkdir(parents=True, exist_ok=True)
             for name, row in zip(names, value, strict=True):
                 np.savez(folder / name, v_star=row)
@@ -133,5 +138,9 @@ def _free(folder: Path, file: str, recipe: Recipe) -> Path:
     """Return the folder, or one that bears the recipe's digest if another recipe's file of this name is there already."""
     if not (folder / file).exists():
         return folder
+    return _apart(folder, digest_of(recipe))
+
+
+def _apart(folder: Path, digest: str) -> Path:
     head, mark, tail = folder.name.rpartition("_")
-    return folder.with_name(f"{head}-{digest_of(recipe, length=6)}{mark}{tail}")
+    return folder.with_name(f"{head}-{digest[:6]}{mark}{tail}")
