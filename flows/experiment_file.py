@@ -168,8 +168,22 @@ def _with_absolute_paths(spec: Experiment, base: Path) -> Experiment:
         )
         for benchmark in spec.score.benchmarks
     ]
+
+    def by_model(given: dict[str, Any]) -> dict[str, Any]:
+        return given | {
+            key: near(str(given[key])) for key in ("contexts_file", "targets") if given.get(key) is not None
+        }
+
     editors = [
-        editor.model_copy(update={"contexts_file": near(editor.contexts_file), "targets": near(editor.targets)})
+        editor.model_copy(
+            update={
+                "contexts_file": near(editor.contexts_file),
+                "targets": near(editor.targets),
+                "by_model": {name: by_model(mine) for name, mine in editor.by_model.items()}
+                if editor.by_model
+                else None,
+            }
+        )
         for editor in spec.editors
     ]
     search = spec.locate.search

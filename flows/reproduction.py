@@ -66,7 +66,7 @@ def reproduce(
 ) -> Reproduction:
     """Run what the store lacks of a paper's experiments, judge its claims, and write its page.
 
-    Of a summary nothing is run, and all that it holds is judged.
+    Of a summary nothing is run: what it holds of the experiments of this scale, by their names, is judged.
 
     Args:
         item: One table, figure or claim; all if None.
@@ -84,20 +84,25 @@ def reproduce(
         )
     from storage.locations import is_store
     from storage.store import Store
+    from tasks.reports.verdicts import problems_of
 
     files = experiment_files(paper, scale, folder, data)
+    if problems := problems_of(paper.claims_of(None)):
+        raise SpecError("\n".join(problems))
     if is_store(store) and Store(store).is_summary:
-        said(f"{store} is a summary: nothing is run, and all that it holds is judged")
-        return judge_and_draw(paper, name, item, scale=scale, store=Store(store), run_ids=None)
+        said(f"{store} is a summary: nothing is run")
+        opened = Store(store)
+        run_ids = _of_experiments(opened, [each["name"] for each in paper.scales[scale]], scale)
+        return judge_and_draw(paper, name, item, scale=scale, store=opened, run_ids=run_ids)
     plans = list(_run(paper, files, store, said))
     opened = Store(plans[0].store)
     return judge_and_draw(paper, name, item, scale=scale, store=opened, run_ids=_shown(plans, opened))
 
 
 def judge_and_draw(
-    paper: PaperSpec, name: str, item: str | None, *, scale: str, store: "Store", run_ids: list[str] | None
+    paper: PaperSpec, name: str, item: str | None, *, scale: str, store: "Store", run_ids: list[str]
 ) -> Reproduction:
-    """Judge a paper's claims by what a store holds of some runs, all if None, and write its page."""
+    """Judge a paper's claims by what a store holds of some runs, and write its page."""
     from tasks.reports.paper_page import Shown, write_page
     from tasks.reports.report import others
     from tasks.reports.verdicts import judge
@@ -122,24 +127,33 @@ def _shown(plans: "list[Plan]", store: "Store") -> list[str]:
     return [run_id for plan in plans for run_id in shown_in_report(plan, with_known_layers(plan, store))]
 
 
-def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], None]) -> "Iterator[Plan]":
-    """Run what is left of each experiment, in a process of its own; yield the plans.
+def _of_experiments(store: "Store", names: list[str], scale: str) -> list[str]:
+    """Return the runs that experiments of these names began, and the searches and traces that are there.
 
     Raises:
-        SpecError: A claim that could not be judged in the end.
+        SpecError: There are none of these runs.
     """
+    from storage.sql import query
+
+    began = {
+        row["run_id"]: row["experiment"] for row in query(store, "SELECT run_id, experiment FROM runs").to_pylist()
+    }
+    if not set(began.values()) & set(names):
+        raise SpecError(
+            f"{store.location} holds runs of {sorted(set(began.values()))}; expected some of {names} (--scale {scale})"
+        )
+    return [run_id for run_id in store.run_ids() if began.get(run_id, names[0]) in names]
+
+
+def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], None]) -> "Iterator[Plan]":
+    """Run what is left of each experiment, in a process of its own; yield the plans."""
     from flows.running import completed, finished, planned
     from tasks.errors import TaskError
-    from tasks.reports.verdicts import problems_of
 
-    is_checked = False
     for file in files:
         experiment = load_experiment(file, {"store": store})
         plan = planned(experiment)
         if finished(plan) is None:
-            if not is_checked and (problems := problems_of(paper.claims_of(None))):
-                raise SpecError("\n".join(problems))
-            is_checked = True
             said(f"running {file.stem} ({len(plan.runs)} runs)")
             command = [sys.executable, "-m", "flows.cli", "run", str(file), "--set", f"store={plan.store}"]
             if (code := subprocess.run(command).returncode) != 0:
@@ -164,17 +178,25 @@ def _with_data(experiment: dict[str, Any], data: Path | None) -> dict[str, Any]:
     return experiment | {"score": experiment["score"] | {"benchmarks": placed}}
 
 
-def _from_here(experiment: dict[str, Any]) -> dict[str, Any]:
-    """Return an experiment with every path of one's own made absolute: of data, and of a model that begins with a dot."""
+_PATHS = frozenset({"path", "completions", "order", "file", "shots_file", "contexts_file", "targets", "adapter"})
+"""Keys of an experiment whose values are paths; also ``files``, each of whose values is one."""
 
-    def absolute(path: str) -> str:
-        return str(Path(path).expanduser().absolute())
 
-    facts, model = experiment.get("facts", {}), experiment.get("model", {})
-    found = dict(experiment)
-    if isinstance(facts, dict):
-        found["facts"] = facts | {key: absolute(facts[key]) for key in ("path", "completions") if key in facts}
-    name = str(model.get("name")) if isinstance(model, dict) else str(model)
-    if name.startswith("."):
-        found["model"] = (model if isinstance(model, dict) else {}) | {"name": absolute(name)}
-    return found
+def _from_here(value: Any, key: str = "", of: str = "") -> Any:
+    """Return a part of an experiment with every path of one's own made absolute, from the working directory.
+
+    Args:
+        key: Under which it stands.
+        of: The key of the table in which that is.
+    """
+    if isinstance(value, dict):
+        return {name: _from_here(each, name, key) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_from_here(each, key, of) for each in value]
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    is_model = key in ("model", "models") or (key == "name" and of in ("model", "models"))
+    is_own = key in _PATHS or of == "files" or path.suffix.lower() in (".yaml", ".gguf")
+    is_own = is_own or (key == "facts" and path.suffix != "") or (is_model and (value.startswith(".") or path.is_dir()))
+    return str(path.absolute()) if is_own else value

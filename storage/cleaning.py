@@ -29,7 +29,9 @@ def withdraw(store: Store, run_id: str, unit_id: str) -> set[str]:
 
     Raises:
         DamagedFileError: Rows of the run that do not lie beside the unit's cannot be read.
+        StorageError: The store is a summary, in which nothing can be done again.
     """
+    store.refuse_summary("withdraw")
     forgotten, is_done = {unit_id}, False
     while not is_done:
         # First the commit files, then a compaction without them: one under way that has read them comes to nothing.

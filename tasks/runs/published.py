@@ -20,8 +20,16 @@ def export_summary(store: Store, folder: Path) -> list[dict[str, Any]]:
     return [{"table": name, "kB": size / 1000} for name, size in sorted(sizes.items())]
 
 
+_PLACES = frozenset({"folder", "file", "adapter", "path"})
+"""Keys of a spec under which a path may stand; all else is part of an identity, and stays to the letter."""
+
+
 def without_places(table: str, rows: pa.Table) -> pa.Table:
-    """Return a table's rows, their specs without paths of the machine on which they were made; no view reads these."""
+    """Return a table's rows without names and paths of the machine on which they were made; no view reads these."""
+    if table == "timings":
+        place = rows.schema.get_field_index("device")
+        kinds = [None if told is None else told.rpartition("/")[2] for told in rows["device"].to_pylist()]
+        return rows.set_column(place, rows.schema.field(place), pa.array(kinds, rows.schema.field(place).type))
     if "spec" not in rows.column_names:
         return rows
     place = rows.schema.get_field_index("spec")
@@ -30,13 +38,14 @@ def without_places(table: str, rows: pa.Table) -> pa.Table:
 
 
 def spec_without_places(text: str) -> str:
-    """Return a spec's JSON in which each absolute path is its last part."""
+    """Return a spec's JSON in which each absolute path to a folder or file is its last part."""
     return json.dumps(_placeless(json.loads(text)), sort_keys=True)
 
 
-def _placeless(value: Any) -> Any:
+def _placeless(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
-        return {name: _placeless(each) for name, each in value.items()}
+        return {name: _placeless(each, name) for name, each in value.items()}
     if isinstance(value, list):
-        return [_placeless(each) for each in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        return [_placeless(each, key) for each in value]
+    is_place = key in _PLACES and isinstance(value, str) and Path(value).is_absolute()
+    return Path(value).name if is_place else value

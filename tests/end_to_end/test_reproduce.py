@@ -65,10 +65,15 @@ def test_a_summary_answers_as_its_store_does(tmp_path: Path) -> None:
     paper = tmp_path / "two.yaml"
     paper.write_text(yaml.safe_dump(OWN))
     said = palimpsest("reproduce", "two.yaml", cwd=tmp_path).stdout
+    other = OWN["scales"]["small"][0] | {"name": "another", "store": "results/two-small"}  # type: ignore[index]
+    other["editors"] = [{"name": "emmet", "steps": 8, "contexts": 2, "ridge": 1e6}]
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    palimpsest("run", "other.yaml", cwd=tmp_path)
     palimpsest("export", "published", "--to", "summary", "--store", "results/two-small", cwd=tmp_path)
     before = sorted(path for path in (tmp_path / "published").rglob("*.parquet"))
     own = OWN["scales"]["small"][0] | {"model": "not-on-this-machine"}  # type: ignore[index]
-    paper.write_text(yaml.safe_dump(OWN | {"scales": {"small": [own]}}))
+    scales = {"small": [own], "full": [own | {"name": "at-length"}]}
+    paper.write_text(yaml.safe_dump(OWN | {"scales": scales}))
     again = palimpsest("reproduce", "two.yaml", "--store", "published", cwd=tmp_path).stdout
 
     def verdicts(text: str) -> list[str]:
@@ -78,6 +83,8 @@ def test_a_summary_answers_as_its_store_does(tmp_path: Path) -> None:
     page = (tmp_path / "published/paper-two.html").read_text()
     assert page.count("<svg") >= 2 and "<td>emmet</td>" in page
     assert sorted(path for path in (tmp_path / "published").rglob("*.parquet")) == before
+    none = palimpsest("reproduce", "two.yaml", "--scale", "full", "--store", "published", cwd=tmp_path, check=False)
+    assert "holds runs of ['another', 'two-editors']; expected some of ['at-length']" in none.stderr
 
 
 @pytest.mark.minutes

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.cleaning import withdraw
 from storage.errors import StorageError
 from storage.marts import public_marts
 from storage.merge import merge
@@ -49,18 +50,20 @@ def test_it_holds_neither_weights_nor_paths(made: tuple[Path, Store, Store, str]
             said = json.dumps(row, default=str)
             assert str(folder.parent) not in said and "/bundled" not in said, row
     assert {row["host"] for row in query(summary, "SELECT host FROM commits").to_pylist()} == {""}
+    assert {row["device"] for row in query(summary, "SELECT device FROM timings").to_pylist()} == {"cpu"}
+    assert all("/" in row["device"] for row in query(store, "SELECT device FROM timings").to_pylist())
 
 
 def test_paths_are_cut_wherever_they_stand_in_a_spec() -> None:
     spec = {
-        "files": {"3": "/home/somebody/three.npz"},
-        "model": {"folder": "/models/a", "name": "org/a"},
-        "of": ["/x/y", 1],
+        "benchmarks": [{"path": "/home/somebody/sst2"}],
+        "model": {"folder": "/models/a", "name": "org/a", "file": None},
+        "contexts_recipe": {"texts": ["/r/science says. "]},
     }
     assert json.loads(spec_without_places(json.dumps(spec))) == {
-        "files": {"3": "three.npz"},
-        "model": {"folder": "a", "name": "org/a"},
-        "of": ["y", 1],
+        "benchmarks": [{"path": "sst2"}],
+        "model": {"folder": "a", "name": "org/a", "file": None},
+        "contexts_recipe": {"texts": ["/r/science says. "]},
     }
 
 
@@ -73,4 +76,6 @@ def test_nothing_can_go_on_with_it(made: tuple[Path, Store, Store, str]) -> None
         merge(store, summary)
     with pytest.raises(StorageError, match="run needs weights"):
         plan(folder, store=summary.location)
+    with pytest.raises(StorageError, match="withdraw needs weights"):
+        withdraw(summary, run_id, next(iter(summary.commits(run_id))))
     assert sorted(summary.files.listing("")) == before

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flows.experiment_file import load_experiment
+from flows.model_axis import of_each_model
 from flows.several_models import plan_each, publish_each, read_each
 from flows.spec import SpecError
 from storage.sql import query
@@ -108,6 +110,31 @@ def test_names_that_no_model_has(tmp_path: Path) -> None:
         load_experiment(wanted(tmp_path) | {"model": "factworld-gpt2"})
     with pytest.raises(SpecError, match=r"no hyper-parameter \['stepz'\]"):
         load_experiment(wanted(tmp_path, editors=[{"name": "memit", "by_model": {"factworld-gpt2": {"stepz": 4}}}]))
+
+
+def test_what_is_one_models_is_given_to_that_one(tmp_path: Path) -> None:
+    def check_refused(match: str, **changes: Any) -> None:
+        with pytest.raises(SpecError, match=match):
+            load_experiment(wanted(tmp_path, **changes))
+
+    check_refused(r"editors.0.targets belong to one model", editors=[{"name": "memit", "targets": "kv"}])
+    check_refused(r"second_moment.files belong to one model", second_moment={"files": {0: "m.npz"}})
+
+    def check_refused_for_one(match: str, **mine: Any) -> None:
+        check_refused(match, editors=[{"name": "memit", "by_model": {"factworld-tiny": mine}}])
+
+    check_refused_for_one(
+        r"editors.0.by_model.factworld-tiny.batch_sizes.1: .*greater than 0 \(found 0\)", batch_sizes=[8, 0]
+    )
+    check_refused_for_one(r"editors.0.by_model.factworld-tiny.name: an editor's own key", name="emmet")
+    check_refused_for_one(r"editors.0.by_model.factworld-tiny.by_model: an editor's own key", by_model={})
+    (tmp_path / "deep").mkdir()
+    editors = [{"name": "memit", "by_model": {"factworld-tiny": {"targets": "kv", "contexts_file": "c.json"}}}]
+    file = tmp_path / "deep" / "a.yaml"
+    file.write_text(yaml.safe_dump(wanted(tmp_path, editors=editors)))
+    (mine, other) = of_each_model(load_experiment(file))
+    assert mine.editors[0].targets == str(tmp_path / "deep" / "kv") and other.editors[0].targets is None
+    assert mine.editors[0].contexts_file == str(tmp_path / "deep" / "c.json")
 
 
 def test_an_experiment_that_was_read_can_be_read_again(tmp_path: Path) -> None:

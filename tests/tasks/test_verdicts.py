@@ -123,16 +123,32 @@ def test_data_and_models_of_ones_own_are_read_from_where_one_stands(
     assert bert["facts"]["path"] == str(tmp_path / "fever_train.json")
     gpt = yaml.safe_load(next(file for file in files if file.stem == "malmen-gpt2").read_text())
     assert gpt["model"]["name"] == "openai-community/gpt2"
+    editors = ["memit", {"name": "memit", "targets": "kv", "by_model": {"mine": {"contexts_file": "c.json"}}}]
+    texts = {"second_moment": {"files": {3: "m.npz"}}, "score": {"perplexity": {"path": "t.txt"}}}
     short = {
         "title": "t",
         "source": "s",
         "items": {},
         "claims": {},
-        "scales": {"small": [{"name": "a", "model": "./mine"}]},
+        "scales": {"small": [{"name": "a", "model": "./mine", "facts": "own.csv", "editors": editors} | texts]},
     }
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(short))
     (file,) = experiment_files(load_paper("short.yaml"), "small", tmp_path / "deep")
-    assert yaml.safe_load(file.read_text())["model"] == {"name": str(tmp_path / "mine")}
+    assert yaml.safe_load(file.read_text()) == {
+        "name": "a",
+        "model": str(tmp_path / "mine"),
+        "facts": str(tmp_path / "own.csv"),
+        "editors": [
+            "memit",
+            {
+                "name": "memit",
+                "targets": str(tmp_path / "kv"),
+                "by_model": {"mine": {"contexts_file": str(tmp_path / "c.json")}},
+            },
+        ],
+        "second_moment": {"files": {3: str(tmp_path / "m.npz")}},
+        "score": {"perplexity": {"path": str(tmp_path / "t.txt")}},
+    }
 
 
 def test_statements_of_claims_are_tried_before_anything_runs() -> None:
