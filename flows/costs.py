@@ -75,21 +75,25 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
     if not all(model.folder for model in plan.models):
         return [], "cost: the model's files are not here"
     prompt = max(4.0, sum(len(request.prompt) for request in requests[:200]) / max(1, len(requests[:200])) / 4)
-    work: Counter[str] = Counter()
-    weights, n_bytes = [], []
+    work, seconds = Counter[str](), Counter[str]()
+    weights, n_bytes, rates = [], [], {}
     for model in plan.models:
         shapes = shapes_of(Path(model.folder), model.n_layers)
-        work += _work(plan, model, shapes, prompt)
+        if (kind := _kind(model.dtype)) not in rates:
+            rates[kind] = _rate(kind, device)
+        mine = _work(plan, model, shapes, prompt)
+        work += mine
+        seconds += Counter({stage: flops / rates[kind][0] for stage, flops in mine.items()})
         bytes_each = 4 if model.dtype in ("float32", "auto") else 8 if model.dtype == "float64" else 2
         weights.append(f"{shapes.all / 1e9:.2f}")
         n_bytes.append(f"{shapes.all * bytes_each / 2**30:.1f}")
-    rate, said = _rate(plan.models[0].dtype, device)
-    work["all"] = sum(work.values())
+    work["all"], seconds["all"] = sum(work.values()), sum(seconds.values())
     rows = [
-        {"stage": stage, "PFLOP": flops / 1e15, "one worker": _time(flops / rate)}
+        {"stage": stage, "PFLOP": flops / 1e15, "one worker": _time(seconds[stage])}
         for stage, flops in work.items()
         if flops
     ]
+    said = "; ".join(dict.fromkeys(said for _, said in rates.values()))
     sizes = f"{' and '.join(weights)} billion weights, {' and '.join(n_bytes)} GB of a device"
     return rows, f"cost: {said}; {sizes}; an estimate within a factor of three"
 
@@ -132,7 +136,7 @@ def target_seconds(plan: Plan) -> float | None:
     if run is None:
         return None
     shapes = shapes_of(Path(run.model.folder), run.model.n_layers)
-    rate, _ = _rate(run.model.dtype, None)
+    rate, _ = _rate(_kind(run.model.dtype), None)
     return max(_edit(run, shapes, _PROMPT), _pass(shapes, _PROMPT)) / rate + _LEAST_S
 
 
@@ -160,6 +164,7 @@ def _edit(run: RunSpec, shapes: Shapes, prompt: float) -> float:
     above = 1 - (max(run.layers) if run.layers else 0) / shapes.n_layers
     # The gradient is of states, not of weights: back costs what forth does.
     search = 2 * steps * _pass(shapes, contexts * (_ANSWER + prompt / 2), above)
+    search = 0.0 if run.trajectory.targets is not None else search
     return search + max(1, len(run.layers)) * _pass(shapes, contexts * (prompt + 8))
 
 
@@ -179,14 +184,17 @@ def _scores(run: RunSpec, shapes: Shapes, prompt: float) -> float:
     return total + len(run.benchmark_checkpoints) * questions * _pass(shapes, _QUESTION)
 
 
-def _rate(dtype: str, device: str | None) -> tuple[float, str]:
-    """Return FLOP/s, and what they are."""
+def _kind(dtype: str) -> str:
+    return "half" if dtype in ("bfloat16", "float16") else "float32"
+
+
+def _rate(kind: str, device: str | None) -> tuple[float, str]:
+    """Return FLOP/s in numbers of a kind, and what they are."""
     if device is None:
         measured = _measured()
         return measured * _SHARE_OF_PEAK["here"], f"{measured / 1e9:.0f} GFLOP/s of one thread here, measured now"
     if device not in DEVICES:
         raise SpecError(f"--device {device!r}: expected one of {sorted(DEVICES)}")
-    kind = "half" if dtype in ("bfloat16", "float16") else "float32"
     peak = DEVICES[device][kind]
     return peak * 1e12 * _SHARE_OF_PEAK[
         "device"

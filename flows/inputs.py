@@ -251,6 +251,17 @@ def check_facts(inputs: Inputs, problems: list[str]) -> None:
     """Add what keeps the samples from being edited."""
     experiment = inputs.experiment
     size, count = inputs.size, len(inputs.requests)
+    if inputs.knowledge is not None:
+        if not any(request.target_true for request in inputs.requests):
+            problems.append(
+                "facts.known: none of the facts has target_true, which is what the model would be asked for"
+            )
+        wanted = size * (experiment.facts.samples if experiment.facts.disjoint else 1)
+        if not inputs.is_asked and experiment.facts.size != "all" and wanted > inputs.knowledge.n_asked:
+            problems.append(
+                f"facts.ask_every: the model is asked {inputs.knowledge.n_asked} of {count} facts, and {wanted} are to be "
+                "edited; ask more of them, or give a smaller size"
+            )
     for sample, order in enumerate(inputs.orders):
         if (found := len(order.positions)) < size:
             what = (

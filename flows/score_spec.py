@@ -72,6 +72,8 @@ class PerplexitySpec(TextsSpec):
     """How many texts."""
     seed: int = 1
     """Of the choice of texts: another than that of second moments."""
+    max_tokens: int | None = Field(default=None, gt=1)
+    """Of each text; the model's context length unless given."""
 
 
 def _settings(name: str, kind: Any, given: Any) -> dict[str, Any]:
@@ -109,6 +111,14 @@ class ScoreSpec(Strict):
     """The perplexity of held-out texts."""
     further: dict[str, dict[str, Any]] = {}
     """Settings of scores of one's own, by kind; each stands in the file as one of the fields above does."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "ScoreSpec":
+        if self.benchmark_edits is not None and not self.benchmarks:
+            raise ValueError(
+                "benchmark_edits says when benchmarks are asked, and there are none; remove it, or give benchmarks"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

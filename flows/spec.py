@@ -48,6 +48,14 @@ class ModelSpec(Strict):
 class FactsSpec(Strict):
     """A data set and how much of it: each sample is a seeded order of all facts, of which ``size`` are edited."""
 
+    @model_validator(mode="after")
+    def _asks_something(self) -> "FactsSpec":
+        if self.ask_every != 1 and self.known is None:
+            raise ValueError(
+                "ask_every says how many facts the model is asked, and without known it is asked none; give known"
+            )
+        return self
+
     name: str = "columns"
     """``factworld``, one of ``palimpsest list datasets``, or the path of a layout of one's own (``.yaml``)."""
     path: str | None = None

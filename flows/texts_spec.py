@@ -1,8 +1,8 @@
 """What an experiment file may say of where texts come from: of second moments, and of a perplexity."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from flows.spec_values import Strict
 
@@ -32,6 +32,22 @@ class TextsSpec(Strict):
     """Of those draws."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Of each text; the model's context length unless given."""
+
+    @model_validator(mode="after")
+    def _says_nothing_of_another_source(self) -> Self:
+        given = self.model_fields_set
+        if wrong := sorted(given & {"revision", "config", "split", "column"}) if self.hub is None else []:
+            raise ValueError(
+                f"{wrong[0]} says something of a hub data set, and there is no hub; remove it, or give hub"
+            )
+        others = [
+            name for name in (*self.sources, "files") if name != "texts" and getattr(self, name, None) is not None
+        ]
+        if wrong := sorted(given & {"text_tokens", "top_k", "temperature"}) if others and self.texts is None else []:
+            raise ValueError(
+                f"{wrong[0]} says how the model samples texts, and {others[0]} gives others; remove one of them"
+            )
+        return self
 
     @property
     def sources(self) -> list[str]:

@@ -107,10 +107,16 @@ def resolve_model(
     Raises:
         InputError: It is not there, has no weights, or its family has no row in the table.
     """
+    if revision is not None and name.lower().endswith(".gguf"):
+        raise InputError(f"model.revision is a commit of the hub, and {name} is a file; remove it: a file is its content")
     try:
         there = named_folder(name, dtype=dtype)
     except ModelError as error:
         raise InputError(str(error)) from error
+    if revision is not None and name.lower().endswith(".gguf"):
+        raise InputError(
+            f"model.revision is a commit of the hub, and {name} is a file; remove it: a file is its content"
+        )
     folder = there or _download(name, revision)
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     _check_files(folder, {path.relative_to(folder).as_posix() for path in files})

@@ -217,6 +217,19 @@ def test_a_record_with_a_field_of_another_kind(tmp_path: Path, change: Any, name
         ({"layers": []}, "at least 1 item"),
         ({"editors": [{"name": "memit", "batch_sizes": []}]}, "at least 1 item"),
         ({"model": {"name": "factworld-tiny", "chat": True}}, "has no chat template"),
+        ({"model": {"name": "a.gguf", "revision": "0a1b"}}, "model.revision is a commit of the hub"),
+        ({"facts": {"name": "factworld", "size": 8, "ask_every": 7}}, "without known it is asked none"),
+        (
+            {"facts": {"name": "factworld", "size": 8, "known": "first_token", "ask_every": 100}},
+            "the model is asked 3 of 300 facts, and 8 are to be edited",
+        ),
+        ({"second_moment": {"texts": "self", "column": "body"}}, "column says something of a hub data set"),
+        (
+            {"second_moment": {"path": "a.txt", "top_k": 5}},
+            "top_k says how the model samples texts, and path gives others",
+        ),
+        ({"score": {"perplexity": {"texts": "self", "max_tokens": 1}}}, "greater than 1"),
+        ({"score": {"benchmark_edits": 4}}, "benchmark_edits says when benchmarks are asked, and there are none"),
     ],
     ids=str,
 )

@@ -1,6 +1,7 @@
 """What an experiment will cost, told before anything has run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from flows.costs import DEVICES, costs, shapes_of
 from flows.experiment_file import load_experiment
 from flows.inputs import read_inputs
 from flows.plan import plan_experiment
+from flows.several_models import plan_each, read_each
 from flows.spec_values import SpecError
 from tests.flows.support import write
 
@@ -46,6 +48,34 @@ def test_every_stage_is_counted(tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.keys() == {"second moments", "training", "layer search", "tracing", "editing", "scoring", "all"}
     assert "one h200, 67 TFLOP/s peak in float32" in said and "within a factor of three" in said
+
+
+def test_each_models_numbers_have_their_own_rate(tmp_path: Path) -> None:
+    """Whichever of them comes first."""
+    folder = tmp_path / "half"
+    bundled = bundled_folder("factworld-tiny")
+    assert bundled is not None
+    shutil.copytree(bundled, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    seconds, told = [], []
+    both = ["factworld-tiny", {"name": str(folder), "dtype": "bfloat16"}]
+    for models in (both, both[::-1]):
+        file = {
+            "name": "t",
+            "models": models,
+            "facts": {"name": "factworld", "size": 8},
+            "editors": ["ft"],
+            "layers": [0],
+            "batch_sizes": [1],
+            "store": str(tmp_path / "store"),
+        }
+        inputs = read_each(load_experiment(file))
+        rows, said = costs(plan_each(inputs), inputs[0].requests, "h100")
+        seconds.append([row["one worker"] for row in rows])
+        told.append(said)
+    assert seconds[0] == seconds[1]
+    assert all("67 TFLOP/s peak in float32" in said and "989 TFLOP/s peak in half" in said for said in told)
 
 
 def test_this_machine_is_measured_and_devices_are_known(tmp_path: Path) -> None:

@@ -137,6 +137,14 @@ def test_what_was_asked_is_asked_once_by_whichever_rule(tmp_path: Path) -> None:
     assert len([row for row in query(first.store, "FROM commits").to_pylist() if row["kind"] == "know"]) == 1
 
 
+def test_facts_without_true_answers_cannot_be_asked(tmp_path: Path) -> None:
+    rows = [{"prompt": "{} lives in", "subject": f"Jonas {n}", "target_new": "Rome"} for n in "abcd"]
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = {"path": str(tmp_path / "facts.jsonl"), "known": "free_text", "size": 2}
+    with pytest.raises(SpecError, match=r"facts\.known: none of the facts has target_true"):
+        plan(tmp_path, facts=facts, editors=["ft_c"], score={"every_edits": 0})
+
+
 def test_some_facts_can_be_asked_in_place_of_all(tmp_path: Path) -> None:
     """Of two the first: of the hand-made ones these are the known."""
     facts = {"name": "columns", "path": str(facts_file(tmp_path)), "known": "first_token", "ask_every": 2}
