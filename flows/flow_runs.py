@@ -1,5 +1,6 @@
 """Prefect's records of runs: who drives which, and which of them died without a word."""
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,9 +26,26 @@ from prefect.states import Crashed
 from flows.spec_values import SpecError
 from storage.digests import digest_of
 from storage.errors import StorageError
+from tasks.errors import TaskError
 
 _SILENT_S = 120.0
 _UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+
+
+class _Brief(logging.Filter):
+    """Takes the traceback from the record of an error that says itself what is wrong."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, (SpecError, StorageError, TaskError)):
+            record.exc_info = None
+        return True
+
+
+def log_briefly() -> None:
+    """Let Prefect log the errors of this project as their messages; what nobody foresaw keeps its traceback."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_Brief())
 
 
 def check_server(address: str, advice: str) -> None:

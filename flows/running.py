@@ -182,8 +182,10 @@ def _ended(plan: "Plan", opened: "Callable[[], AbstractContextManager[Session]]"
     from prefect.settings import get_current_settings
 
     from flows.experiment import run_experiment
+    from flows.flow_runs import log_briefly
     from tasks.errors import ClusterError
 
+    log_briefly()
     try:
         return run_experiment(plan, opened, return_state=True)
     except httpx.HTTPError as error:  # what is raised inside the flow is in its state

@@ -1,6 +1,7 @@
 """What Prefect's records say of drivers on other hosts, which nobody here can look at."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 
-from flows.flow_runs import crashing_silent_runs
+from flows.flow_runs import crashing_silent_runs, log_briefly
+from flows.spec_values import SpecError
 from storage.digests import digest_of
 from storage.store import Store
+from tasks.errors import InputError
 
 
 @pytest.mark.slow
@@ -46,3 +49,15 @@ def test_a_run_whose_driver_elsewhere_is_silent_becomes_crashed(
                 told("elsewhere:17", told_meanwhile)
         found = client.read_flow_run(run.id).state
         assert found is not None and found.type.value == expected, found
+
+
+def test_errors_that_say_what_is_wrong_are_logged_without_tracebacks() -> None:
+    log_briefly()
+    logger = logging.getLogger("prefect.task_runs")
+    for error, is_kept in (
+        (SpecError("facts: too few"), False),
+        (InputError("no model"), False),
+        (KeyError("n"), True),
+    ):
+        record = logger.makeRecord(logger.name, logging.ERROR, "f", 1, "failed", (), (type(error), error, None))
+        assert logger.filter(record) and (record.exc_info is not None) == is_kept
