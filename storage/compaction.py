@@ -125,10 +125,23 @@ def _groups(store: Store, table: str, rows: dict[str, CommitRow]) -> Iterator[pa
         if waiting and (kind != kind_before or sum(each.nbytes for each in waiting) >= enough):
             yield pa.concat_tables(waiting).combine_chunks()
             waiting = []
-        waiting.append(part.cast(SCHEMAS[table]))
+        waiting.append(_with_all_columns(part, SCHEMAS[table]))
         kind_before = kind
     if waiting:
         yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _with_all_columns(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows as a table has them today; a column that it had not when they were written is NULL."""
+    return pa.table(
+        {
+            field.name: part[field.name].cast(field.type)
+            if field.name in part.column_names
+            else pa.nulls(part.num_rows, field.type)
+            for field in schema
+        },
+        schema=schema,
+    )
 
 
 def _parts(store: Store, table: str, rows: dict[str, CommitRow]) -> Iterator[tuple[str, pa.Table]]:

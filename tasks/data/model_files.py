@@ -108,7 +108,9 @@ def resolve_model(
         InputError: It is not there, has no weights, or its family has no row in the table.
     """
     if revision is not None and name.lower().endswith(".gguf"):
-        raise InputError(f"model.revision is a commit of the hub, and {name} is a file; remove it: a file is its content")
+        raise InputError(
+            f"model.revision is a commit of the hub, and {name} is a file; remove it: a file is its content"
+        )
     try:
         there = named_folder(name, dtype=dtype)
     except ModelError as error:

@@ -16,6 +16,8 @@ _COLOURS = (
     *("#787774", "#d44c47", "#2f9e8f", "#5b4fc9", "#a3b18a", "#3d5a80"),
 )
 _WIDTH, _HEIGHT = 230, 170
+_ROOM = 12
+"""More columns of a heat map leave no room for numbers in its cells."""
 _RATE = [0, 1]
 
 
@@ -104,7 +106,7 @@ def _curves(panel: Panel, shown: Sequence[Row]) -> dict[str, Any]:
     x_type = "ordinal" if panel.mark == "steps" else "quantitative"
     x: dict[str, Any] = {"field": panel.x, "type": x_type, "title": panel.x_title}
     if panel.mark == "steps":
-        x |= {"sort": list(panel.x_order) or "ascending", "axis": {"labelAngle": -30 if panel.x_order else 0}}
+        x |= {"sort": list(panel.x_order) or "ascending", "axis": _axis(-30 if panel.x_order else 0)}
     elif panel.x_scale == "log":
         x["scale"] = {"type": "log"}
     scale: dict[str, Any] = {"domain": _RATE} if panel.is_rate else {"zero": False}
@@ -164,7 +166,24 @@ def _middle(panel: Panel, shown: Sequence[Row]) -> float:
 
 
 def _heat(panel: Panel, shown: Sequence[Row]) -> dict[str, Any]:
-    x = {"field": panel.x, "type": "ordinal", "title": panel.x_title, "axis": {"labelAngle": 0}}
+    x = {"field": panel.x, "type": "ordinal", "title": panel.x_title, "axis": _axis(0)}
+    cells: dict[str, Any] = {
+        "mark": {"type": "rect", "tooltip": True},
+        "encoding": {
+            "color": {"field": panel.colour, "type": "quantitative", "title": None, "scale": {"scheme": "purples"}}
+        },
+    }
+    numbers: dict[str, Any] = {
+        "mark": {"type": "text", "fontSize": 9},
+        "encoding": {
+            "text": {"field": panel.colour, "type": "quantitative", "format": ".2f"},
+            "color": {
+                "condition": {"test": f"datum['{panel.colour}'] > {_middle(panel, shown)}", "value": "white"},
+                "value": "#444",
+            },
+        },
+    }
+    have_room = len({row[panel.x] for row in shown}) <= _ROOM
     return {
         "width": _WIDTH,
         "height": {"step": 22},
@@ -172,16 +191,13 @@ def _heat(panel: Panel, shown: Sequence[Row]) -> dict[str, Any]:
             "x": x,
             "y": {"field": panel.y, "type": "nominal", "title": panel.y_title, "sort": list(panel.y_order) or None},
         },
-        "layer": [
-            {"mark": {"type": "rect", "tooltip": True}, "encoding": {"color": {
-                "field": panel.colour, "type": "quantitative", "title": None, "scale": {"scheme": "purples"}}}},
-            {"mark": {"type": "text", "fontSize": 9}, "encoding": {
-                "text": {"field": panel.colour, "type": "quantitative", "format": ".2f"},
-                "color": {
-                    "condition": {"test": f"datum['{panel.colour}'] > {_middle(panel, shown)}", "value": "white"},
-                    "value": "#444"}}},
-        ],
+        "layer": [cells, numbers] if have_room else [cells],
     }  # fmt: skip
+
+
+def _axis(angle: int) -> dict[str, Any]:
+    """Return an axis of names, which leaves out labels that would lie on others."""
+    return {"labelAngle": angle, "labelOverlap": "greedy", "labelSeparation": 2}
 
 
 _CONFIG: dict[str, Any] = {

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,7 @@ from storage.cleaning import gc, withdraw
 from storage.commits import CommitInfo, recipe_id
 from storage.compaction import compact
 from storage.errors import DamagedFileError
+from storage.schemas import SCHEMAS
 from storage.sql import open_store, query
 from storage.store import Store
 
@@ -76,6 +78,26 @@ def test_compacted_runs_read_as_before_from_few_files(store: Store) -> None:
     assert contents(store) == before and len(store.commits("run-b")) == 2
     assert store.run_ids() == [RUN, "run-b"] and store.is_committed(RUN, "unit-003-None")
     store.check(store.run_ids())
+
+
+def test_rows_of_a_time_with_other_columns_are_compacted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that the table had not yet is NULL; one that it has no more is left out."""
+    today = SCHEMAS["edits"]
+    then = today.remove(today.get_field_index("target_loss")).append(pa.field("mood", pa.string()))
+    with monkeypatch.context() as earlier:
+        earlier.setitem(SCHEMAS, "edits", then)
+        rows = [{"round": 0, "position": 0, "fact_id": "f", "mood": "good"}]
+        store.commit(RUN, "unit-then", {"edits": rows}, CommitInfo(kind="own", digest=None))
+    write(store, range(1))
+    assert compact(store, RUN)
+    found = query(store.location, "SELECT fact_id, target_loss FROM edits ORDER BY 1, 2").to_pylist()
+    assert found[0] == {"fact_id": "f", "target_loss": None} and [row["target_loss"] for row in found[1:]] == [
+        0,
+        0.5,
+        1,
+    ]
+    (name,) = {file for commit in store.commits(RUN).values() for file in commit.files}
+    assert store.read_parquet(name).column_names == today.names
 
 
 def test_a_run_goes_on_after_its_compaction(store: Store) -> None:

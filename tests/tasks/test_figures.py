@@ -127,6 +127,20 @@ def test_a_cell_of_a_heat_map_holds_one_setting() -> None:
     assert {row["group"] for row in alone} == {""}
 
 
+@pytest.mark.parametrize(("layers", "kinds"), [(12, ["rect", "text"]), (30, ["rect"])])
+def test_a_deep_models_heat_map_has_no_numbers_on_top_of_each_other(layers: int, kinds: list[str]) -> None:
+    tracing = panel("tracing")
+    assert tracing is not None
+    rows = [
+        {"run_id": "a", "model": "m", "kind": "mlp", "role": role, "layer": layer, "effect": 0.1, "total_effect": 0.2}
+        for role in ("before subject", "last token")
+        for layer in range(layers)
+    ]
+    found = chart(tracing, rows)
+    assert found is not None and [each["mark"]["type"] for each in found["spec"]["layer"]] == kinds
+    assert found["spec"]["encoding"]["x"]["axis"]["labelOverlap"] == "greedy"
+
+
 def test_every_figure_is_a_chart_of_vega_lite(store: Store, tmp_path: Path) -> None:
     """Each is drawn; none of an empty store is."""
     for each in PANELS:
