@@ -110,6 +110,10 @@ class Heartbeat:
             except (httpx.HTTPError, PrefectException) as error:
                 _log.warning("Prefect's server takes no progress (%s); the run goes on without telling it", error)
                 told.context = None
+            except RuntimeError as error:  # httpx, of a client that Prefect has closed with the stage
+                if "client has been closed" not in str(error):
+                    raise
+                told.context = None
 
     def _show(self, told: _Told) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
