@@ -94,7 +94,7 @@ def reproduce(
         opened = Store(store)
         run_ids = _of_experiments(opened, [each["name"] for each in paper.scales[scale]], scale)
         return judge_and_draw(paper, name, item, scale=scale, store=opened, run_ids=run_ids)
-    plans = list(_run(paper, files, store, said))
+    plans = list(_run(files, store, said))
     opened = Store(plans[0].store)
     return judge_and_draw(paper, name, item, scale=scale, store=opened, run_ids=_shown(plans, opened))
 
@@ -145,7 +145,7 @@ def _of_experiments(store: "Store", names: list[str], scale: str) -> list[str]:
     return [run_id for run_id in store.run_ids() if began.get(run_id, names[0]) in names]
 
 
-def _run(paper: PaperSpec, files: list[Path], store: str, said: Callable[[str], None]) -> "Iterator[Plan]":
+def _run(files: list[Path], store: str, said: Callable[[str], None]) -> "Iterator[Plan]":
     """Run what is left of each experiment, in a process of its own; yield the plans."""
     from flows.running import completed, finished, planned
     from tasks.errors import TaskError

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flows.inputs import Inputs
@@ -84,7 +85,7 @@ def run_of(
     experiment, card = inputs.experiment, card.seeded(seed)
     order = inputs.orders[sample]
     facts = FactsRef(
-        name=experiment.facts.name,
+        name=Path(experiment.facts.name).name.removesuffix(".yaml"),  # of a layout of one's own its name, not its place
         run_id=inputs.facts_run_id,
         digest=inputs.digest,
         sample=sample,

@@ -20,8 +20,9 @@ def export_summary(store: Store, folder: Path) -> list[dict[str, Any]]:
     return [{"table": name, "kB": size / 1000} for name, size in sorted(sizes.items())]
 
 
-_PLACES = frozenset({"folder", "file", "adapter", "path"})
-"""Keys of a spec under which a path may stand; all else is part of an identity, and stays to the letter."""
+_PLACES = frozenset({"folder", "file", "files", "adapter", "path"})
+"""Keys of a spec under which a path may stand (``files``: a table of them); all else may be part of an identity, and stays to
+the letter."""
 
 
 def without_places(table: str, rows: pa.Table) -> pa.Table:
@@ -44,7 +45,7 @@ def spec_without_places(text: str) -> str:
 
 def _placeless(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
-        return {name: _placeless(each, name) for name, each in value.items()}
+        return {name: _placeless(each, key if key == "files" else name) for name, each in value.items()}
     if isinstance(value, list):
         return [_placeless(each, key) for each in value]
     is_place = key in _PLACES and isinstance(value, str) and Path(value).is_absolute()

@@ -1,6 +1,7 @@
 """A paper's file from its experiments to verdicts and a page, by the command."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ import yaml
 from flows.papers import paper_names
 from tests.end_to_end.support import palimpsest
 
-OWN = {
+OWN: dict[str, Any] = {
     "title": "Two editors",
     "source": "none",
     "scales": {
@@ -65,13 +66,13 @@ def test_a_summary_answers_as_its_store_does(tmp_path: Path) -> None:
     paper = tmp_path / "two.yaml"
     paper.write_text(yaml.safe_dump(OWN))
     said = palimpsest("reproduce", "two.yaml", cwd=tmp_path).stdout
-    other = OWN["scales"]["small"][0] | {"name": "another", "store": "results/two-small"}  # type: ignore[index]
+    other = OWN["scales"]["small"][0] | {"name": "another", "store": "results/two-small"}
     other["editors"] = [{"name": "emmet", "steps": 8, "contexts": 2, "ridge": 1e6}]
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     palimpsest("run", "other.yaml", cwd=tmp_path)
     palimpsest("export", "published", "--to", "summary", "--store", "results/two-small", cwd=tmp_path)
     before = sorted(path for path in (tmp_path / "published").rglob("*.parquet"))
-    own = OWN["scales"]["small"][0] | {"model": "not-on-this-machine"}  # type: ignore[index]
+    own = OWN["scales"]["small"][0] | {"model": "not-on-this-machine"}
     scales = {"small": [own], "full": [own | {"name": "at-length"}]}
     paper.write_text(yaml.safe_dump(OWN | {"scales": scales}))
     again = palimpsest("reproduce", "two.yaml", "--store", "published", cwd=tmp_path).stdout

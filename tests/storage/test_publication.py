@@ -57,11 +57,13 @@ def test_it_holds_neither_weights_nor_paths(made: tuple[Path, Store, Store, str]
 def test_paths_are_cut_wherever_they_stand_in_a_spec() -> None:
     spec = {
         "benchmarks": [{"path": "/home/somebody/sst2"}],
+        "scores": {"perplexity": {"files": {"0a1b": "/home/somebody/texts.txt"}}},
         "model": {"folder": "/models/a", "name": "org/a", "file": None},
         "contexts_recipe": {"texts": ["/r/science says. "]},
     }
     assert json.loads(spec_without_places(json.dumps(spec))) == {
         "benchmarks": [{"path": "sst2"}],
+        "scores": {"perplexity": {"files": {"0a1b": "texts.txt"}}},
         "model": {"folder": "a", "name": "org/a", "file": None},
         "contexts_recipe": {"texts": ["/r/science says. "]},
     }

@@ -7,10 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tasks.data.facts import load_facts, unused_columns
 from tasks.data.record_files import is_record_file, read_records
 from tasks.errors import InputError
+from tests.tasks.support import plan
 
 ROWS = [
     {"prompt": 'S said "a, b" in', "subject": "S", "target_new": "x"},
@@ -70,3 +72,15 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="does not exist"):
             read_records(tmp_path / name)
     assert not is_record_file("facts.yaml") and not is_record_file("counterfact")
+
+
+def test_a_layout_of_ones_own_is_recorded_by_its_name(tmp_path: Path) -> None:
+    """Not by its place, which files that are exported would be named by, and which published results would tell."""
+    fields = {name: f"record.{name}" for name in ("subject", "target_new")}
+    fields |= {"request_id": "record.subject", "prompt": "record.subject ~ ' lives in'"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"title": "Mine", "fields": fields}))
+    rows = [{"subject": f"Jonas {each}", "target_new": "Rome"} for each in "abcd"]
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = {"name": str(tmp_path / "mine.yaml"), "path": str(tmp_path / "facts.jsonl"), "size": 2}
+    planned = plan(tmp_path, facts=facts, editors=["ft_c"], score={"every_edits": 0})
+    assert {run.facts.name for run in planned.runs} == {"mine"}
