@@ -1,7 +1,8 @@
 """What an experiment will cost before anything of it has run: FLOPs of each stage, from the model's shapes, and hours.
 
 An estimate, meant to be right within a factor of three: what a stage reads is counted in tokens, and every token costs two
-FLOPs for each weight that it passes (three times that where a gradient goes back).
+FLOPs for each weight that it passes (three times that where a gradient goes back).  What the store holds costs nothing, and
+targets that runs share are searched for once.
 """
 
 import os
@@ -12,10 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows import lacking
 from flows.spec_values import SpecError
-from tasks.driver.plan import Plan
+from storage.locations import is_store
+from storage.store import Store
+from tasks.driver.plan import Plan, with_known_layers
 from tasks.specs.run import ModelRef, RunSpec
 from tasks.units.knowledge import TEXT_TOKENS
+from tasks.units.targets import from_pristine, target_units, with_shared_targets
 
 DEVICES: Mapping[str, Mapping[str, float]] = {
     "a100": {"float32": 19.5, "half": 312.0},
@@ -63,7 +68,7 @@ def shapes_of(folder: Path, n_layers: int) -> Shapes:
 
 
 def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tuple[list[dict[str, Any]], str]:
-    """Return a row per stage with its PFLOP and the time of one worker, and what they rest on.
+    """Return a row per stage with its PFLOP and the time of one worker, and what they rest on: of what the store lacks.
 
     Args:
         requests: The experiment's facts, by whose length prompts are counted.
@@ -74,6 +79,8 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
     """
     if not all(model.folder for model in plan.models):
         return [], "cost: the model's files are not here"
+    store = Store(plan.store) if is_store(plan.store) else None
+    runs = _with_shared(plan, store)
     prompt = max(4.0, sum(len(request.prompt) for request in requests[:200]) / max(1, len(requests[:200])) / 4)
     work, seconds = Counter[str](), Counter[str]()
     weights, n_bytes, rates = [], [], {}
@@ -81,7 +88,8 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
         shapes = shapes_of(Path(model.folder), model.n_layers)
         if (kind := _kind(model.dtype)) not in rates:
             rates[kind] = _rate(kind, device)
-        mine = _work(plan, model, shapes, prompt)
+        mine = _prepared(plan, model, store, shapes, prompt)
+        mine += _edited([run for run in runs if run.model == model], store, shapes, prompt)
         work += mine
         seconds += Counter({stage: flops / rates[kind][0] for stage, flops in mine.items()})
         bytes_each = 4 if model.dtype in ("float32", "auto") else 8 if model.dtype == "float64" else 2
@@ -95,35 +103,59 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
     ]
     said = "; ".join(dict.fromkeys(said for _, said in rates.values()))
     sizes = f"{' and '.join(weights)} billion weights, {' and '.join(n_bytes)} GB of a device"
-    return rows, f"cost: {said}; {sizes}; an estimate within a factor of three"
+    of_what = "cost" if store is None else "cost of what the store lacks"
+    return rows, f"{of_what}: {said}; {sizes}; an estimate within a factor of three"
 
 
-def _work(plan: Plan, model: ModelRef, shapes: Shapes, prompt: float) -> Counter[str]:
-    """Return the FLOPs of each stage of one model's part of a plan."""
+def _with_shared(plan: Plan, store: Store | None) -> list[RunSpec]:
+    """Return a plan's runs with the layers that are known, and what they share."""
+    return with_shared_targets(with_known_layers(plan, store) if store else plan.runs)
+
+
+def _prepared(plan: Plan, model: ModelRef, store: Store | None, shapes: Shapes, prompt: float) -> Counter[str]:
+    """Return the FLOPs of each stage of one model's part of a plan, before its runs."""
     work: Counter[str] = Counter()
     for job in (each for each in plan.unasked if each.model == model):
         work["asking"] += int(job.n_asked * _pass(shapes, 2 * prompt + _ANSWER + TEXT_TOKENS))
     for moments in (each for each in plan.moments if each.model == model):
-        n_texts = sum(stop - start for wave in moments.waves for start, stop in wave)
+        n_texts = lacking.share_of_moments(store, moments) * sum(
+            stop - start for wave in moments.waves for start, stop in wave
+        )
         source, most = moments.recipe["texts"], moments.recipe["max_tokens"] or _TEXT
         tokens = n_texts * min(most, source["tokens"] if source["name"] == "own" else _TEXT)
         work["second moments"] += int(_pass(shapes, tokens))
         if source["name"] == "own":
             work["sampling texts"] += int(_SAMPLED * _pass(shapes, n_texts * source["tokens"]))
     for texts in (each for each in plan.texts if each.model == model):
-        work["sampling texts"] += int(_SAMPLED * _pass(shapes, texts.n_items * texts.source["tokens"]))
+        n_tokens = lacking.share_of(store, [texts]) * texts.n_items * texts.source["tokens"]
+        work["sampling texts"] += int(_SAMPLED * _pass(shapes, n_tokens))
     for training in (each for each in plan.trainings if each.model == model):
-        work["training"] += int(training.steps * training.recipe["edits"] * 6 * _pass(shapes, prompt + _ANSWER))
+        n_edits = lacking.steps_of(store, training) * training.recipe["edits"]
+        work["training"] += int(n_edits * 6 * _pass(shapes, prompt + _ANSWER))
     for search in (each for each in plan.searches if each.template.model == model):
         each = _edit(search.template, shapes, prompt) + _score(shapes, prompt, 0)
-        work["layer search"] += int(len(search.layers) * len(search.positions) * each)
+        work["layer search"] += lacking.edits_of_search(store, search) * int(each)
     for trace in (each for each in plan.traces if each.model == model):
         # The blocks below a restored state and the positions before it are shared.
         cells = 3 * shapes.n_layers * prompt
-        work["tracing"] += int(trace.wanted * (trace.samples + 2) * cells * _pass(shapes, prompt) * _UNSHARED)
-    for run in (each for each in plan.runs if each.model == model):
-        work["editing"] += int(run.n_rounds * run.batch_size * _edit(run, shapes, prompt))
-        work["scoring"] += int(_scores(run, shapes, prompt))
+        wanted = trace.wanted * (lacking.share_of(store, trace.units(store)) if store else 1.0)
+        work["tracing"] += int(wanted * (trace.samples + 2) * cells * _pass(shapes, prompt) * _UNSHARED)
+    return work
+
+
+def _edited(runs: Sequence[RunSpec], store: Store | None, shapes: Shapes, prompt: float) -> Counter[str]:
+    """Return the FLOPs of one model's runs: of their edits and of their scores."""
+    work: Counter[str] = Counter()
+    unfinished = []
+    for run in runs:
+        n_edits, n_all = lacking.edits_of(store, run), run.n_rounds * run.batch_size
+        unfinished += [run] if n_edits else []
+        alone = min(n_edits, n_all - (from_pristine(run) if run.execution.shared_targets else 0))
+        work["editing"] += int(alone * _target(run, shapes, prompt) + n_edits * _update(run, shapes, prompt))
+        work["scoring"] += int(lacking.share_of_scores(store, run) * _scores(run, shapes, prompt))
+    for unit in target_units(unfinished):
+        if store is None or not store.is_committed(*unit.key):
+            work["editing"] += int(unit.n_items * _target(unit.run, shapes, prompt))
     return work
 
 
@@ -152,20 +184,34 @@ def _pass(shapes: Shapes, tokens: float, share: float = 1.0) -> float:
 
 
 def _edit(run: RunSpec, shapes: Shapes, prompt: float) -> float:
-    """Return the FLOPs of one fact's edit: its target search, or steps of a gradient, and its keys."""
+    """Return the FLOPs of one fact's edit."""
+    return _target(run, shapes, prompt) + _update(run, shapes, prompt)
+
+
+def _target(run: RunSpec, shapes: Shapes, prompt: float) -> float:
+    """Return the FLOPs of the search for one fact's target; none where an editor searches for none."""
     hparams = run.hparams
-    steps, contexts = int(hparams.get("steps", 1)), int(hparams.get("contexts", 0)) + 1
+    if "contexts" not in hparams or run.is_unedited or run.trajectory.targets is not None:
+        return 0.0
+    above = 1 - (max(run.layers) if run.layers else 0) / shapes.n_layers
+    # The gradient is of states, not of weights: back costs what forth does.
+    return 2 * int(hparams.get("steps", 1)) * _pass(shapes, _rows(run) * (_ANSWER + prompt / 2), above)
+
+
+def _update(run: RunSpec, shapes: Shapes, prompt: float) -> float:
+    """Return the FLOPs of what else an edit takes: steps of a gradient, or its keys."""
     if run.is_unedited:
         return 0.0
     if run.trajectory.network is not None:  # trained before; an edit is one gradient
         return 3 * _pass(shapes, prompt + _ANSWER)
-    if "contexts" not in hparams:
-        return 3 * steps * _pass(shapes, prompt + _ANSWER)
-    above = 1 - (max(run.layers) if run.layers else 0) / shapes.n_layers
-    # The gradient is of states, not of weights: back costs what forth does.
-    search = 2 * steps * _pass(shapes, contexts * (_ANSWER + prompt / 2), above)
-    search = 0.0 if run.trajectory.targets is not None else search
-    return search + max(1, len(run.layers)) * _pass(shapes, contexts * (prompt + 8))
+    if "contexts" not in run.hparams:
+        return 3 * int(run.hparams.get("steps", 1)) * _pass(shapes, prompt + _ANSWER)
+    return max(1, len(run.layers)) * _pass(shapes, _rows(run) * (prompt + 8))
+
+
+def _rows(run: RunSpec) -> int:
+    """Return how many rows a fact's prompt becomes by its contexts."""
+    return int(run.hparams.get("contexts", 0)) + 1
 
 
 def _score(shapes: Shapes, prompt: float, text_tokens: int) -> float:

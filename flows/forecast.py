@@ -24,7 +24,8 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
     for run in runs:
         done = sum(((c.last_round or 0) - (c.first_round or 0)) for c in segments(store, run.run_id)) if store else 0
         left = (run.n_rounds - done) * run.batch_size
-        seconds = speed.get((run.editor, run.batch_size), speed.get((run.editor, None)))
+        kind = run.model.digest, run.editor, run.mode
+        seconds = speed.get((*kind, run.batch_size), speed.get((*kind, None)))
         total += (seconds or 0.0) * left
         unfinished += [run] if left else []
         rows.append(
@@ -48,7 +49,9 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
         n_workers = plan.placement.actors or 1
         notes.append(f"expected editing time: {total:.0f} s of one worker, {total / n_workers:.0f} s on {n_workers}")
     else:
-        notes.append("expected time: no timings of these editors in the store yet; by the model's shapes:")
+        notes.append(
+            "expected time: no timings of these editors with this model in the store yet; by the model's shapes:"
+        )
     searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
     traced = sum(trace.wanted for trace in plan.traces)
     notes.append(f"before editing: {searched} independent edits for the layer search, {traced} known facts traced")
@@ -95,9 +98,14 @@ def _ledger_bytes(run: RunSpec) -> float:
     return 4.0 * run.n_rounds * max(1, len(run.layers)) * per_layer
 
 
-def _seconds_per_edit(store: str) -> dict[tuple[str, int | None], float]:
-    sql = """
-        SELECT editor, batch_size, sum(seconds) / sum(n_items) AS seconds
-        FROM timings JOIN runs USING (run_id) WHERE stage = 'segment' GROUP BY GROUPING SETS ((editor, batch_size), (editor))
+def _seconds_per_edit(store: str) -> dict[tuple[str, str, str, int | None], float]:
+    """Return what edits took, by model, editor, mode (batches from the unedited model may share targets) and batch size."""
+    by = "model_digest, editor, mode"
+    sql = f"""
+        SELECT {by}, batch_size, sum(seconds) / sum(n_items) AS seconds
+        FROM timings JOIN runs USING (run_id) WHERE stage = 'segment' GROUP BY GROUPING SETS (({by}, batch_size), ({by}))
     """
-    return {(row["editor"], row["batch_size"]): row["seconds"] for row in query(store, sql).to_pylist()}
+    return {
+        (row["model_digest"], row["editor"], row["mode"], row["batch_size"]): row["seconds"]
+        for row in query(store, sql).to_pylist()
+    }

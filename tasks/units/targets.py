@@ -36,12 +36,12 @@ def with_shared_targets(runs: Sequence[RunSpec]) -> list[RunSpec]:
     groups: dict[str, list[RunSpec]] = {}
     recipes = {run.run_id: _recipe(run) for run in runs}
     for run in runs:
-        if (recipe := recipes[run.run_id]) is not None and _from_pristine(run):
+        if (recipe := recipes[run.run_id]) is not None and from_pristine(run):
             groups.setdefault(digest_of(recipe), []).append(run)
     shared = {}
     for group in groups.values():
         if len(group) > 1:
-            most = max(_from_pristine(run) for run in group)
+            most = max(from_pristine(run) for run in group)
             for run in group:
                 recipe = recipes[run.run_id]
                 assert recipe is not None
@@ -185,7 +185,7 @@ def locating_editor(run: RunSpec) -> "LocatingEditor":
     return method
 
 
-def _from_pristine(run: RunSpec) -> int:
+def from_pristine(run: RunSpec) -> int:
     """Return how many facts of a run are edited from pristine weights."""
     return min(run.n_rounds, 1 if run.mode == "sequential" else run.n_rounds) * run.batch_size
 

@@ -13,7 +13,10 @@ from flows.inputs import read_inputs
 from flows.plan import plan_experiment
 from flows.several_models import plan_each, read_each
 from flows.spec_values import SpecError
+from storage.cleaning import remove_run
+from storage.store import Store
 from tests.flows.support import write
+from tests.tasks.support import all_stages, plan
 
 
 def estimated(tmp_path: Path, device: str | None = "h200", **changes: object) -> tuple[dict[str, float], str]:
@@ -84,3 +87,29 @@ def test_this_machine_is_measured_and_devices_are_known(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="--device 'abacus': expected one of"):
         estimated(tmp_path, "abacus")
     assert "h200" in DEVICES
+
+
+def test_shared_targets_cost_once(tmp_path: Path) -> None:
+    """MEMIT and EMMET of two batch sizes search for the same targets, if every batch starts from the unedited model."""
+    facts = {"name": "factworld", "size": 8}
+    one, _ = estimated(tmp_path, facts=facts, batch_sizes=[4], mode="independent")
+    four, _ = estimated(tmp_path, facts=facts, editors=["memit", "emmet"], batch_sizes=[4, 8], mode="independent")
+    in_turn, _ = estimated(tmp_path, facts=facts, editors=["memit", "emmet"], batch_sizes=[4, 8])
+    assert four["editing"] < 1.5 * one["editing"]
+    # In sequence the first batches share theirs: 8 searches for four of 4, and 12 alone.
+    assert 2 * one["editing"] < in_turn["editing"] < 3 * one["editing"]
+
+
+def test_what_the_store_holds_costs_nothing(tmp_path: Path) -> None:
+    wanted = {"locate": {"search": {"edits": 4}, "trace": {"facts": 2}}, "batch_sizes": [2, 4]}
+    planned = plan(tmp_path, **wanted)
+    rows, said = costs(planned, (), "h200")
+    before = {row["stage"]: row["PFLOP"] for row in rows}
+    assert before.keys() == {"second moments", "layer search", "tracing", "editing", "scoring", "all"}
+    assert not all_stages(planned).failed
+    rows, said = costs(planned, (), "h200")
+    assert not rows and said.startswith("cost of what the store lacks: ")
+    remove_run(Store(planned.store), planned.runs[1].run_id)
+    again = {row["stage"]: row["PFLOP"] for row in costs(planned, (), "h200")[0]}
+    assert again.keys() == {"editing", "scoring", "all"}
+    assert 0 < again["editing"] < before["editing"] and 0 < again["scoring"] < before["scoring"]
