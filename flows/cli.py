@@ -85,6 +85,7 @@ def plan(
     wide: WideOption = False,
 ) -> None:
     """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
+    from flows.costs import costs
     from flows.experiment_file import load_experiment
     from flows.forecast import forecast
     from flows.several_models import plan_each, read_each
@@ -94,17 +95,14 @@ def plan(
     with waiting(f"reading the model, facts and questions of {experiment.name}"):
         inputs = read_each(experiment)
         planned = plan_each(inputs)
-        rows, notes, are_timed = forecast(planned)
+        rows, notes = forecast(planned)
     print_table(rows, wide=wide)
     for note in notes:
         typer.echo(note)
-    if device is not None or not are_timed:
-        from flows.costs import costs
-
-        with waiting("measuring this machine's speed"):
-            stages, said = costs(planned, inputs[0].requests, device)
-        print_table(stages)
-        typer.echo(said)
+    with waiting("measuring this machine's speed"):
+        stages, said = costs(planned, inputs[0].requests, device)
+    print_table(stages)
+    typer.echo(said)
     _warn(planned, strict)
 
 

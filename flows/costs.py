@@ -7,7 +7,8 @@ targets that runs share are searched for once.
 
 import os
 import re
-import time
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ from storage.store import Store
 from tasks.driver.plan import Plan, with_known_layers
 from tasks.specs.run import ModelRef, RunSpec
 from tasks.units.knowledge import TEXT_TOKENS
-from tasks.units.targets import from_pristine, target_units, with_shared_targets
+from tasks.units.targets import TargetSearch, from_pristine, target_units, with_shared_targets
+from tasks.units.unit import RunUnit
 
 DEVICES: Mapping[str, Mapping[str, float]] = {
     "a100": {"float32": 19.5, "half": 312.0},
@@ -40,6 +42,18 @@ _UNSHARED = 0.35
 """Of the time of a trace in whole passes, what it takes (30 blocks, prompts of 15 tokens: docs/log.md)."""
 _TEXT, _SAMPLED = 512, 1.0
 """Tokens of a text, at most, and how much dearer a token is that is drawn after the one before it (docs/log.md)."""
+_PRODUCT = """
+import time
+import numpy as np
+a = np.ones((1536, 1536), dtype=np.float32)
+a @ a
+def seconds():
+    started = time.perf_counter()
+    a @ a
+    return time.perf_counter() - started
+print(2 * 1536**3 / min(seconds() for _ in range(5)))
+"""
+"""Prints the FLOP/s of the quickest of five products."""
 _QUESTION = 150
 """Tokens of a benchmark's question with its shots, about."""
 
@@ -101,6 +115,8 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
         for stage, flops in work.items()
         if flops
     ]
+    if not rows:
+        return [], "cost: nothing is left to do"
     said = "; ".join(dict.fromkeys(said for _, said in rates.values()))
     sizes = f"{' and '.join(weights)} billion weights, {' and '.join(n_bytes)} GB of a device"
     of_what = "cost" if store is None else "cost of what the store lacks"
@@ -116,7 +132,8 @@ def _prepared(plan: Plan, model: ModelRef, store: Store | None, shapes: Shapes, 
     """Return the FLOPs of each stage of one model's part of a plan, before its runs."""
     work: Counter[str] = Counter()
     for job in (each for each in plan.unasked if each.model == model):
-        work["asking"] += int(job.n_asked * _pass(shapes, 2 * prompt + _ANSWER + TEXT_TOKENS))
+        n_asked = lacking.share_of(store, job.units()) * job.n_asked
+        work["asking"] += int(n_asked * _pass(shapes, 2 * prompt + _ANSWER + TEXT_TOKENS))
     for moments in (each for each in plan.moments if each.model == model):
         n_texts = lacking.share_of_moments(store, moments) * sum(
             stop - start for wave in moments.waves for start, stop in wave
@@ -133,12 +150,11 @@ def _prepared(plan: Plan, model: ModelRef, store: Store | None, shapes: Shapes, 
         n_edits = lacking.steps_of(store, training) * training.recipe["edits"]
         work["training"] += int(n_edits * 6 * _pass(shapes, prompt + _ANSWER))
     for search in (each for each in plan.searches if each.template.model == model):
-        each = _edit(search.template, shapes, prompt) + _score(shapes, prompt, 0)
-        work["layer search"] += lacking.edits_of_search(store, search) * int(each)
+        work["layer search"] += int(sum(_searched(unit, shapes, prompt) for unit in search.units_left(store)))
     for trace in (each for each in plan.traces if each.model == model):
         # The blocks below a restored state and the positions before it are shared.
         cells = 3 * shapes.n_layers * prompt
-        wanted = trace.wanted * (lacking.share_of(store, trace.units(store)) if store else 1.0)
+        wanted = lacking.facts_of_trace(store, trace)
         work["tracing"] += int(wanted * (trace.samples + 2) * cells * _pass(shapes, prompt) * _UNSHARED)
     return work
 
@@ -155,8 +171,19 @@ def _edited(runs: Sequence[RunSpec], store: Store | None, shapes: Shapes, prompt
         work["scoring"] += int(lacking.share_of_scores(store, run) * _scores(run, shapes, prompt))
     for unit in target_units(unfinished):
         if store is None or not store.is_committed(*unit.key):
-            work["editing"] += int(unit.n_items * _target(unit.run, shapes, prompt))
+            work["editing"] += int(_searched(unit, shapes, prompt))
     return work
+
+
+def _searched(unit: RunUnit, shapes: Shapes, prompt: float) -> float:
+    """Return the FLOPs of a unit of shared targets, or of a layer search."""
+    if isinstance(unit, TargetSearch):
+        per_fact = [
+            _target(unit.run.changed(layers=(layer,)), shapes, prompt) for layer in unit.shared.recipe["layers"]
+        ]
+        return (unit.last - unit.first) * sum(per_fact)
+    search = 0.0 if unit.run.execution.shared_targets else _target(unit.run, shapes, prompt)
+    return unit.n_items * (search + _update(unit.run, shapes, prompt) + _score(shapes, prompt, 0))
 
 
 def target_seconds(plan: Plan) -> float | None:
@@ -249,12 +276,9 @@ def _rate(kind: str, device: str | None) -> tuple[float, str]:
 
 def _measured() -> float:
     """Return the FLOP/s of a float32 matrix product on one thread of this machine."""
-    import numpy as np
-
-    side = 1536
-    a = np.ones((side, side), dtype=np.float32)
-    a @ a
-    started = time.perf_counter()
-    for _ in range(3):
-        a @ a
-    return 3 * 2 * side**3 / (time.perf_counter() - started) / (os.cpu_count() or 1)
+    # In a process of its own, because threads are counted when a library of linear algebra is loaded.
+    one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")}
+    said = subprocess.run(
+        [sys.executable, "-c", _PRODUCT], env={**os.environ, **one}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return float(said.stdout)

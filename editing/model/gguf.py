@@ -38,12 +38,12 @@ def dequantised_folder(
 
     Args:
         dtype: Of the weights; ``auto`` is float32.
-        sha256: Of the file's content, if it is known already.
+        sha256: Of the content that the file must have, if that is known already.
         beside: Further texts to put into the folder by name, as a licence.
 
     Raises:
         ModelError: No such file, not a GGUF file, one shard of several, of an architecture that transformers does not read,
-            or the package gguf is not installed.
+            of another content than it must have, or the package gguf is not installed.
     """
     file = Path(file).expanduser()
     dtype = "float32" if dtype == "auto" else dtype
@@ -56,6 +56,8 @@ def dequantised_folder(
     folder = models_folder() / f"{file.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
     if (folder / SOURCE).is_file():
         return folder
+    if sha256 is not None:
+        check_content(file, sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
@@ -103,6 +105,21 @@ def digest_of_content(file: Path) -> str:
     """Return the SHA-256 of a file's content."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_content(file: Path, expected: str) -> None:
+    """Refuse a file whose content is another's.
+
+    Raises:
+        ModelError: It is, or there is none.
+    """
+    if not file.is_file():
+        raise ModelError(f"{file.name} is not in what was fetched; expected a file with the SHA-256 {expected}")
+    if (found := digest_of_content(file)) != expected:
+        raise ModelError(
+            f"{file} has the SHA-256 {found}; expected {expected}: it is another file, or was cut off; delete it and fetch it "
+            "again"
+        )
 
 
 def _check(file: Path) -> None:

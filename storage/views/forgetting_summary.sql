@@ -4,10 +4,10 @@
 -- forgotten, and `n_disabling`: disabling edits that `palimpsest diagnose` has found.
 --
 -- unique: [setting, edits]
--- not_null: [setting, model, editor, batch_size, edits, n_runs, n_collapsed, n_disabling]
+-- not_null: [setting, model, editor, batch_size, mode, edits, n_runs, n_collapsed, n_disabling]
 -- rates: [efficacy, neighborhood, forgotten]
 SELECT
-    s.model, s.editor, s.preset, s.protocol, s.layers, s.batch_size, s.edits, count(*) AS n_runs,
+    s.model, s.editor, s.preset, s.protocol, s.layers, s.batch_size, s.mode, s.edits, count(*) AS n_runs,
     avg(s.efficacy) AS efficacy, avg(s.neighborhood) AS neighborhood,
     count(s.collapsed_at) AS n_collapsed, avg(s.collapsed_at) AS collapsed_at,
     avg(unedited.f1 - s.benchmark_f1) AS f1_lost, avg(s.forgotten) AS forgotten,

@@ -1,4 +1,4 @@
-"""Whether a paper's claim holds in a store: agrees, differs, undecided, or not run; with the interval that it rests on."""
+"""Whether a paper's claim holds in a store: agrees, differs, undecided, not judged, or not run; with what it rests on."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from storage.errors import QueryError
 from storage.sql import query, query_many
 from storage.store import Store
 
-Verdict = Literal["agrees", "differs", "undecided", "not run"]
-_WORST: tuple[Verdict, ...] = ("differs", "undecided", "not run", "agrees")
-"""A claim over several rows is as good as the worst of them."""
+Verdict = Literal["agrees", "differs", "undecided", "not judged", "not run"]
+_WORST: tuple[Verdict, ...] = ("differs", "undecided", "agrees", "not judged")
+"""A claim over several rows is as good as the worst of them that is judged; of few facts, or where only a number is claimed that
+another scale's is, none is."""
 Row = Mapping[str, Any]
 
 
@@ -34,17 +35,16 @@ class Expected:
         """
         low, high = row["low"], row["high"]
         if low is None or high is None:
-            return "not run"
+            return "not judged"
         found = [_side(low, high, self.above, None), _side(low, high, None, self.below)]
         if self.within is not None:
             found.append(_inside(low, high, *self.within))
         if self.published is not None:
             number = self.number_of(row)
             near = (number - self.tolerance, number + self.tolerance)
-            found.append(_near(row["value"], low, high, *near) if with_numbers else "not run")
+            found.append(_near(row["value"], low, high, *near) if with_numbers else "not judged")
         asked = [verdict for verdict in found if verdict is not None]
-        told = [verdict for verdict in asked if verdict != "not run"]
-        return worst(told or asked)
+        return worst(asked)
 
     def number_of(self, row: Row) -> float:
         """Return the number that the paper prints for a row."""
@@ -135,12 +135,13 @@ def _judged(claim: Claim, rows: Sequence[Row], with_numbers: bool) -> Judged:
             **row,
             "verdict": claim.expected.judge(row, with_numbers=with_numbers)
             if (row["n"] or 0) >= claim.least_n
-            else "not run",
+            else "not judged",
         }
         for row in rows
         if row["value"] is not None
     ]
-    return Judged(claim=claim, verdict=worst([row["verdict"] for row in told]), rows=tuple(told))
+    verdict = "not judged" if claim.excused else worst([row["verdict"] for row in told])
+    return Judged(claim=claim, verdict=verdict, rows=tuple(told))
 
 
 def _side(low: float, high: float, above: float | None, below: float | None) -> Verdict | None:

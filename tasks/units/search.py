@@ -78,6 +78,19 @@ class SearchPlan:
         facts, layers = self._wave(store)
         return self._targets(self._sharing(facts, layers), facts) if self.next_units(store) else []
 
+    def units_left(self, store: Store | None) -> list[RunUnit]:
+        """Return all that a store lacks, of later waves too, in which every layer may go on that has not been dropped."""
+        facts, layers = self._wave(store) if store else (self.waves[0], self.layers)
+        units: list[RunUnit] = []
+        for wave in self.waves[self.waves.index(facts) :]:
+            run = self._sharing(wave, layers)
+            wanted = [*self._searches(run, wave, layers)]
+            missing = [unit for unit in wanted if store is None or not store.is_committed(*unit.key)]
+            targets = self._targets(run, wave) if missing else []
+            units += [unit for unit in targets if store is None or not store.is_committed(*unit.key)]
+            units += missing
+        return units
+
     def left(self, store: Store) -> list[int]:
         """Return the layers that have edited all facts, once the search is done."""
         return list(self._wave(store)[1])
@@ -239,7 +252,8 @@ class LayerChoice(RunUnit):
 
     @property
     def unit_id(self) -> str:
-        return f"choice-{self.n_facts:04d}"
+        # Of other layers others would be left.
+        return f"choice-{self.n_facts:04d}-{digest_of(list(self.candidates), length=8)}"
 
     @property
     def n_items(self) -> int:

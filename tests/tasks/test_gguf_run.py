@@ -41,7 +41,7 @@ def test_its_weights_go_from_the_file_to_an_ordinary_folder(tmp_path: Path) -> N
         "score": {"every_edits": 4},
         "second_moment": {},
     }
-    _, notes, _ = forecast(plan(tmp_path, **wanted))
+    _, notes = forecast(plan(tmp_path, **wanted))
     assert any(f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}" in note for note in notes)
     store, planned = run_all(tmp_path, **wanted)
     run = edited(planned)

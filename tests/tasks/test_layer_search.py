@@ -62,6 +62,19 @@ def test_each_editor_takes_the_layer_of_its_own_search(tmp_path: Path) -> None:
     assert found == {editor: (layer,) for editor, layer in best.items()} and found.keys() == {"memit", "rome"}
 
 
+def test_a_search_in_waves_looks_at_layers_that_come_later(tmp_path: Path) -> None:
+    """What was chosen of fewer layers says nothing of the others; what was edited stays."""
+    store, planned = searched(tmp_path, editor="rome", edits=8, keep=1, layers=[2, 3])
+    (search,) = planned.searches
+    wanted = {"editor": "rome", "edits": 8, "keep": 1, "layers": [0, 1, 2, 3]}
+    more = plan(tmp_path, **SEARCH, locate={"search": wanted})
+    (longer,) = more.searches
+    assert longer.run_id == search.run_id and search.left(store) and search.units_left(store) == []
+    assert {unit.layer for unit in longer.units_left(store) if isinstance(unit, LayerSearch)} >= {0, 1}
+    assert not all_stages(more).failed
+    assert longer.units_left(store) == [] and 0 in longer.left(store), "this model's facts stand in its first layers"
+
+
 def test_a_search_in_waves_is_killed_and_goes_on(tmp_path: Path) -> None:
     planned = plan(
         tmp_path, **SEARCH, locate={"search": {"editor": "rome", "edits": 8, "layers": [0, 3, 5], "keep": 1}}

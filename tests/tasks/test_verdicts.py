@@ -41,7 +41,7 @@ def test_what_a_value_says_of_a_claim(expected: Expected, value: float, half: fl
 
 def test_numbers_are_judged_at_full_scale_only() -> None:
     expected = Expected(published=0.9, tolerance=0.05)
-    assert expected.judge(row(0.5, 0.02), with_numbers=False) == "not run"
+    assert expected.judge(row(0.5, 0.02), with_numbers=False) == "not judged"
     both = Expected(above=0, published=0.9, tolerance=0.05)
     assert (
         both.judge(row(0.5, 0.02), with_numbers=False) == "agrees"
@@ -51,7 +51,8 @@ def test_numbers_are_judged_at_full_scale_only() -> None:
 
 def test_a_claim_is_as_good_as_the_worst_of_its_rows() -> None:
     assert worst(["agrees", "undecided"]) == "undecided" and worst(["agrees", "differs", "undecided"]) == "differs"
-    assert worst([]) == "not run"
+    assert worst([]) == "not run" and worst(["not judged"]) == "not judged"
+    assert worst(["not judged", "agrees"]) == "agrees", "what too few facts say hides nothing"
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def verdicts(store: Store, paper: str) -> dict[str, str]:
 def test_every_statement_of_a_paper_runs_and_nothing_is_claimed_of_nothing(store: Store, name: str) -> None:
     run(store, "a", always, facts=range(8))
     paper = load_paper(name)
-    assert set(verdicts(store, name).values()) <= {"not run"} | ({"agrees"} if name == "forgetting" else set())
+    assert set(verdicts(store, name).values()) <= {"not run", "not judged"} | ({"agrees"} if name == "forgetting" else set())
     for item in paper.items.values():
         if item.table:
             query(store, item.table)
