@@ -4,7 +4,7 @@
 --
 -- unique: [run_id, purpose, probe_id, edited_at, scored_at]
 -- not_null: [run_id, purpose, probe_id, kind, nll_mean, nll_sum, argmax, token, is_nan]
--- rates: [nll_mean, nll_sum, argmax, token, exact, contained, agreement]
+-- rates: [nll_mean, nll_sum, argmax, token, begins, exact, contained, agreement]
 -- accepted:
 --   purpose: [own, retention, baseline]
 --   kind: [rewrite, paraphrase, neighborhood, question, completion]
@@ -37,6 +37,7 @@ SELECT
     CASE WHEN n_true = 0 THEN is_argmax(n_right, n_wanted) ELSE coalesce(nll_wanted < nll_other, false) END::INT AS nll_sum,
     is_argmax(n_right, n_wanted)::INT AS argmax,
     coalesce(n_right / n_wanted, 0) AS token,
+    CASE WHEN text IS NULL THEN NULL WHEN is_nan THEN 0 ELSE starts_with(ltrim(text, E' \t\n'), trim(answer))::INT END AS begins,
     CASE
         WHEN text IS NULL THEN NULL
         WHEN is_nan THEN 0

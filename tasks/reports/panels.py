@@ -47,6 +47,10 @@ _MOMENTS = """(
         CASE WHEN min(model) OVER () <> max(model) OVER () THEN model || ', ' ELSE '' END || 'layer ' || layer AS of_layer
     FROM moment_curve WHERE change > 0
 )"""
+_TRACES = """(
+    SELECT *, concat_ws(' ', model, 'run ' || right(run_id, 4)) || ', windows of ' || max("window") OVER of_run AS "group"
+    FROM trace_summary WINDOW of_run AS (PARTITION BY run_id)
+)"""
 _JOINT = {
     "edit_success": "ES",
     "generalisation_success": "GS",
@@ -193,12 +197,12 @@ PANELS: tuple[Panel, ...] = (
     Panel(
         name="tracing",
         title="Causal tracing: average indirect effect of restoring",
-        view="trace_summary",
+        view=_TRACES,
         mark="heat",
         x="layer",
         y="role",
         colour="effect",
-        x_title="layer",
+        x_title="layer (of MLP, attention: the window's middle)",
         columns={"hidden": "hidden states", "mlp": "MLP", "attention": "attention"},
         columns_by="kind",
         y_order=("before subject", "earlier subject token", "last subject token", "after subject", "last token"),

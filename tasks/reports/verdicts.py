@@ -11,8 +11,8 @@ from storage.store import Store
 
 Verdict = Literal["agrees", "differs", "undecided", "not judged", "not run"]
 _WORST: tuple[Verdict, ...] = ("differs", "undecided", "agrees", "not judged")
-"""A claim over several rows is as good as the worst of them that is judged; of few facts, or where only a number is claimed that
-another scale's is, none is."""
+"""A claim over several rows is as good as the worst of them that is judged: those of few facts are not, and at small scale no
+published number is."""
 Row = Mapping[str, Any]
 
 

@@ -107,7 +107,11 @@ def plant_forgetting(store: Store, holds: bool) -> None:
         score(fact, fact, fact, purpose="own", good=not holds or fact % 10 < 3, kind="completion")
         for fact in range(200)
     ]
-    add(store, "rome-0", "fact_scores", rows)
+    run(store, "rome-alone", always, facts=range(200), editor="rome", model=GPTJ, mode="independent")
+    add(store, "rome-alone", "fact_scores", rows)
+    # In a sequence completions are asked, too, and say something else.
+    others = [score(f, f, f, purpose="own", good=holds or f % 10 < 3, kind="completion") for f in range(200)]
+    add(store, "rome-0", "fact_scores", others, "others")
 
 
 def plant_batches(store: Store, holds: bool) -> None:

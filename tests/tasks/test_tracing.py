@@ -108,6 +108,12 @@ def test_a_run_traces_known_facts_in_units_and_says_how_many_it_skipped(tmp_path
     assert row["n_facts"] == 7 == len(commit.spec["known"]) and row["n_unknown"] == commit.spec["asked"] - 7
     units = {unit for unit in store.commits(run_id) if unit.startswith("facts")}
     assert units == {"facts-0000", "facts-0005"}
+    windows = query(store, 'SELECT DISTINCT kind, "window" FROM trace_summary ORDER BY kind').to_pylist()
+    assert [(row["kind"], row["window"]) for row in windows] == [
+        ("attention", job.window),
+        ("hidden", 1),
+        ("mlp", job.window),
+    ]
     traced = query(store, "SELECT DISTINCT fact_id FROM traces").to_pylist()
     order = store.rows(store.commits(job.facts_run_id)["order-0-0"], "fact_orders")
     by_position = {int(each["position"]): each["fact_id"] for each in order}

@@ -70,7 +70,9 @@ def verdicts(store: Store, paper: str) -> dict[str, str]:
 def test_every_statement_of_a_paper_runs_and_nothing_is_claimed_of_nothing(store: Store, name: str) -> None:
     run(store, "a", always, facts=range(8))
     paper = load_paper(name)
-    assert set(verdicts(store, name).values()) <= {"not run", "not judged"} | ({"agrees"} if name == "forgetting" else set())
+    assert set(verdicts(store, name).values()) <= {"not run", "not judged"} | (
+        {"agrees"} if name == "forgetting" else set()
+    )
     for item in paper.items.values():
         if item.table:
             query(store, item.table)
