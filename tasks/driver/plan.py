@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from storage.digests import digest_of
 from storage.sql import query
 from storage.store import Store
 from tasks.specs.placement import Placement
@@ -60,7 +61,8 @@ class Plan:
 
     @property
     def models(self) -> list[ModelRef]:
-        return list({run.model.digest: run.model for run in self.runs}.values())
+        """Its models, each once: the same files read in another dtype or prompt format are another model."""
+        return list({digest_of(run.model.identity): run.model for run in self.runs}.values())
 
 
 def shown_in_report(plan: Plan, runs: Sequence[RunSpec]) -> list[str]:

@@ -18,7 +18,7 @@ from flows.spec_values import SpecError
 from storage.cleaning import remove_run
 from storage.store import Store
 from tasks.workers.worker import Worker
-from tests.flows.support import write
+from tests.flows.support import GOOD, write
 from tests.tasks.support import all_stages, plan, prepare
 
 
@@ -84,6 +84,22 @@ def test_each_models_numbers_have_their_own_rate(tmp_path: Path) -> None:
     assert all("67 TFLOP/s peak in float32" in said and "989 TFLOP/s peak in half" in said for said in told)
 
 
+def test_one_models_files_in_two_dtypes_are_two_models(tmp_path: Path) -> None:
+    bundled = bundled_folder("factworld-tiny")
+    assert bundled is not None
+    copy = shutil.copytree(bundled, tmp_path / "copy")
+
+    def cost(*models: dict[str, str]) -> float:
+        file = GOOD | {"models": list(models), "store": str(tmp_path / "store")}
+        inputs = read_each(load_experiment({name: value for name, value in file.items() if name != "model"}))
+        planned = plan_each(inputs)
+        assert len(planned.models) == len(models)
+        return {row["stage"]: row["PFLOP"] for row in costs(planned, inputs[0].requests, "h100")[0]}["all"]
+
+    whole, half = {"name": "factworld-tiny", "dtype": "float32"}, {"name": str(copy), "dtype": "bfloat16"}
+    assert cost(whole, half) == pytest.approx(2 * cost(whole))
+
+
 def test_this_machine_is_measured_and_devices_are_known(tmp_path: Path) -> None:
     _, said = estimated(tmp_path, None)
     assert "GFLOP/s of one thread here, measured now" in said
@@ -131,8 +147,8 @@ def test_what_is_half_done_costs_half(tmp_path: Path) -> None:
     whole = left()
     worker.do(trace.known_unit())
     assert left()["tracing"] == whole["tracing"], "that facts are known is no trace"
-    for unit in trace.traces(store):
-        worker.do(unit)
+    for traced in trace.traces(store):
+        worker.do(traced)
     assert "tracing" not in left()
     for unit in search.next_units(store):
         worker.do(unit)
