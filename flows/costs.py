@@ -142,7 +142,8 @@ def _prepared(plan: Plan, model: ModelRef, store: Store | None, shapes: Shapes, 
         tokens = n_texts * min(most, source["tokens"] if source["name"] == "own" else _TEXT)
         work["second moments"] += int(_pass(shapes, tokens))
         if source["name"] == "own":
-            work["sampling texts"] += int(_SAMPLED * _pass(shapes, n_texts * source["tokens"]))
+            n_sampled = lacking.texts_of_moments(store, moments)
+            work["sampling texts"] += int(_SAMPLED * _pass(shapes, n_sampled * source["tokens"]))
     for texts in (each for each in plan.texts if each.model == model):
         n_tokens = lacking.share_of(store, [texts]) * texts.n_items * texts.source["tokens"]
         work["sampling texts"] += int(_SAMPLED * _pass(shapes, n_tokens))

@@ -6,6 +6,7 @@ from storage.store import Store
 from tasks.specs.run import RunSpec
 from tasks.units.moments import MomentsJob
 from tasks.units.ready import missing_scores, units_left
+from tasks.units.sampled_texts import is_sampled
 from tasks.units.segment import Segment
 from tasks.units.trace import TraceJob
 from tasks.units.training import TrainingJob
@@ -22,6 +23,15 @@ def share_of(store: Store | None, units: Iterable[Unit]) -> float:
 def share_of_moments(store: Store | None, job: MomentsJob) -> float:
     """Return the share of second moments that is left; what a stop has made needless is not."""
     return share_of(store, job.units()) if store is None or job.next_units(store) else 0.0
+
+
+def texts_of_moments(store: Store | None, job: MomentsJob) -> int:
+    """Return how many texts are still to be sampled by the model; none where they come from elsewhere."""
+    source = job.recipe["texts"]
+    if source["name"] != "own" or (store is not None and not job.next_units(store)):
+        return 0
+    shards = [range(*shard) for wave in job.waves for shard in wave]
+    return sum(len(shard) for shard in shards if store is None or not is_sampled(store, job.recipe, source, shard))
 
 
 def steps_of(store: Store | None, training: TrainingJob) -> int:

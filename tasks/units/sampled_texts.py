@@ -77,6 +77,11 @@ def sampled_texts(
     return _texts_of(found)
 
 
+def is_sampled(store: Store, model: ModelIdentity | Recipe, source: OwnTexts, numbers: range) -> bool:
+    """Return whether some of the texts that an unedited model samples are in the store."""
+    return has_artifact(store, TEXTS, _recipe(model, source, numbers))
+
+
 def kept_texts(store: Store, model: ModelIdentity, source: OwnTexts) -> list[str]:
     """Return all texts of a source, as they were kept.
 

@@ -165,3 +165,13 @@ def test_a_longer_run_in_the_store_leaves_nothing(tmp_path: Path) -> None:
     assert row["in store"] == row["edits"] == 4
     assert "expected editing time: 0 s" in " ".join(forecast(shorter)[1])
     assert all(0 <= lacking.share_of_scores(Store(shorter.store), run) <= 1 for run in shorter.runs)
+
+
+def test_texts_that_were_sampled_cost_nothing_for_another_layer(tmp_path: Path) -> None:
+    own = {"second_moment": {"texts": "self", "n_texts": 64, "text_tokens": 16}}
+    planned = plan(tmp_path, layers=[[0]], **own)
+    before = {row["stage"] for row in costs(planned, (), "h200")[0]}
+    assert {"second moments", "sampling texts"} <= before
+    prepare(planned, Worker(planned.store))
+    other = {row["stage"] for row in costs(plan(tmp_path, layers=[[1]], **own), (), "h200")[0]}
+    assert "second moments" in other and "sampling texts" not in other
