@@ -188,8 +188,8 @@ class TraceSpec(Strict):
     """Facts that the model knows."""
     samples: int = Field(default=10, gt=0)
     """Noise draws for each."""
-    window: int = Field(default=10, ge=2)
-    """Layers that are restored together, of MLP and attention outputs."""
+    window: int = Field(default=10, ge=1)
+    """Layers that are restored together, of MLP and attention outputs: the one in question in their middle; 1 is that alone."""
     noise: float | None = Field(default=None, gt=0)
     """Standard deviation; three times that of the subjects' embeddings unless given."""
 
@@ -200,7 +200,7 @@ class LocateSpec(Strict):
     search: SearchSpec | None = None
     """A layer search, which ``layers: search`` takes the best layer of."""
     trace: TraceSpec | None = None
-    """Causal tracing, which ``layers: trace`` takes the best layer of."""
+    """Causal tracing. ``layers: trace`` takes the middle of the window whose MLPs bring most back at the last subject token."""
 
 
 class ComputeSpec(Strict):
