@@ -165,11 +165,11 @@ def _edited(runs: Sequence[RunSpec], store: Store | None, shapes: Shapes, prompt
     work: Counter[str] = Counter()
     unfinished = []
     for run in runs:
-        n_edits, n_all = lacking.edits_of(store, run), run.n_rounds * run.batch_size
-        unfinished += [run] if n_edits else []
-        alone = min(n_edits, n_all - (from_pristine(run) if run.execution.shared_targets else 0))
-        work["editing"] += int(alone * _target(run, shapes, prompt) + n_edits * _update(run, shapes, prompt))
-        work["scoring"] += int(lacking.share_of_scores(store, run) * _scores(run, shapes, prompt))
+        left, n_all = lacking.left_of(store, run), run.n_rounds * run.batch_size
+        unfinished += [run] if left.edits else []
+        alone = min(left.edits, n_all - (from_pristine(run) if run.execution.shared_targets else 0))
+        work["editing"] += int(alone * _target(run, shapes, prompt) + left.edits * _update(run, shapes, prompt))
+        work["scoring"] += int(left.scores * _scores(run, shapes, prompt))
     for unit in target_units(unfinished):
         if store is None or not store.is_committed(*unit.key):
             work["editing"] += int(_searched(unit, shapes, prompt))

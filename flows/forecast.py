@@ -23,6 +23,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
     speed = _seconds_per_edit(plan.store) if store else {}
     rows, total, unfinished = [], 0.0, list[RunSpec]()
     runs = with_known_layers(plan, store) if store else plan.runs
+    of_several = len(plan.models) > 1
     for run in runs:
         done = sum(((c.last_round or 0) - (c.first_round or 0)) for c in segments(store, run.run_id)) if store else 0
         done = min(done, run.n_rounds)  # the store may hold a longer one
@@ -34,7 +35,7 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
         rows.append(
             {
                 "run": _name(plan, run),
-                **({"model": run.model.name} if len(plan.models) > 1 else {}),
+                **({"model": run.model.name} if of_several else {}),
                 "editor": run.editor,
                 "layers": ", ".join(map(str, run.layers)) or (run.layers_from.by if run.layers_from else "–"),
                 "batch": run.batch_size,

@@ -1,6 +1,7 @@
 """What a store lacks of a plan, in the numbers by which its costs are counted."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from storage.store import Store
 from tasks.specs.run import RunSpec
@@ -47,19 +48,24 @@ def facts_of_trace(store: Store | None, trace: TraceJob) -> float:
     return share_of(store, trace.traces(store)) * trace.wanted
 
 
-def edits_of(store: Store | None, run: RunSpec) -> int:
-    """Return the edits of a run that are left."""
-    if store is None:
-        return run.n_rounds * run.batch_size
-    segments = [unit for unit in units_left(store, run) if isinstance(unit, Segment)]
-    return run.batch_size * sum(segment.last - segment.first for segment in segments)
+class Left(NamedTuple):
+    """What is left of a run."""
+
+    edits: int
+    scores: float
+    """The share of its scores, by their items."""
 
 
-def share_of_scores(store: Store | None, run: RunSpec) -> float:
-    """Return the share of a run's scores that is left, by their items."""
+def left_of(store: Store | None, run: RunSpec) -> Left:
+    """Return what is left of a run."""
     if store is None:
-        return 1.0
-    left = sum(unit.n_items for unit in units_left(store, run) if not isinstance(unit, Segment))
-    rounds = [range(run.n_rounds)] if run.n_rounds else []
-    # What the store holds of a longer run may lack scores, too.
-    return min(1.0, left / max(1, sum(unit.n_items for unit in missing_scores(run, rounds, ()))))
+        return Left(run.n_rounds * run.batch_size, 1.0)
+    units = units_left(store, run)
+    segments = [unit for unit in units if isinstance(unit, Segment)]
+    scores = sum(unit.n_items for unit in units if not isinstance(unit, Segment))
+    all_scores = missing_scores(run, [range(run.n_rounds)] if run.n_rounds else [], ())
+    return Left(
+        run.batch_size * sum(segment.last - segment.first for segment in segments),
+        # What the store holds of a longer run may lack scores, too.
+        min(1.0, scores / max(1, sum(unit.n_items for unit in all_scores))),
+    )

@@ -62,7 +62,8 @@ class Plan:
     @property
     def models(self) -> list[ModelRef]:
         """Its models, each once: the same files read in another dtype or prompt format are another model."""
-        return list({digest_of(run.model.identity): run.model for run in self.runs}.values())
+        found = {id(run.model): run.model for run in self.runs}.values()  # a thousand runs have one
+        return list({digest_of(model.identity): model for model in found}.values())
 
 
 def shown_in_report(plan: Plan, runs: Sequence[RunSpec]) -> list[str]:

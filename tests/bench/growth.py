@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flows.costs import costs
 from flows.experiment_file import load_experiment
 from flows.forecast import forecast
 from flows.several_models import plan_each, read_each
@@ -73,8 +74,10 @@ def _plan(name: str, n_runs: int, limit: float) -> Limited:
         seconds = []
         for _ in range(3):
             began = time.perf_counter()
-            planned = plan_each(read_each(experiment))
+            inputs = read_each(experiment)
+            planned = plan_each(inputs)
             assert sum(not run.is_unedited for run in planned.runs) == n_runs
             forecast(planned)
+            costs(planned, inputs[0].requests, "h200")
             seconds.append(time.perf_counter() - began)
         return Limited(name=name, value=statistics.median(seconds), limit=limit, unit="s")

@@ -164,7 +164,7 @@ def test_a_longer_run_in_the_store_leaves_nothing(tmp_path: Path) -> None:
     (row,) = (row for row in forecast(shorter)[0] if row["edits"])
     assert row["in store"] == row["edits"] == 4
     assert "expected editing time: 0 s" in " ".join(forecast(shorter)[1])
-    assert all(0 <= lacking.share_of_scores(Store(shorter.store), run) <= 1 for run in shorter.runs)
+    assert all(0 <= lacking.left_of(Store(shorter.store), run).scores <= 1 for run in shorter.runs)
 
 
 def test_texts_that_were_sampled_cost_nothing_for_another_layer(tmp_path: Path) -> None:
