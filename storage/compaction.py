@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,13 +29,14 @@ _LEDGER_GROUP_BYTES = 4 * 2**20
 """Ledgers are read unit by unit, each time with the others' rows in its group."""
 
 
-def compact(store: Store, run_id: str, *, without: Collection[str] = ()) -> bool:
+def compact(store: Store, run_id: str, *, without: Collection[str] = (), dense: bool = False) -> bool:
     """Put a run's committed rows together; return whether anything was to be done and no other compaction was faster.
 
     Killed at any instant, it has not happened.
 
     Args:
         without: Units whose commits no longer hold.
+        dense: Whether files shall be as small as they can be, however long they take to write.
     """
     # Before the commits: whoever publishes meanwhile takes the number, and this attempt, which knows less, comes to nothing.
     numbers = [int(Path(name).stem) for name in store.files.listing(f"compacted/run_id={run_id}")]
@@ -46,9 +47,10 @@ def compact(store: Store, run_id: str, *, without: Collection[str] = ()) -> bool
         return False
     with tempfile.TemporaryDirectory(prefix="palimpsest-") as folder:
         for table in tables:
-            kept = _put_together(store, run_id, table, kept, Path(folder))
+            kept = _put_together(store, run_id, table, kept, Path(folder), dense=dense)
         manifest = Path(folder) / "manifest.parquet"
-        pq.write_table(pa.Table.from_pylist(list(kept.values()), schema=COMMITS), manifest, compression="zstd")
+        commits = pa.Table.from_pylist(list(kept.values()), schema=COMMITS)
+        pq.write_table(commits, manifest, **_format(COMMITS, dense=dense))
         return store.files.create(f"compacted/run_id={run_id}/{max(numbers, default=0) + 1:08d}.parquet", manifest)
 
 
@@ -62,7 +64,7 @@ def _is_to_be_rewritten(table: str, rows: Mapping[str, CommitRow], without: Coll
 
 
 def _put_together(
-    store: Store, run_id: str, table: str, rows: dict[str, CommitRow], folder: Path
+    store: Store, run_id: str, table: str, rows: dict[str, CommitRow], folder: Path, *, dense: bool
 ) -> dict[str, CommitRow]:
     """Write one file of a table's small ones; return the commits as they name their files then."""
     small = {
@@ -74,12 +76,28 @@ def _put_together(
         return rows
     path = folder / f"{table}.parquet"
     schema = SCHEMAS[table]
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_repeating(schema)) as writer:
+    with pq.ParquetWriter(path, schema, **_format(schema, dense=dense)) as writer:
         for group in _groups(store, table, small):
             writer.write_table(group, row_group_size=group.num_rows)
     name = f"{table}/run_id={run_id}/{uuid.uuid4().hex[:12]}{SHARED}"
     store.files.write(name, path)
     return rows | {unit_id: _with_file(row, table, name, path.stat().st_size) for unit_id, row in small.items()}
+
+
+def _format(schema: pa.Schema, *, dense: bool) -> dict[str, Any]:
+    """Return how a file is written: plainly, or so that names go by what the one before has not, and floats byte by byte."""
+    repeating = _repeating(schema)
+    if not dense:
+        return {"compression": "zstd", "use_dictionary": repeating}
+    floats = [field.name for field in schema if pa.types.is_floating(field.type)]
+    names = [field.name for field in schema if pa.types.is_string(field.type) and field.name.endswith("_id")]
+    return {
+        "compression": "zstd",
+        "compression_level": 19,
+        "use_dictionary": [name for name in repeating if name not in names],
+        "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT") | dict.fromkeys(names, "DELTA_BYTE_ARRAY"),
+        "write_statistics": False,  # of files this small they are most of it
+    }
 
 
 def _repeating(schema: pa.Schema) -> list[str]:

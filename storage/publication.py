@@ -56,6 +56,6 @@ def publish(
             told = {"files": files, "file_bytes": sizes, "tables": tables, "file_rows": counts, "host": "", "log": None}
             told["spec"] = cleaned_spec(row["spec"])
             target.files.create(commit_name(run_id, row["unit_id"]), to_json(row | told))
-        compact(target, run_id)
+        compact(target, run_id, dense=True)
     gc(target, grace_s=0.0)
     return Store(folder)

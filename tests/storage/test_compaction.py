@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -141,16 +142,30 @@ def test_withdrawn_units_are_gone_and_may_be_done_again(store: Store) -> None:
     assert contents(store) == before
 
 
+def test_dense_files_are_smaller_and_say_the_same(store: Store, tmp_path: Path) -> None:
+    write(store, range(200))
+    other = Store(shutil.copytree(store.location, tmp_path / "dense"))
+    before = contents(store)
+    assert compact(store, RUN) and compact(other, RUN, dense=True)
+    assert contents(store) == contents(other) == before
+
+    def size(of: Store) -> int:
+        gc(of, grace_s=0)
+        return sum(path.stat().st_size for path in Path(of.location).rglob("*.parquet"))
+
+    assert size(other) < 0.8 * size(store)
+
+
 def test_a_withdrawal_holds_against_a_compaction_that_is_under_way(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(store, range(3))
     other, put_together = Store(store.location), compaction._put_together
 
-    def meanwhile(*given: Any) -> Any:
+    def meanwhile(*given: Any, **named: Any) -> Any:
         monkeypatch.setattr(compaction, "_put_together", put_together)
         withdraw(other, RUN, "unit-001-None")
-        return put_together(*given)
+        return put_together(*given, **named)
 
     monkeypatch.setattr(compaction, "_put_together", meanwhile)
     assert not compact(store, RUN), "it knows less than the withdrawal"
