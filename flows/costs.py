@@ -5,10 +5,8 @@ FLOPs for each weight that it passes (three times that where a gradient goes bac
 targets that runs share are searched for once.
 """
 
-import os
 import re
-import subprocess
-import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,18 +40,6 @@ _UNSHARED = 0.35
 """Of the time of a trace in whole passes, what it takes (30 blocks, prompts of 15 tokens: docs/log.md)."""
 _TEXT, _SAMPLED = 512, 1.0
 """Tokens of a text, at most, and how much dearer a token is that is drawn after the one before it (docs/log.md)."""
-_PRODUCT = """
-import time
-import numpy as np
-a = np.ones((1536, 1536), dtype=np.float32)
-a @ a
-def seconds():
-    started = time.perf_counter()
-    a @ a
-    return time.perf_counter() - started
-print(2 * 1536**3 / min(seconds() for _ in range(5)))
-"""
-"""Prints the FLOP/s of the quickest of five products."""
 _QUESTION = 150
 """Tokens of a benchmark's question with its shots, about."""
 
@@ -94,7 +80,7 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
     if not all(model.folder for model in plan.models):
         return [], "cost: the model's files are not here"
     store = Store(plan.store) if is_store(plan.store) else None
-    runs = _with_shared(plan, store)
+    runs = with_shared_targets(with_known_layers(plan, store) if store else plan.runs)
     prompt = max(4.0, sum(len(request.prompt) for request in requests[:200]) / max(1, len(requests[:200])) / 4)
     work, seconds = Counter[str](), Counter[str]()
     weights, n_bytes, rates = [], [], {}
@@ -121,11 +107,6 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
     sizes = f"{' and '.join(weights)} billion weights, {' and '.join(n_bytes)} GB of a device"
     of_what = "cost" if store is None else "cost of what the store lacks"
     return rows, f"{of_what}: {said}; {sizes}; an estimate within a factor of three"
-
-
-def _with_shared(plan: Plan, store: Store | None) -> list[RunSpec]:
-    """Return a plan's runs with the layers that are known, and what they share."""
-    return with_shared_targets(with_known_layers(plan, store) if store else plan.runs)
 
 
 def _prepared(plan: Plan, model: ModelRef, store: Store | None, shapes: Shapes, prompt: float) -> Counter[str]:
@@ -276,10 +257,15 @@ def _rate(kind: str, device: str | None) -> tuple[float, str]:
 
 
 def _measured() -> float:
-    """Return the FLOP/s of a float32 matrix product on one thread of this machine."""
-    # In a process of its own, because threads are counted when a library of linear algebra is loaded.
-    one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")}
-    said = subprocess.run(
-        [sys.executable, "-c", _PRODUCT], env={**os.environ, **one}, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return float(said.stdout)
+    """Return the FLOP/s of a float32 matrix product on one thread of this machine: of the quickest of five."""
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    side, seconds = 1536, []
+    a = np.ones((side, side), dtype=np.float32)
+    with threadpool_limits(limits=1):
+        for _ in range(5):
+            started = time.perf_counter()
+            a @ a
+            seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds)

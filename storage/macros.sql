@@ -22,6 +22,16 @@ END;
 -- n_known have such prompts.
 CREATE MACRO share_in_s(s, mean, n, n_known) AS CASE WHEN s > 0 THEN s * s / (3 * mean * mean) * n / n_known ELSE 0 END;
 
+-- An edit's value in S, to first order: S, and what its rates add to it beside the means.
+CREATE MACRO value_in_s(s, n, es, mean_es, n_es, ps, mean_ps, n_ps, ns, mean_ns, n_ns) AS
+    s + coalesce(share_in_s(s, mean_es, n, n_es) * (es - mean_es), 0)
+    + coalesce(share_in_s(s, mean_ps, n, n_ps) * (ps - mean_ps), 0)
+    + coalesce(share_in_s(s, mean_ns, n, n_ns) * (ns - mean_ns), 0);
+
+-- The squared standard error of a mean difference of n pairs with half a pair for and half a pair against added; `middle` is the
+-- mean of those n + 2.
+CREATE MACRO error_of_pairs(n, sum_of_squares, middle) AS ((sum_of_squares + 1) / (n + 2) - middle ** 2) / (n + 1);
+
 -- Intervals of 95 % (docs/scores.md: how, and how often they hold). A rate that is a mean over n facts, whose values differ by
 -- `variance` (that of the population), is worth so many independent answers: fewer than n where facts do not answer alike,
 -- more where several prompts of each do. Half a fact that fails and half one that does not are added, so that a few failures

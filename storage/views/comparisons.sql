@@ -53,11 +53,8 @@ kind_means AS (
 score_pairs AS (
     SELECT
         place, other_place, pool, draw, edits, scored, 'score' AS metric, fact_id,
-        s + coalesce(share_in_s(s, m_es, n, n_es) * (es - m_es), 0) + coalesce(share_in_s(s, m_ps, n, n_ps) * (ps - m_ps), 0)
-            + coalesce(share_in_s(s, m_ns, n, n_ns) * (ns - m_ns), 0) AS value,
-        other_s + coalesce(share_in_s(other_s, other_m_es, n, n_es) * (other_es - other_m_es), 0)
-            + coalesce(share_in_s(other_s, other_m_ps, n, n_ps) * (other_ps - other_m_ps), 0)
-            + coalesce(share_in_s(other_s, other_m_ns, n, n_ns) * (other_ns - other_m_ns), 0) AS other_value,
+        value_in_s(s, n, es, m_es, n_es, ps, m_ps, n_ps, ns, m_ns, n_ns) AS value,
+        value_in_s(other_s, n, other_es, other_m_es, n_es, other_ps, other_m_ps, n_ps, other_ns, other_m_ns, n_ns) AS other_value,
         NULL AS from_age
     FROM kinds JOIN kind_means USING (place, other_place, pool, draw, edits, scored)
     WHERE s IS NOT NULL AND other_s IS NOT NULL
@@ -97,7 +94,7 @@ pooled AS (
     SELECT
         place, other_place, pool, edits, scored, metric, count(*) AS n_pairs, avg(value) AS mean, avg(other_value) AS other_mean,
         avg(difference) AS difference_of_facts, sum(difference) / (n_pairs + 2) AS middle_of_facts,
-        ((sum(difference ** 2) + 1) / (n_pairs + 2) - middle_of_facts ** 2) / (n_pairs + 1) AS error_of_facts,
+        error_of_pairs(n_pairs, sum(difference ** 2), middle_of_facts) AS error_of_facts,
         list(difference) AS differences, max(from_age) AS from_age
     FROM per_fact GROUP BY ALL HAVING count(*) > 1
 ),

@@ -6,27 +6,11 @@
 -- unique: [run_id, layer, other_run_id, other_layer, metric]
 -- not_null: [run_id, layer, other_run_id, other_layer, metric, difference, low, high, n_pairs, verdict]
 -- accepted: {verdict: [higher, lower, not told apart]}
-WITH per_edit AS (
-    SELECT
-        run_id, model, editor, protocol, layer, fact_id,
-        avg(CASE WHEN kind = 'rewrite' THEN holds END) AS es,
-        avg(CASE WHEN kind = 'paraphrase' THEN holds END) AS ps,
-        avg(CASE WHEN kind = 'neighborhood' THEN holds END) AS ns
-    FROM (
-        SELECT
-            *, CASE
-                WHEN kind = 'neighborhood' THEN prefers_true(nll_new, n_new, nll_true, n_true)
-                ELSE prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new)
-            END::INT AS holds
-        FROM layer_scores
-    )
-    GROUP BY ALL
-),
-pairs AS (
+WITH pairs AS (
     SELECT
         a.model, a.protocol, a.run_id, a.editor, a.layer, b.run_id AS other_run_id, b.editor AS other_editor, b.layer AS other_layer,
         fact_id, a.es, a.ps, a.ns, b.es AS other_es, b.ps AS other_ps, b.ns AS other_ns
-    FROM per_edit AS a JOIN per_edit AS b USING (fact_id)
+    FROM layer_rates AS a JOIN layer_rates AS b USING (fact_id)
     WHERE (a.run_id = b.run_id AND a.layer < b.layer)
         OR (a.model = b.model AND a.protocol = b.protocol AND a.layer = b.layer AND (a.editor, a.run_id) < (b.editor, b.run_id))
 ),
@@ -40,11 +24,8 @@ means AS (
 ),
 with_s AS (
     SELECT
-        *, s + coalesce(share_in_s(s, m_es, n, n_es) * (es - m_es), 0) + coalesce(share_in_s(s, m_ps, n, n_ps) * (ps - m_ps), 0)
-            + coalesce(share_in_s(s, m_ns, n, n_ns) * (ns - m_ns), 0) AS in_s,
-        other_s + coalesce(share_in_s(other_s, other_m_es, n, n_es) * (other_es - other_m_es), 0)
-            + coalesce(share_in_s(other_s, other_m_ps, n, n_ps) * (other_ps - other_m_ps), 0)
-            + coalesce(share_in_s(other_s, other_m_ns, n, n_ns) * (other_ns - other_m_ns), 0) AS other_in_s
+        *, value_in_s(s, n, es, m_es, n_es, ps, m_ps, n_ps, ns, m_ns, n_ns) AS in_s,
+        value_in_s(other_s, n, other_es, other_m_es, n_es, other_ps, other_m_ps, n_ps, other_ns, other_m_ns, n_ns) AS other_in_s
     FROM pairs JOIN means USING (run_id, layer, other_run_id, other_layer)
 ),
 differences AS (
@@ -63,7 +44,7 @@ compared AS (
     SELECT
         model, protocol, run_id, editor, layer, other_run_id, other_editor, other_layer, metric,
         count(*) AS n_pairs, avg(difference) AS mean, sum(difference) / (n_pairs + 2) AS middle,
-        half_width(((sum(difference ** 2) + 1) / (n_pairs + 2) - middle ** 2) / (n_pairs + 1), n_pairs - 1) AS half
+        half_width(error_of_pairs(n_pairs, sum(difference ** 2), middle), n_pairs - 1) AS half
     FROM differences GROUP BY ALL HAVING count(*) > 1
 )
 SELECT

@@ -4,25 +4,7 @@
 -- unique: [run_id, editor, layer]
 -- not_null: [run_id, model, editor, layer, n_edits]
 -- rates: [efficacy, paraphrase, neighborhood, score, efficacy_low, efficacy_high, score_low, score_high]
-WITH probes AS (
-    SELECT
-        run_id, model, editor, protocol, layer, fact_id, kind,
-        CASE
-            WHEN kind = 'neighborhood' THEN prefers_true(nll_new, n_new, nll_true, n_true)
-            ELSE prefers_new(nll_new, n_new, nll_true, n_true, n_correct_new)
-        END::INT AS holds
-    FROM layer_scores
-),
-per_edit AS (
-    SELECT
-        run_id, model, editor, protocol, layer, fact_id,
-        avg(holds) FILTER (WHERE kind = 'rewrite') AS es,
-        avg(holds) FILTER (WHERE kind = 'paraphrase') AS ps,
-        avg(holds) FILTER (WHERE kind = 'neighborhood') AS ns
-    FROM probes
-    GROUP BY ALL
-),
-rates AS (
+WITH rates AS (
     SELECT
         run_id, model, editor, protocol, layer, count(*) AS n_edits,
         count(es) AS n_es, count(ps) AS n_ps, count(ns) AS n_ns,
@@ -31,7 +13,7 @@ rates AS (
         answers_of_facts(count(es), efficacy, var_pop(es)) AS es_answers,
         answers_of_facts(count(ps), paraphrase, var_pop(ps)) AS ps_answers,
         answers_of_facts(count(ns), neighborhood, var_pop(ns)) AS ns_answers
-    FROM per_edit
+    FROM layer_rates
     GROUP BY ALL
 ),
 spread AS (
@@ -43,7 +25,7 @@ spread AS (
             + coalesce((ps - paraphrase) / paraphrase ** 2 * n_edits / n_ps, 0)
             + coalesce((ns - neighborhood) / neighborhood ** 2 * n_edits / n_ns, 0)
         ) * any_value(score) ** 4 / 9 AS variance
-    FROM per_edit JOIN rates USING (run_id, editor, layer)
+    FROM layer_rates JOIN rates USING (run_id, editor, layer)
     WHERE score > 0
     GROUP BY ALL
 )
