@@ -10,7 +10,7 @@ from storage.digests import digest_of_file
 from tasks.data.corpora import file_texts
 from tasks.data.model_files import edited_shape
 from tasks.errors import InputError
-from tasks.specs.recipes import Drawn, MomentsRecipe, OwnTexts, Recipe, Texts
+from tasks.specs.recipes import Drawn, MomentsRecipe, OwnTexts, Recipe, Texts, set_version
 from tasks.specs.run import ModelRef, RunSpec
 from tasks.units.sampled_texts import SampledTexts
 from tasks.units.search import SearchPlan
@@ -38,6 +38,7 @@ def moments_recipe(
         "max_tokens": wanted.max_tokens,
         "jitter": wanted.jitter,
     }
+    set_version(recipe, "moments")
     if wanted.stop_change is not None:
         recipe["stop"] = {
             "change": wanted.stop_change,
@@ -84,6 +85,7 @@ def own_texts_of(wanted: SecondMomentSpec | PerplexitySpec) -> OwnTexts:
     }
     if wanted.temperature != 1.0:
         found["temperature"] = wanted.temperature
+    set_version(found, "own texts")
     return found
 
 

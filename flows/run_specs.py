@@ -11,7 +11,7 @@ from flows.trainings import network_recipe
 from tasks.errors import InputError
 from tasks.specs.editor_card import EditorCard, editor_card, editor_needs, layers_problem
 from tasks.specs.execution import Compute, Execution
-from tasks.specs.recipes import ContextsRecipe, GivenTargets
+from tasks.specs.recipes import ContextsRecipe, GivenTargets, SampledContexts, set_version
 from tasks.specs.run import FactsRef, LayersFrom, ModelRef, RunSpec, Trajectory
 from tasks.specs.scoring import Scoring
 from tasks.units.contexts import SAMPLING, read_contexts
@@ -150,4 +150,12 @@ def _contexts(model: ModelRef, card: EditorCard, seed: int) -> ContextsRecipe:
         return {**model.identity, "texts": list(card.context_texts)}
     assert card.sampling is not None, "an editor that needs contexts says how they are sampled"
     contexts, tokens, starts = (card.sampling[name] for name in SAMPLING)
-    return {**model.identity, "contexts": contexts, "context_tokens": tokens, "context_starts": starts, "seed": seed}
+    sampled: SampledContexts = {
+        **model.identity,
+        "contexts": contexts,
+        "context_tokens": tokens,
+        "context_starts": starts,
+        "seed": seed,
+    }
+    set_version(sampled, "contexts")
+    return sampled

@@ -11,6 +11,7 @@ from storage.compaction import compact
 from storage.errors import StorageError
 from storage.files import MARKER
 from storage.store import Store, commit_name, parquet_bytes
+from storage.thinning import thin
 
 LEFT_OUT = frozenset({"ledger", "logits"})
 """Tables of what was written into weights; no view reads them."""
@@ -46,7 +47,7 @@ def publish(
                 if table in LEFT_OUT:
                     continue
                 rows = source.read_parquet(file, filters=[("attempt", "=", row["attempt"])])
-                content = parquet_bytes(cleaned(table, rows))
+                content = parquet_bytes(thin(cleaned(table, rows)))
                 name = own_file(run_id, row, table)
                 target.files.write(name, content)
                 files.append(name)

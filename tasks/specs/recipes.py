@@ -9,8 +9,31 @@ from typing import Any, Literal, NotRequired, final
 # pydantic, by which Prefect looks into a flow's parameters, reads no other before Python 3.12.
 from typing_extensions import TypedDict
 
+from editing.versions import CONTEXTS_VERSION, MOMENTS_VERSION, OWN_TEXTS_VERSION, TRACING_VERSION
+
 Recipe = Mapping[str, Any]
 """Any of those below."""
+
+
+class Versioned(TypedDict):
+    """What is computed by one of :mod:`editing.versions`."""
+
+    version: NotRequired[int]
+    """1 where it is left out."""
+
+
+_VERSIONS = {
+    "moments": MOMENTS_VERSION,
+    "own texts": OWN_TEXTS_VERSION,
+    "contexts": CONTEXTS_VERSION,
+    "tracing": TRACING_VERSION,
+}
+
+
+def set_version(recipe: Versioned, what: Literal["moments", "own texts", "contexts", "tracing"]) -> None:
+    """Say in a recipe by which version its content is computed."""
+    if _VERSIONS[what] > 1:
+        recipe["version"] = _VERSIONS[what]
 
 
 class ModelIdentity(TypedDict):
@@ -63,7 +86,7 @@ class FactsTexts(Drawn):
     facts_run_id: str
 
 
-class OwnTexts(Drawn):
+class OwnTexts(Drawn, Versioned):
     """Texts that the unedited model samples itself."""
 
     name: Literal["own"]
@@ -94,7 +117,7 @@ class Stop(TypedDict):
     facts_run_id: str
 
 
-class MomentsRecipe(ModelIdentity):
+class MomentsRecipe(ModelIdentity, Versioned):
     """Of second moments."""
 
     texts: Texts | Published
@@ -111,7 +134,7 @@ class GivenTargets(TypedDict):
 
 
 @final
-class SampledContexts(ModelIdentity):
+class SampledContexts(ModelIdentity, Versioned):
     """Of context prefixes that the unedited model samples."""
 
     contexts: int
@@ -157,6 +180,20 @@ class NetworkRecipe(ModelIdentity):
     edits: int
     facts: WorldTraining | FactsTraining
     validation: int
+
+
+class TraceRecipe(ModelIdentity, Versioned):
+    """Of causal traces; each fact's are rows of it."""
+
+    facts: str
+    """Digest of the data set."""
+    order: Mapping[str, Any]
+    """What determines the candidates, beside the facts."""
+    known: str
+    wanted: int
+    samples: int
+    window: int
+    noise: float | None
 
 
 class TargetsRecipe(ModelIdentity):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from storage.digests import digest_of
 from storage.store import Store
 from tasks.errors import InputError
+from tasks.specs.recipes import Recipe, TraceRecipe, set_version
 from tasks.specs.run import ModelRef
 from tasks.units.unfinished import leave_rows, rows_left
 from tasks.units.unit import Bench, Done, Preparation, Record
@@ -44,8 +45,8 @@ class TraceJob:
     per_unit: int = 5
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        return {
+    def recipe(self) -> Recipe:
+        recipe: TraceRecipe = {
             **self.model.identity,
             "facts": self.facts_digest,
             "order": dict(self.order),
@@ -55,6 +56,8 @@ class TraceJob:
             "window": self.window,
             "noise": self.noise,
         }
+        set_version(recipe, "tracing")
+        return recipe
 
     @property
     def run_id(self) -> str:

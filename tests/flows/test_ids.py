@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from flows.experiment_file import load_experiment
+from flows.plan import Plan
+from tasks.specs import recipes
 from tests.flows.support import plan_of
 
 BASE: dict[str, Any] = {
@@ -115,11 +117,31 @@ FOUND: dict[str, list[str]] = {
 """What commit ac7e539 called the runs, the questions, the searches, the trainings and the facts of each."""
 
 
+def planned(tmp_path: Path, told: dict[str, Any]) -> Plan:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(BASE | {"store": str(tmp_path / "store")} | told))
+    return plan_of(load_experiment(path))
+
+
+@pytest.mark.parametrize("what", ["moments", "own texts", "contexts", "tracing"])
+def test_another_version_of_a_computation_has_other_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    told = {"second_moment": {"texts": "self", "n_texts": 150}, "locate": {"trace": {"facts": 4}}}
+
+    def ids() -> dict[str, str]:
+        plan = planned(tmp_path, told)
+        return {"edited": plan.runs[-1].run_id, "trace": plan.traces[0].run_id}
+
+    before = ids()
+    monkeypatch.setitem(recipes._VERSIONS, what, 2)
+    after = ids()
+    assert {name for name in before if before[name] != after[name]} == {"trace" if what == "tracing" else "edited"}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_ids_stay(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "experiment.yaml"
-    path.write_text(yaml.safe_dump(BASE | {"store": str(tmp_path / "store")} | CASES[name]))
-    plan = plan_of(load_experiment(path))
+    plan = planned(tmp_path, CASES[name])
     first = plan.runs[-1]
     found = [run.run_id for run in plan.runs] + [each.run_id for each in first.scoring.benchmarks]
     found += [each.run_id for each in (*plan.searches, *plan.trainings)] + [first.facts.run_id]

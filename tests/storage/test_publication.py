@@ -19,6 +19,9 @@ from tests.tasks.support import all_stages, edited, plan
 KEPT = ("facts", "probes", "edits", "rounds", "fact_scores", "edit_updates", "layer_scores", "benchmark_answers")
 
 
+THINNED = {"fact_scores", "layer_scores"}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store, Store, str]:
     folder = tmp_path_factory.mktemp("published")
@@ -32,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store, Store, 
 
 def test_every_view_says_the_same(made: tuple[Path, Store, Store, str]) -> None:
     _, store, summary, _ = made
-    for name in (*public_marts(), *KEPT):
+    for name in {*public_marts(), *KEPT} - THINNED:
         sql = f"SELECT * FROM {name} ORDER BY ALL"
         before, after = query(store, sql), query(summary, sql)
         assert after.to_pylist() == before.to_pylist(), name
