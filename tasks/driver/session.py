@@ -133,7 +133,12 @@ class Session:
                 stage.shares(shares)
                 show()
 
-            self.failed |= self.pool.run(todo, follow=follow, on_done=done, on_shares=in_work)
+            try:
+                self.failed |= self.pool.run(todo, follow=follow, on_done=done, on_shares=in_work)
+            except Stopped:
+                # The pool knows of those that follow only when what they follow is done.
+                self.pool.end_if_asked(len(self._missing(planned)))
+                raise
 
     def _rates(self) -> Rates:
         """Return how long units of each kind take, as the store's have; an ETA is worth no error."""

@@ -162,6 +162,7 @@ class InProcess(Pool):
         todo, failed = list(units), {}
         seen = {unit.key for unit in todo}
         while todo:
+            self.end_if_asked(len(todo))
             unit = todo.pop(0)
             try:
                 self._worker.do(unit)

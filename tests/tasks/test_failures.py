@@ -15,7 +15,7 @@ from tasks.driver.stages import _settle, analyse, edit_and_score, locate, prepar
 from tasks.errors import InputError, Stopped
 from tasks.units.fact_scores import Retention
 from tasks.units.moments import MomentMerge
-from tasks.units.ready import ready_units
+from tasks.units.ready import ready_units, units_left
 from tasks.units.search import LayerSearch
 from tasks.units.unit import Bench, Done, Unit
 from tasks.workers.worker import Worker
@@ -80,3 +80,16 @@ def test_units_that_nobody_can_do_or_see_done_do_not_hold_a_run_for_ever(
     with pytest.raises(expected[0], match=expected[1]):
         _settle(session, lambda: [unit], lambda unit: [])
     assert time.monotonic() - began < 60
+
+
+def test_an_interrupted_run_says_how_much_is_left_with_what_would_have_followed(tmp_path: Path) -> None:
+    planned = plan(tmp_path, editors=[FT_C], layers=[[3]])
+    store = Store(planned.store)
+    session = Session(planned, store, InProcess(store, Worker(planned.store)))
+    prepare(session)
+    runs = locate(session)
+    left = [unit for run in runs for unit in units_left(store, run)]
+    session.pool.stop = lambda: "interrupted" if any(store.is_committed(*unit.key) for unit in left) else None
+    with pytest.raises(Stopped, match=f"interrupted: {len(left) - 1} units are not done"):
+        edit_and_score(session, runs)
+    assert len(left) > 1 + sum(len(ready_units(store, run)) for run in runs), "some follow those that can be done now"
