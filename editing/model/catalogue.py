@@ -16,7 +16,7 @@ import yaml
 
 from editing.errors import ModelError
 from editing.model.folders import models_folder
-from editing.model.gguf import check_content, dequantised_folder
+from editing.model.gguf import check_content, dequantised_folder, digest_of_content
 
 _CATALOGUE = Path(__file__).with_suffix(".yaml")
 LICENCE, NOTICE, CARD = "LICENSE", "NOTICE", "README.md"
@@ -31,6 +31,7 @@ class Entry(NamedTuple):
     bytes: int
     member: str
     file: str
+    file_bytes: int
     n_layers: int
     licence: str
     licence_member: str
@@ -59,22 +60,34 @@ def catalogue() -> dict[str, Entry]:
     return {name: Entry(**row) for name, row in rows.items()}
 
 
-def catalogued_folder(name: str, *, dtype: str = "auto") -> Path:
+def catalogued_name(file: Path) -> str | None:
+    """Return the model of the catalogue whose file this is, by its content, whatever it is called; None if of none."""
+    size = file.stat().st_size if file.is_file() else None
+    alike = {name: entry for name, entry in catalogue().items() if entry.file_bytes == size}  # most need not be read
+    digest = digest_of_content(file) if alike else ""
+    return next((name for name, entry in alike.items() if entry.file == digest), None)
+
+
+def catalogued_folder(name: str, *, file: Path | None = None, dtype: str = "auto") -> Path:
     """Return an ordinary folder with a model of the catalogue, fetched and de-quantised if it is not there yet.
 
     Its licence and a notice of what was done to it stand in the folder.
+
+    Args:
+        file: The user's own copy of its file.
 
     Raises:
         ModelError: It cannot be fetched, or what was fetched is not what the catalogue says.
     """
     entry = catalogue()[name]
-    file = catalogued_file(name)
-    notice = f"{entry.notice}\nDe-quantised to plain floating point by Palimpsest; nothing else was changed.\n"
-    card = f"---\nlicense: {entry.licence}\n---\n{notice}"
-    licence = (file.parent / LICENCE).read_text(encoding="utf-8")
-    return dequantised_folder(
-        file, dtype=dtype, sha256=entry.file, beside={LICENCE: licence, NOTICE: notice, CARD: card}
-    )
+    file = file or catalogued_file(name)
+    notice = f"{entry.notice}\nDe-quantised to plain floating point by Palimpsest.\n"
+    beside = {NOTICE: notice, CARD: f"---\nlicense: {entry.licence}\n---\n{notice}"}
+    if entry.licence_text is not None:
+        beside[LICENCE] = entry.licence_text
+    elif (file.parent / LICENCE).is_file():
+        beside[LICENCE] = (file.parent / LICENCE).read_text(encoding="utf-8")
+    return dequantised_folder(file, dtype=dtype, sha256=entry.file, beside=beside)
 
 
 def catalogued_file(name: str) -> Path:

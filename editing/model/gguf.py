@@ -17,7 +17,7 @@ from editing.errors import ModelError
 from editing.model.folders import models_folder, with_ordinary_permissions
 
 SOURCE = "dequantised.json"
-"""In such a folder: the file that it was made of, and by what."""
+"""In such a folder: the file that it was made of, by what, and the SHA-256 of what was made."""
 _MAGIC = b"GGUF"
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -52,7 +52,9 @@ def dequantised_folder(
         raise ModelError(f"dtype {dtype!r}; expected auto or one of {list(_DTYPES)}")
     by = dequantiser()
     digest = sha256 or digest_of_content(file)
-    made_of = json.dumps({"file": digest, "dtype": dtype, "by": by, "beside": dict(beside or {})}, sort_keys=True)
+    made_of = json.dumps(
+        {"file": digest, "dtype": dtype, "by": by, "beside": dict(beside or {}), "as": 2}, sort_keys=True
+    )
     folder = models_folder() / f"{file.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
     if (folder / SOURCE).is_file():
         return folder
@@ -64,7 +66,8 @@ def dequantised_folder(
         _write(file, unfinished, dtype)
         for name, text in (beside or {}).items():
             (unfinished / name).write_text(text, encoding="utf-8")
-        told = {"file": file.name, "sha256": digest, "dtype": dtype, "by": by}
+        made = {path.name: digest_of_content(path) for path in sorted(unfinished.iterdir())}
+        told = {"file": file.name, "sha256": digest, "dtype": dtype, "by": by, "made": made}
         (unfinished / SOURCE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         unfinished.chmod(0o755)
         try:

@@ -19,7 +19,7 @@ from editing.model.checkpoint import refuse_incomplete
 from editing.model.families import context_of, family_of
 from editing.model.heads import HEADS
 from editing.model.lm import LanguageModel
-from editing.model.named import known_names, named_folder
+from editing.model.named import known_as, known_names, named_folder
 from editing.model.tokens import PromptFormat
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
@@ -86,7 +86,9 @@ def load(
             model = model.to(device)
         except (AssertionError, RuntimeError) as error:
             raise ModelError(f"device {device!r} cannot be used here: {error}; give cpu, or auto") from error
-    return LanguageModel(model, tokenizer, name=str(name_or_path), chat=chat, text_start=text_start)
+    return LanguageModel(
+        model, tokenizer, name=known_as(str(name_or_path)) or str(name_or_path), chat=chat, text_start=text_start
+    )
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def compare(
 ) -> None:
     """Say which settings differ by more than noise, over the same facts; of A and B, or of all that the store holds."""
     from storage.sql import query_many
-    from tasks.reports.findings import COMPARISONS, DIMENSIONS, contrasts, differs_only_in, names_of, ranking_rows
+    from tasks.reports.findings import COMPARISONS, contrasts, differs_only_in, names_of, ranking_rows, simplest
     from tasks.reports.summary import RUNS, SETTINGS
     from tasks.reports.tables import print_table
 
@@ -51,9 +51,16 @@ def compare(
         first, second = (_as_layers(name) if by == "layers" else name for name in (first, second))
         _check_names((first, second), rows, runs)
         kept = list(filter(None, (_turned(row, first, second, runs) for row in kept)))
-    elif by is None:  # what can be asked of one dimension at a time
-        kept = [row for row in kept if any(differs_only_in(row, dimension) for dimension in DIMENSIONS)]
+    elif by is None:
+        kept = simplest(kept)
     names = names_of(settings)
+    if rows and not kept:
+        others = sorted({dimension for row in rows for dimension in row["differs_in"]})
+        typer.echo(
+            f"no two settings differ as asked; those that are compared differ in {', '.join(others)}: leave --by and --metric "
+            "out, or name two settings"
+        )
+        return
     _print_contrasts(contrasts(kept, names), metric, scored, are_named=first is not None)
     if kept and first is None and by is None:
         typer.echo(f"\nBy {metric or 'score'}; settings that share a letter cannot be told apart:")
@@ -121,7 +128,7 @@ def _print_contrasts(found: "Sequence[Contrast]", metric: str | None, scored: st
     if not found:
         typer.echo(
             "nothing to compare: no two settings of one model, data set and mode have edited the same facts, after equally "
-            'many edits, and differ as asked (`palimpsest query "FROM setting_summary"` lists all)'
+            'many edits (`palimpsest query "FROM setting_summary"` lists all)'
         )
         return
     for each in [metric] if metric else ["forgotten", "score", "benchmark_accuracy"]:

@@ -11,7 +11,7 @@ from editing.model.bundled import bundled_folder, bundled_names
 from editing.model.catalogue import catalogue
 from editing.model.families import FAMILIES
 from editing.model.gguf import is_gguf, source_of
-from editing.model.named import known_names, named_folder
+from editing.model.named import known_as, known_names, named_folder
 from storage.digests import digest_of
 from tasks.cache import digest_of_settled_file
 from tasks.errors import InputError
@@ -115,10 +115,6 @@ def resolve_model(
         there = named_folder(name, dtype=dtype)
     except ModelError as error:
         raise InputError(str(error)) from error
-    if revision is not None and name.lower().endswith(".gguf"):
-        raise InputError(
-            f"model.revision is a commit of the hub, and {name} is a file; remove it: a file is its content"
-        )
     folder = there or _download(name, revision)
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     _check_files(folder, {path.relative_to(folder).as_posix() for path in files})
@@ -144,6 +140,8 @@ def resolve_model(
         raise InputError(
             f"{folder / 'config.json'} says dtype {stored!r}; expected one of {list(_BYTES)}: give the unquantised checkpoint"
         )
+    digests = _digests(folder, files)
+    _check_made(folder, digests)
     ends = _further_ends(folder, config)
     return ModelRef(
         name=_short_name(name),
@@ -152,7 +150,7 @@ def resolve_model(
         file=str(Path(name).expanduser().resolve()) if is_gguf(name) else None,
         source=_source(folder),
         dtype=stored if dtype == "auto" else dtype,
-        digest=digest_of({**_digests(folder, files), **({_GENERATION: {"eos_token_id": ends}} if ends else {})}),
+        digest=digest_of({**digests, **({_GENERATION: {"eos_token_id": ends}} if ends else {})}),
         n_layers=_n_layers(folder, config),
         family=str(config["model_type"]),
         chat=chat,
@@ -163,8 +161,8 @@ def resolve_model(
 
 
 def _short_name(name: str) -> str:
-    if name in known_names():
-        return name
+    if (known := known_as(name)) is not None:
+        return known
     if is_gguf(name):
         return Path(name).stem
     return Path(name).resolve().name if Path(name).is_dir() else name
@@ -174,6 +172,16 @@ def _source(folder: Path) -> str | None:
     """Return what a de-quantised folder was made of, in words; None for any other."""
     found = source_of(folder)
     return None if found is None else f"{found['file']} (sha256 {found['sha256']}), de-quantised by {found['by']}"
+
+
+def _check_made(folder: Path, digests: Mapping[str, Any]) -> None:
+    """Refuse a de-quantised folder that is no longer what was written."""
+    made = (source_of(folder) or {}).get("made", {})
+    if wrong := [name for name, digest in made.items() if digests.get(name, digest) != digest]:
+        raise InputError(
+            f"{folder / wrong[0]} has the SHA-256 {digests[wrong[0]]}; expected {made[wrong[0]]}, as it was made: it was "
+            f"damaged or changed; remove the folder {folder}, and it is made again"
+        )
 
 
 def _check_files(folder: Path, present: set[str]) -> None:

@@ -256,22 +256,32 @@ def differs_only_in(row: Row, dimension: str) -> bool:
     return dimension in found and not found - own
 
 
+def differ_in_one_thing(row: Row) -> bool:
+    """Return whether two settings differ in one dimension alone."""
+    return any(differs_only_in(row, dimension) for dimension in DIMENSIONS)
+
+
+def simplest(rows: Sequence[Row]) -> list[Row]:
+    """Return the comparisons of settings that differ in one thing alone; where there are none, all."""
+    return [row for row in rows if differ_in_one_thing(row)] or list(rows)
+
+
 def answers(rows: Sequence[Contrast], metric: str, scored: str) -> list[tuple[str, list[str]]]:
-    """Return, for each dimension in which some settings alone differ, what is best under a metric, in sentences."""
+    """Return, for each dimension in which some settings alone differ, what is best under a metric, in sentences.
+
+    Where settings differ in several things at once, which setting is.
+    """
     found = []
+    asked = [each for each in rows if (each.row["metric"], each.row["scored"]) == (metric, scored)]
     groups = list(dict.fromkeys(_group(each.row) for each in rows))
-    for dimension in DIMENSIONS:
+    parts = {dimension: [each for each in asked if differs_only_in(each.row, dimension)] for dimension in DIMENSIONS}
+    parts["setting"] = [] if any(parts.values()) else asked
+    for dimension, mine in parts.items():
         said = []
         for group in groups:
-            mine = [
-                each
-                for each in rows
-                if _group(each.row) == group
-                and (each.row["metric"], each.row["scored"]) == (metric, scored)
-                and differs_only_in(each.row, dimension)
-            ]
             after = f" After {group[1]} edits." if len(groups) > 1 else ""
-            said += [_answer(part, metric, scored) + after for part in _connected(mine)]
+            here = [each for each in mine if _group(each.row) == group]
+            said += [_answer(part, metric, scored) + after for part in _connected(here)]
         if said:
             found.append((f"Which {_SAID.get(dimension, dimension)} {_BEST[metric]}?", said))
     return found

@@ -15,9 +15,9 @@ from tasks.reports.findings import (
     COMPARISONS,
     answers,
     contrasts,
-    differs_only_in,
     names_of,
     ranking_rows,
+    simplest,
     verdicts_on_runs,
 )
 from tasks.reports.made_of import made_of, report_name
@@ -123,7 +123,7 @@ def others(store: Store, run_ids: Collection[str] | None) -> set[str]:
 
 def _findings(settings: Sequence[Any], runs: Sequence[Any], comparisons: Sequence[Any]) -> list[tuple[str, list[str]]]:
     names = names_of(settings)
-    simple = [row for row in comparisons if len(row["differs_in"]) == 1 or differs_only_in(row, "editor")]
+    simple = simplest(comparisons)
     found = [part for part in (verdicts_on_runs(runs),) if part[1]]
     for metric, scored in _ASKED:
         mine = [row for row in simple if row["metric"] == metric and row["scored"] == scored]

@@ -65,7 +65,7 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     lm.model.save_pretrained(out)
     lm.tokenizer.save_pretrained(out)
     checked = _checked(store_root, run_id, rounds, out, model, device=device, exact=exact)
-    _copy_licence(Path(local_folder(model)), out)
+    _copy_licence(Path(local_folder(model)), out, f"Edited by Palimpsest: {after} edits of the run {run_id}.\n")
     write_card(store, run, out, after=after, checked=checked)
     with_ordinary_permissions(out)
     note = "" if exact else f"made on {made_on} and rebuilt on {device}, so only logits can be compared; "
@@ -76,11 +76,14 @@ def checkout(store_root: str | Path, run_id: str, *, after: int, out: Path) -> s
     return f"{out}: {run_id} after {after} edits; {note}{checked}"
 
 
-def _copy_licence(base: Path, out: Path) -> None:
-    """Copy a model's licence and notices, which go with whatever is made of it."""
+def _copy_licence(base: Path, out: Path, changed: str) -> None:
+    """Copy a model's licence and notices, which go with whatever is made of it; the notice says what was changed."""
     for path in base.iterdir():
         if path.is_file() and path.stem.upper() in ("LICENSE", "LICENCE", "NOTICE", "COPYING"):
             shutil.copyfile(path, out / path.name)
+            if path.stem.upper() == "NOTICE":
+                with (out / path.name).open("a", encoding="utf-8") as notice:
+                    notice.write(changed)
 
 
 def _device_like(kind: str) -> str:

