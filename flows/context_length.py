@@ -27,7 +27,8 @@ def check_context_length(inputs: Inputs, prefixes: Iterable[str], problems: list
     prompt = lost.longest.prompt
     shown = prompt if len(prompt) <= 80 else f"{prompt[:77]}..."
     problems.append(
-        f"facts: {lost.n_prompts} prompts of {lost.n_facts} facts do not fit into the model's context of "
+        f"facts: {lost.n_prompts} prompts of {lost.n_facts} facts do not fit into the context of {inputs.model.name}, "
         f"{inputs.checked.context} tokens; the longest, of {lost.longest.of}, needs {lost.needed} with what follows it: "
-        f"{shown!r}; give smaller score.text_tokens and score.generation.tokens or a shorter prefix, or leave these facts out"
+        f"{shown!r}; give smaller score.text_tokens and score.generation.tokens or a shorter prefix, or take other facts "
+        "(facts.seed, facts.order)"
     )

@@ -247,7 +247,9 @@ def _rate(kind: str, device: str | None) -> tuple[float, str]:
     """Return FLOP/s in numbers of a kind, and what they are."""
     if device is None:
         measured = _measured()
-        return measured * _SHARE_OF_PEAK["here"], f"{measured / 1e9:.0f} GFLOP/s of one thread here, measured now"
+        return measured * _SHARE_OF_PEAK["here"], (
+            f"{measured / 1e9:.0f} GFLOP/s of one thread here, measured now, {_SHARE_OF_PEAK['here']:g} of it reached"
+        )
     if device not in DEVICES:
         raise SpecError(f"--device {device!r}: expected one of {sorted(DEVICES)}")
     peak = DEVICES[device][kind]

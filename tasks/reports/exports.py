@@ -66,8 +66,14 @@ def export(
     if not any(run_id for run_id in store.run_ids()):
         raise InputError(f"the store {store.location} holds no run; expected one that an experiment has written")
     refuse_below(folder, str(folder), [store.files.folder.resolve()])
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    return known[target](store, folder)
+    try:
+        return known[target](store, folder)
+    except BaseException:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def _views(store: Store) -> dict[str, pa.Table]:

@@ -84,10 +84,11 @@ def test_prompts_that_leave_no_room_in_the_context(tmp_path: Path) -> None:
     facts = counterfact(tmp_path, {}, long, {})
     text = refusal(write(tmp_path, facts=facts, score={"text_tokens": 40}))
     assert (
-        "facts: 1 prompts of 1 facts do not fit into the model's context of 64 tokens; the longest, of 1, needs" in text
+        "facts: 1 prompts of 1 facts do not fit into the context of factworld-tiny, 64 tokens; the longest, of 1, needs"
+        in text
     )
     assert (
-        "give smaller score.text_tokens and score.generation.tokens or a shorter prefix, or leave these facts out"
+        "give smaller score.text_tokens and score.generation.tokens or a shorter prefix, or take other facts"
         in text
     )
     plan_of(load_experiment(write(tmp_path, facts=facts, score={"text_tokens": 4})))

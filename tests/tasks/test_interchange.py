@@ -181,5 +181,6 @@ def test_each_search_has_its_own_folder(tmp_path: Path) -> None:
 def test_a_store_without_targets_says_so(tmp_path: Path) -> None:
     planned = plan(tmp_path, **INDEPENDENT | {"editors": ["ft_c"], "batch_sizes": [1]})
     all_stages(planned)
-    with pytest.raises(InputError, match=r"holds no targets at a block's output"):
+    with pytest.raises(InputError, match=r"holds no targets of MEMIT, EMMET or AlphaEdit; kept are"):
         export(Store(planned.store), "targets", tmp_path / "kv")
+    assert not (tmp_path / "kv").exists()

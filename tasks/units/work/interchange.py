@@ -98,8 +98,9 @@ def export_targets(store: Store, out: Path) -> list[dict[str, Any]]:
             rows.append({"cache_template": template, "layer": layer, "clamp": clamp, "facts": len(ids)})
     if not rows:
         raise InputError(
-            f"the store {store.location} holds no targets at a block's output; those of independent runs and of layer searches "
-            "are kept (MEMIT, EMMET, AlphaEdit; batch sizes or editors that share them)"
+            f"the store {store.location} holds no targets of MEMIT, EMMET or AlphaEdit; kept are those that runs share: of "
+            "mode: independent with several batch sizes or editors, and of a layer search with one of these "
+            "(locate.search.editor: memit); ROME's stand at another place, and official code reads no files of them"
         )
     return rows
 
