@@ -36,9 +36,9 @@ class StageProgress:
     @property
     def left_s(self) -> float | None:
         """How many seconds are left, by the workers that are busy; None if nothing is known of it."""
-        left = None if self.clock is None else self.clock.seconds_left()
+        left = None if self.clock is None else self.clock.seconds_left(max(1, self.n_busy))
         if left is not None:
-            return left / max(1, self.n_busy)
+            return left
         seconds, share = time.monotonic() - self.since, self.share
         return seconds * (1 - share) / share if share else None
 

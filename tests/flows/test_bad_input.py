@@ -87,10 +87,7 @@ def test_prompts_that_leave_no_room_in_the_context(tmp_path: Path) -> None:
         "facts: 1 prompts of 1 facts do not fit into the context of factworld-tiny, 64 tokens; the longest, of 1, needs"
         in text
     )
-    assert (
-        "give smaller score.text_tokens and score.generation.tokens or a shorter prefix, or take other facts"
-        in text
-    )
+    assert "give smaller score.text_tokens and score.generation.tokens or a shorter prefix, or take other facts" in text
     plan_of(load_experiment(write(tmp_path, facts=facts, score={"text_tokens": 4})))
     text = refusal(write(tmp_path, facts=facts, score={"text_tokens": 4, "generation": {"tokens": 61}}))
     assert "3 prompts of 3 facts" in text

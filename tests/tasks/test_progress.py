@@ -20,6 +20,8 @@ from tasks.driver.stage_progress import StageProgress
 from tasks.runs.chain import segments
 from tasks.units.moments import BLOCK, MOST_SHARDS, SUMS, MomentsJob, cut, shard_recipe
 from tasks.units.ready import ready_units
+from tasks.units.segment import Segment
+from tasks.units.targets import TARGETS
 from tasks.units.unit import LEFT, Unit
 from tasks.workers.worker import Worker
 from tests.tasks.fakes import FakeUnit
@@ -43,6 +45,7 @@ class Told(Progress):
     def __init__(self, stop_at: int | None = None) -> None:
         super().__init__()
         self.said: list[float] = []
+        self.shares: list[float] = []
         self.stop_at = stop_at
 
     def at(self, share: float) -> None:
@@ -50,6 +53,7 @@ class Told(Progress):
         if self.stop_at is not None and len(self.said) >= self.stop_at:
             self.is_asked_to_stop = True
         super().at(share)
+        self.shares.append(self.share)
 
 
 def listening(worker: Worker, stop_at: int | None = None) -> Told:
@@ -100,8 +104,9 @@ def test_long_units_tell_at_least_five_steps(tmp_path: Path) -> None:
     for each in [*searches(planned), *traces(planned, store, worker), *ready_units(store, edited(planned))]:
         told = listening(worker)
         assert worker.do(each) == "done"
-        steps = {round(share, 3) for share in told.said}
+        steps = {round(share, 3) for share in told.shares}
         assert len(steps) >= 5 and told.share == pytest.approx(1.0), (each.kind, steps)
+        assert each.kind != TARGETS or told.shares[0] < 0.3, "what comes first is not all"
 
 
 def done_with_stops(worker: Worker, each: Unit, stop_at: int) -> int:
@@ -250,6 +255,27 @@ def test_what_is_left_is_known_by_this_run_then_the_store_then_the_estimate() ->
     stage.shares([(units[1], 0.5), (units[2], 0.25)])
     assert stage.share == pytest.approx((units[0].cost + 0.75 * units[1].cost) / sum(each.cost for each in units))
     assert stage.n_busy == 2
+
+
+def test_an_eta_goes_by_the_pace_of_each_chain_and_is_no_shorter_than_the_longest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two chains of three segments each, one of which is ten times as slow as the other, beside four workers."""
+    now = 0.0
+    monkeypatch.setattr("tasks.driver.rates.time.monotonic", lambda: now)
+    planned = plan(tmp_path, editors=["ft_c", "rome"], layers=[0], batch_sizes=[1], commit_every=4)
+    runs = {run.editor: run for run in planned.runs}
+    slow, quick = ([Segment.at(runs[name], first) for first in (0, 4, 8)] for name in ("rome", "ft_c"))
+    clock = Clock([*slow, *quick], {}, 1.0)
+    clock.shares([(slow[0], 0.0), (quick[0], 0.0)])
+    assert clock.seconds_left() == pytest.approx(24.0), "by the estimate, a second a fact"
+    now = 20.0
+    clock.shares([(slow[0], 0.2), (quick[0], 0.5)])
+    assert clock.seconds_left() == pytest.approx(80 + 200 + 20 + 80)
+    assert clock.seconds_left(4) == pytest.approx(80 + 200), "the slow one has 80 s of this segment left, and two more"
+    clock.done(quick[0], 40.0)
+    clock.shares([(slow[0], 0.2)])
+    assert clock.seconds_left() == pytest.approx(80 + 200 + 80), "the quick one goes on at its own pace"
 
 
 def test_an_eta_does_not_look_at_every_unit_and_may_be_asked_from_another_thread() -> None:
