@@ -33,9 +33,11 @@ _UNDER_WAY = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
 class _Brief(logging.Filter):
-    """Takes the traceback from the record of an error that says itself what is wrong."""
+    """Takes the traceback from the record of an error that says itself what is wrong; an orderly end is no error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("Finished in state Cancelled("):
+            return False  # the command says so itself
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, (SpecError, StorageError, TaskError)):
             record.exc_info = None

@@ -28,6 +28,7 @@ def test_stopped_runs_end_with_the_same_rows(chains_store: Path, server: dict[st
         assert run.wait(120) == 130, log.read_text()[-3000:]
     assert "interrupted: the units in work are finished" in log.read_text().replace("\n", " ")
     assert "units are not done; run the same command again to go on" in log.read_text().replace("\n", " ")
+    assert "Finished in state" not in log.read_text(), "an end that was asked for is no error"
     assert n_commits(store) > before, "what was in work came to its end"
 
     run = start(*given, log=log, **server)
