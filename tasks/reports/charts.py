@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from copy import deepcopy
+from typing import Any, TypeVar
 
 from tasks.reports.labels import labelled
 from tasks.reports.panels import Panel
 
 Row = Mapping[str, Any]
+K = TypeVar("K")
 Chart = dict[str, Any]
 """A Vega-Lite specification, with its data."""
 VEGA_LITE = "6.4"
@@ -39,6 +41,26 @@ def chart(panel: Panel, rows: Sequence[Row]) -> Chart | None:
         "resolve": {"scale": {"y": "shared" if panel.is_rate else "independent"}, "axis": {"x": "independent"}},
         "config": _CONFIG,
     }
+    return found
+
+
+def in_common_colours(charts: Mapping[K, Chart]) -> dict[K, Chart]:
+    """Return charts of one page in which what has one name has one colour, as far as there are colours."""
+    scales = {title: _colour_scale(each) for title, each in charts.items()}
+    names = list(dict.fromkeys(name for scale in scales.values() for name in scale.get("domain", [])))
+    colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
+    found = deepcopy(dict(charts))
+    for each in found.values():
+        scale = _colour_scale(each)
+        own = [colours[name] for name in scale.get("domain", [])]
+        if len(set(own)) == len(own):  # else lines of one picture would be alike
+            scale["range"] = own
+    return found
+
+
+def _colour_scale(chart: Chart) -> dict[str, Any]:
+    """Return by which scale a chart's lines are coloured; an empty one of a heat map."""
+    found: dict[str, Any] = chart["spec"]["encoding"].get("color", {}).get("scale", {})
     return found
 
 

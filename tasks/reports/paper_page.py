@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from storage.sql import query_many
 from storage.store import Store
-from tasks.reports.charts import chart, picture
+from tasks.reports.charts import chart, in_common_colours, picture
 from tasks.reports.panels import panel
 from tasks.reports.pictures import statement
 from tasks.reports.tables import format_cell
@@ -38,10 +38,14 @@ def write_page(
     tables = [
         table.to_pylist() for table in query_many(store, [*statements, *(str(i.table) for i in tabled)], unseen=unseen)
     ]
+    charts = {
+        place: made
+        for place, ((_, found, _, _), rows) in enumerate(zip(panels, tables, strict=False))
+        if (made := chart(found, rows)) is not None
+    }
     drawn: dict[str, list[Markup]] = {}
-    for (item, found, _, _), rows in zip(panels, tables, strict=False):
-        if (made := chart(found, rows)) is not None:
-            drawn.setdefault(item, []).append(Markup(picture(made, "svg").decode()))
+    for place, made in in_common_colours(charts).items():
+        drawn.setdefault(panels[place][0], []).append(Markup(picture(made, "svg").decode()))
     rows_of: Mapping[str, list[dict[str, Any]]] = {
         item.name: rows for item, rows in zip(tabled, tables[len(panels) :], strict=True)
     }

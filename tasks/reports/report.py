@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from storage.sql import query, query_many
 from storage.store import Store
-from tasks.reports.charts import Chart, chart, picture
+from tasks.reports.charts import Chart, chart, in_common_colours, picture
 from tasks.reports.findings import (
     COMPARISONS,
     answers,
@@ -85,11 +85,13 @@ def write_report(store: Store, run_ids: Collection[str] | None = None, *, title:
     (about,), (days,), settings, runs, headlines, comparisons, provenance, moments, facts, doubts = (
         table.to_pylist() for table in tables[: len(texts)]
     )
-    charts = {
-        panel.title: made
-        for panel, table in zip(PANELS, tables[len(texts) :], strict=True)
-        if (made := chart(panel, table.to_pylist())) is not None
-    }
+    charts = in_common_colours(
+        {
+            panel.title: made
+            for panel, table in zip(PANELS, tables[len(texts) :], strict=True)
+            if (made := chart(panel, table.to_pylist())) is not None
+        }
+    )
     summary = summary_rows(settings, runs, headlines)
     page = _environment().get_template("report.html.jinja").render(
         title=title,

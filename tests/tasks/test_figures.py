@@ -11,7 +11,7 @@ from storage.commits import CommitInfo
 from storage.sql import query
 from storage.store import Store
 from tasks.errors import InputError
-from tasks.reports.charts import chart
+from tasks.reports.charts import chart, in_common_colours
 from tasks.reports.labels import labelled
 from tasks.reports.panels import PANELS, panel
 from tasks.reports.pictures import draw, statement
@@ -53,6 +53,44 @@ def test_an_editor_and_its_ablation_are_two_lines(store: Store) -> None:
     rows = [row for row in drawn(store, "joint-edits") if row["part"] == "ES"]
     lines = {name: [row["mean"] for row in rows if row["series"] == name] for name in {row["series"] for row in rows}}
     assert lines == {"malmen": [1, 1], "malmen sum-of-shifts": [0.25, 0.25]}
+
+
+def lines_of(names: list[str]) -> dict[str, Any]:
+    """Return the chart of a curve for each name."""
+    wanted = panel("forgetting")
+    assert wanted is not None
+    rows = [
+        {
+            "setting": name,
+            "editor": name,
+            "batch_size": 1,
+            "edits": edits,
+            "mean": 0.5,
+            "name": "",
+            "metric": "forgotten",
+        }
+        for name in names
+        for edits in (1, 2)
+    ]
+    found = chart(wanted, rows)
+    assert found is not None
+    return found
+
+
+def colours(chart: dict[str, Any]) -> dict[str, str]:
+    scale = chart["spec"]["encoding"]["color"]["scale"]
+    return dict(zip(scale["domain"], scale["range"], strict=False))
+
+
+def test_one_name_has_one_colour_on_a_page() -> None:
+    many = [f"editor{number:02d}" for number in range(12)]
+    made = [lines_of(names) for names in (["memit", "rome"], ["rome"], many, ["memit", "rome", "zeta"])]
+    assert colours(made[0])["rome b1"] != colours(made[1])["rome b1"]
+    page = in_common_colours(dict(enumerate(made)))
+    assert len({colours(page[number])["rome b1"] for number in (0, 1, 3)}) == 1
+    assert all(len(set(colours(each).values())) == len(colours(each)) for each in page.values())
+    again = lines_of([*many, "memit", "rome", "zeta"])
+    assert colours(in_common_colours({0: again})[0]) == colours(again), "more names than colours: as it was"
 
 
 def search(store: Store, run_id: str, editor: str, right: int) -> None:
