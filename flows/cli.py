@@ -11,7 +11,7 @@ from flows.commands.findings import app as findings
 from flows.commands.results import app as results
 from flows.commands.schedules import app as schedules
 from flows.commands.store import app as upkeep
-from flows.options import DEFAULT_STORE, SetOption, StoreOption, StrictOption, WideOption, overrides
+from flows.options import DEFAULT_STORE, ResultsOption, SetOption, StoreOption, StrictOption, WideOption, overrides
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def _is_known(error: Exception) -> bool:
 def plan(
     file: FileArgument,
     set_: SetOption = None,
+    store: ResultsOption = None,
     strict: StrictOption = False,
     device: Annotated[
         str | None, typer.Option(help="Estimate the cost on one of these: a100, h100, h200, l40s, rtx4090.")
@@ -91,7 +92,7 @@ def plan(
     from flows.several_models import plan_each, read_each
     from tasks.reports.tables import print_table
 
-    experiment = load_experiment(file, overrides(set_))
+    experiment = load_experiment(file, overrides(set_, store))
     with waiting(f"reading the model, facts and questions of {experiment.name}"):
         inputs = read_each(experiment)
         planned = plan_each(inputs)
@@ -107,7 +108,13 @@ def plan(
 
 
 @app.command()
-def run(file: FileArgument, set_: SetOption = None, strict: StrictOption = False, wide: WideOption = False) -> None:
+def run(
+    file: FileArgument,
+    set_: SetOption = None,
+    store: ResultsOption = None,
+    strict: StrictOption = False,
+    wide: WideOption = False,
+) -> None:
     """Run an experiment, or what the store lacks of it; running it again resumes it."""
     import time
 
@@ -115,7 +122,7 @@ def run(file: FileArgument, set_: SetOption = None, strict: StrictOption = False
     from flows.running import completed, finished, planned
 
     started = time.perf_counter()
-    experiment = load_experiment(file, overrides(set_))
+    experiment = load_experiment(file, overrides(set_, store))
     with waiting(f"reading the model, facts and questions of {experiment.name}"):
         plan = planned(experiment, strict=strict)
     _warn(plan)
@@ -230,9 +237,11 @@ def _print_summary(plan: "Plan", wide: bool) -> None:
     from tasks.reports.tables import print_table
 
     with waiting("reading what was scored"):
-        rows, warnings = summary_of(plan)
-    print_table(rows, wide=wide)
-    for warning in warnings:
+        summary = summary_of(plan)
+    print_table(summary.rows, wide=wide)
+    for line in summary.found:
+        typer.echo(line)
+    for warning in summary.warnings:
         typer.secho(warning, fg="yellow")
 
 

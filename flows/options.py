@@ -9,6 +9,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a value of the file: --set facts.size=50. May be repeated.")
 ]
 StoreOption = Annotated[str, typer.Option(help="The results directory, or s3://BUCKET/PREFIX.")]
+ResultsOption = Annotated[
+    str | None, typer.Option("--store", help="Where results go, in place of what the file says: as --set store=DIR.")
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse what would only be warned of.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Every column, however wide the terminal is.")]
 StoresOption = Annotated[
@@ -20,13 +23,13 @@ StoresOption = Annotated[
 DEFAULT_STORE = "results"
 
 
-def overrides(given: list[str] | None) -> dict[str, Any]:
-    """Return what ``--set`` was given, by dotted path.
+def overrides(given: list[str] | None, store: str | None = None) -> dict[str, Any]:
+    """Return what ``--set`` was given, by dotted path; and ``--store``, which is short for ``--set store=``.
 
     Raises:
         BadParameter: An entry without ``=``.
     """
-    found = {}
+    found: dict[str, Any] = {} if store is None else {"store": store}
     for entry in given or []:
         key, separator, value = entry.partition("=")
         if not separator:

@@ -70,8 +70,9 @@ def run(experiment: "str | Path | Mapping[str, Any] | Experiment", **overrides: 
         plan = completed(plan)
     from flows.summary import summary_of
 
-    rows, warnings = summary_of(plan)
-    return Finished(open_store(plan.store), report, rows, (*(f"warning: {each}" for each in plan.warnings), *warnings))
+    summary = summary_of(plan)
+    warnings = (*(f"warning: {each}" for each in plan.warnings), *summary.warnings)
+    return Finished(open_store(plan.store), report, summary.rows, warnings)
 
 
 def plan(experiment: "str | Path | Mapping[str, Any] | Experiment", **overrides: Any) -> Planned:

@@ -65,9 +65,10 @@ class Store:
             marker = files.read(MARKER)
         except FileNotFoundError:
             if not create:
+                below = ", ".join(sorted(path.parent.as_posix() for path in Path(root).glob(f"*/{MARKER}")))
                 raise StorageError(
                     f"no store at {self.location}: {MARKER} is missing; expected a directory written by `palimpsest run`; "
-                    "check --store"
+                    f"{f'below it are {below}: give one as --store' if below else 'check --store'}"
                 ) from None
             self.files.make()
             marker = (json.dumps({"schema_version": SCHEMA_VERSION}) + "\n").encode()

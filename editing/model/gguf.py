@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -15,6 +16,7 @@ from typing import Any
 
 from editing.errors import ModelError
 from editing.model.folders import models_folder, with_ordinary_permissions
+from editing.model.progress import without_bars
 
 SOURCE = "dequantised.json"
 """In such a folder: the file that it was made of, by what, and the SHA-256 of what was made."""
@@ -63,7 +65,8 @@ def dequantised_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
-        _write(file, unfinished, dtype)
+        with without_bars(where=not sys.stderr.isatty()):  # a log has no use for them
+            _write(file, unfinished, dtype)
         for name, text in (beside or {}).items():
             (unfinished / name).write_text(text, encoding="utf-8")
         made = {path.name: digest_of_content(path) for path in sorted(unfinished.iterdir())}

@@ -1,8 +1,8 @@
 """Loading models: bundled ones by name, Hugging Face's by hub id or folder."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import logging
 
 from editing.errors import ModelError, did_you_mean
 from editing.model.blame import blamed
@@ -20,6 +19,7 @@ from editing.model.families import context_of, family_of
 from editing.model.heads import HEADS
 from editing.model.lm import LanguageModel
 from editing.model.named import known_as, known_names, named_folder
+from editing.model.progress import without_bars
 from editing.model.tokens import PromptFormat
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
@@ -65,7 +65,7 @@ def load(
     auto_class = HEADS[family_of(config).head].auto_class
     spread = {"device_map": "auto"} if device == "auto" else {}
     try:
-        with _without_bar(there is not None and there.parent == MODELS):
+        with without_bars(where=there is not None and there.parent == MODELS):  # it takes no time
             model, info = auto_class.from_pretrained(
                 folder, revision=revision, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **spread
             )
@@ -89,19 +89,6 @@ def load(
     return LanguageModel(
         model, tokenizer, name=known_as(str(name_or_path)) or str(name_or_path), chat=chat, text_start=text_start
     )
-
-
-@contextmanager
-def _without_bar(is_small: bool) -> Iterator[None]:
-    """Inside, transformers shows no progress where loading takes no time."""
-    shown = logging.is_progress_bar_enabled()
-    if is_small:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if is_small and shown:
-            logging.enable_progress_bar()
 
 
 def read_config(folder: str | Path, *, revision: str | None = None) -> "transformers.PretrainedConfig":

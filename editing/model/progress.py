@@ -61,3 +61,18 @@ class Progress:
         for number, item in enumerate(items):
             with self.part(number / len(items), (number + 1) / len(items)):
                 yield item
+
+
+@contextmanager
+def without_bars(*, where: bool) -> Iterator[None]:
+    """Inside, transformers shows no progress of its own, where that is asked for."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if where:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if where and shown:
+            logging.enable_progress_bar()

@@ -73,7 +73,8 @@ def shown_in_report(plan: Plan, runs: Sequence[RunSpec]) -> list[str]:
         runs: The plan's, with the layers that were found.
     """
     found = [run.run_id for run in runs] + [search.run_id for search in plan.searches]
-    return found + [trace.run_id for trace in plan.traces] + [training.run_id for training in plan.trainings]
+    found += [trace.run_id for trace in plan.traces] + [training.run_id for training in plan.trainings]
+    return found + [knowledge.run_id for knowledge in plan.knowledge]
 
 
 def with_known_layers(plan: Plan, store: Store) -> tuple[RunSpec, ...]:

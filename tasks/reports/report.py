@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from storage.sql import query, query_many
 from storage.store import Store
+from tasks.reports.beforehand import KNOWLEDGE, LAYERS, before_any_edit
 from tasks.reports.charts import Chart, chart, in_common_colours, picture
 from tasks.reports.findings import (
     COMPARISONS,
@@ -80,9 +81,22 @@ def write_report(store: Store, run_ids: Collection[str] | None = None, *, title:
     """
     mark = made_of(store, run_ids)  # before it is read: what is committed meanwhile may be missing
     unseen = others(store, run_ids)
-    texts = [_ABOUT, _DAYS, SETTINGS, RUNS, HEADLINES, COMPARISONS, _PROVENANCE, _MOMENTS, _FACTS, DOUBTS]
+    texts = [
+        _ABOUT,
+        _DAYS,
+        SETTINGS,
+        RUNS,
+        HEADLINES,
+        COMPARISONS,
+        _PROVENANCE,
+        _MOMENTS,
+        _FACTS,
+        DOUBTS,
+        KNOWLEDGE,
+        LAYERS,
+    ]
     tables = query_many(store, [*texts, *map(statement, PANELS)], unseen=unseen)
-    (about,), (days,), settings, runs, headlines, comparisons, provenance, moments, facts, doubts = (
+    (about,), (days,), settings, runs, headlines, comparisons, provenance, moments, facts, doubts, knowledge, layers = (
         table.to_pylist() for table in tables[: len(texts)]
     )
     charts = in_common_colours(
@@ -97,7 +111,7 @@ def write_report(store: Store, run_ids: Collection[str] | None = None, *, title:
         title=title,
         about=about,
         days=days,
-        findings=_findings(settings, runs, comparisons),
+        findings=[*before_any_edit(knowledge, layers), *_findings(settings, runs, comparisons)],
         warnings=warnings_of(doubts),
         ranking=ranking_rows(settings, comparisons, "score", "final"),
         summary=summary,

@@ -144,9 +144,9 @@ def test_a_file_in_the_place_of_a_store_is_named(
     forget_prefect(monkeypatch)
     (tmp_path / "afile").write_text("no store")
     at = tmp_path / place
-    arguments = {"status": ["--store", at], "query": ["SELECT 1", "--store", at]}
+    arguments = {"status": [], "query": ["SELECT 1"]}
     with pytest.raises(StorageError, match=rf"{tmp_path}/afile is a file; expected a directory"):
-        ask(command, *arguments.get(command, [DEMO, "--set", f"store={at}"]))
+        ask(command, *arguments.get(command, [DEMO]), "--store", at)
 
 
 def test_a_disk_that_is_full_from_the_start_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

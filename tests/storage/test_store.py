@@ -68,6 +68,10 @@ def test_a_missing_store_is_said_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"no store at .*store\.json is missing"):
         Store(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+    for name in ("demo", "real"):
+        Store(tmp_path / "results" / name, create=True)
+    with pytest.raises(StorageError, match=r"below it are .*results/demo, .*results/real: give one as --store"):
+        Store(tmp_path / "results")
 
 
 def test_a_store_of_another_schema_version_is_refused_unchanged(store: Store) -> None:
