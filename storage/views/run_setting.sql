@@ -29,5 +29,5 @@ SELECT
     coalesce(spec->'facts'->>'order_digest', (spec->'facts'->>'sample_seed', sample)::VARCHAR) AS draw,
     model, dtype, facts, editor, variant, preset, protocol, layers, batch_size, mode, hparams_digest,
     left(md5(spec->'contexts_recipe'->>'texts'), 8) AS given_contexts, given_targets, left(md5(numbers), 12) AS numbers,
-    left(md5(contexts_recipe), 8) AS prefixes, left(md5(moments::VARCHAR), 8) AS moments, guard, sample, seed
+    left(md5(contexts_recipe), 8) AS prefixes, left(md5(nullif(moments::VARCHAR, 'null')), 8) AS moments, guard, sample, seed
 FROM described

@@ -254,6 +254,17 @@ def test_what_settings_differ_in_is_named_once(store: Store) -> None:
     assert all("batch_size" in each for each in both) and ["batch_size", "moments"] in both
 
 
+def test_an_editor_that_needs_no_second_moments_has_none_of_its_own(store: Store) -> None:
+    run(store, "tuned", always, facts=range(10), editor="ft_c")
+    run(store, "located", always, facts=range(10), editor="memit", spec={"moments_recipe": {"texts": "b"}})
+    (row,) = ask(store, "SELECT differs_in FROM comparisons WHERE metric = 'score'")
+    assert row["differs_in"] == ["editor"]
+    assert [row["moments"] is None for row in ask(store, "SELECT moments FROM settings ORDER BY editor")] == [
+        True,
+        False,
+    ]
+
+
 def test_no_neighbor_of_many_is_no_certain_zero(store: Store) -> None:
     """S near 0 is three times the least rate: with no neighbor kept of 200 facts it may well be 0.015."""
     run(store, "a", lambda fact, kind: kind != "neighborhood", facts=range(200))
