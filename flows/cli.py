@@ -83,21 +83,28 @@ def plan(
     device: Annotated[
         str | None, typer.Option(help="Estimate the cost on one of these: a100, h100, h200, l40s, rtx4090.")
     ] = None,
+    weights: Annotated[
+        bool, typer.Option(help="Without: models are taken by their config and tokenizer, and no weights are fetched.")
+    ] = True,
     wide: WideOption = False,
 ) -> None:
     """Show what an experiment would do: runs, edits, expected time and bytes, and what the store already holds."""
     from flows.costs import costs
     from flows.experiment_file import load_experiment
     from flows.forecast import forecast
+    from flows.hollow import without_weights
     from flows.several_models import plan_each, read_each
     from tasks.reports.tables import print_table
 
     experiment = load_experiment(file, overrides(set_, store))
     with waiting(f"reading the model, facts and questions of {experiment.name}"):
+        experiment, hollow = (experiment, []) if weights else without_weights(experiment)
         inputs = read_each(experiment)
         planned = plan_each(inputs)
         rows, notes = forecast(planned)
-    print_table(rows, wide=wide)
+    print_table([row | {"run": "(named by its weights)"} for row in rows] if hollow else rows, wide=wide)
+    for name in hollow:
+        typer.echo(f"model {name}: planned by its config.json; its weights are not looked at")
     for note in notes:
         typer.echo(note)
     with waiting("measuring this machine's speed"):

@@ -17,18 +17,11 @@ from tasks.cache import digest_of_settled_file
 from tasks.errors import InputError
 from tasks.specs.run import ModelRef
 
-_PATTERNS = (
-    *(
-        "config.json",
-        "*.safetensors",
-        "*.safetensors.index.json",
-        "tokenizer*",
-        "vocab.json",
-        "vocab.txt",
-        "merges.txt",
-    ),
-    *("special_tokens_map.json", "added_tokens.json", "*.model", "chat_template.*", "additional_chat_templates/*"),
+TOKENIZER_FILES = (
+    *("tokenizer*", "vocab.json", "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model"),
+    *("chat_template.*", "additional_chat_templates/*"),
 )
+_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 """Files that are part of a model's digest."""
 _GENERATION, _ADAPTER = "generation_config.json", ("adapter_config.json", "adapter_model.safetensors")
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -115,7 +108,8 @@ def resolve_model(
         there = named_folder(name, dtype=dtype)
     except ModelError as error:
         raise InputError(str(error)) from error
-    folder = there or _download(name, revision)
+    # With an adapter's settings, so that a repository that has some is refused; the card says whose licence it is.
+    folder = there or hub_files(name, revision, [*_PATTERNS, _GENERATION, _ADAPTER[0], "README.md"])
     files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
     _check_files(folder, {path.relative_to(folder).as_posix() for path in files})
     config = _table_of(folder / "config.json")
@@ -314,7 +308,12 @@ def edited_shape(model: ModelRef) -> tuple[int, int]:
     raise InputError(f"{model.folder} has no weight {ending!r}; expected what save_pretrained writes")
 
 
-def _download(name: str, revision: str | None) -> Path:
+def hub_files(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """Return a folder with those files of a hub's model that match.
+
+    Raises:
+        InputError: The hub does not give it, or the name is no hub id.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -323,9 +322,7 @@ def _download(name: str, revision: str | None) -> Path:
     if near := did_you_mean(name, known_names(), cutoff=0.85):
         raise InputError(f"no model {name!r}{near}")
     try:
-        # With an adapter's settings, so that a repository that has some is refused.
-        wanted = [*_PATTERNS, _GENERATION, _ADAPTER[0], "README.md"]  # the card says whose licence it is
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
         raise InputError(
             f"model {name!r} is gated: accept its licence on its page at the hub, then log in on each node that fetches it: "

@@ -1,18 +1,13 @@
 """The papers' full-size experiments pass the plan on checkpoints of the real shapes: true headers, and holes for the data."""
 
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     BertConfig,
     GPT2Config,
     GPTJConfig,
@@ -20,6 +15,7 @@ from transformers import (
     T5Config,
 )
 
+from editing.model.hollow import write_hollow
 from flows.costs import costs
 from flows.experiment_file import load_experiment
 from flows.forecast import forecast
@@ -68,26 +64,7 @@ TEMPLATE = "{% for message in messages %}<{{ message['role'] }}> {{ message['con
 
 def sparse_checkpoint(name: str, folder: Path) -> Path:
     """Write a checkpoint whose files have the real headers and sizes, and no data."""
-    config = CONFIGS[name]
-    folder.mkdir(parents=True)
-    heads = {"bert": AutoModelForSequenceClassification, "t5": AutoModelForSeq2SeqLM}
-    with torch.device("meta"):
-        model = heads.get(config.model_type, AutoModelForCausalLM).from_config(config)
-    dtype = {"float32": "F32", "bfloat16": "BF16"}[str(config.dtype).removeprefix("torch.")]
-    size = 4 if dtype == "F32" else 2
-    entries, end = {}, 0
-    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
-    for key, tensor in model.state_dict().items():
-        if key in tied:
-            continue
-        start, end = end, end + tensor.numel() * size
-        entries[key] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
-    header = json.dumps(entries | {"__metadata__": {"format": "pt"}}).encode()
-    header += b" " * (-len(header) % 8)
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        file.truncate(8 + len(header) + end)
-    config.save_pretrained(folder)
+    write_hollow(CONFIGS[name], folder)
     tokenizer = byte_level_bpe(SENTENCES)
     if "chat" in name:
         tokenizer.chat_template = TEMPLATE
