@@ -102,9 +102,15 @@ def _shown(panel: Panel, rows: Sequence[Row]) -> list[dict[str, Any]]:
             continue
         kept = {name: _plain(row[name]) for name in wanted if name in row}
         kept["part"] = panel.columns.get(str(part), str(part)) if panel.columns_by else ""
-        kept.setdefault("group", f"{row.get('model') or ''} run {str(row['run_id'])[-4:]}".strip() if several else "")
+        kept.setdefault("group", f"{row.get('model') or ''} {_begin(str(row['run_id']))}".strip() if several else "")
         shown.append(kept)
     return shown
+
+
+def _begin(run_id: str) -> str:
+    """Return the beginning of a run's id, by which commands find it."""
+    kind, _, digest = run_id.rpartition("-")
+    return f"{kind}-{digest[:4]}"
 
 
 def _plain(value: Any) -> Any:
@@ -128,7 +134,11 @@ def _curves(panel: Panel, shown: Sequence[Row]) -> dict[str, Any]:
     x_type = "ordinal" if panel.mark == "steps" else "quantitative"
     x: dict[str, Any] = {"field": panel.x, "type": x_type, "title": panel.x_title}
     if panel.mark == "steps":
-        x |= {"sort": list(panel.x_order) or "ascending", "axis": _axis(-30 if panel.x_order else 0)}
+        names_its_places = bool(panel.x_order)  # each of which a reader has to see
+        x |= {
+            "sort": list(panel.x_order) or "ascending",
+            "axis": _axis(-30, overlap=True) if names_its_places else _axis(0),
+        }
     elif panel.x_scale == "log":
         x["scale"] = {"type": "log"}
     scale: dict[str, Any] = {"domain": _RATE} if panel.is_rate else {"zero": False}
@@ -165,6 +175,12 @@ def _marks(panel: Panel, y: dict[str, Any], shown: Sequence[Row], colour: str) -
         "encoding": {"y": y, "tooltip": tooltip},
         "params": [{"name": "picked", "select": {"type": "point", "fields": [colour]}, "bind": "legend"}],
     }
+    if not few:  # a line through one point would not be seen
+        point = {"type": "point", "filled": True, "size": 30}
+        line_of = [name for name in ("part", "group", colour, "run_id", panel.dash_by) if name and name in shown[0]]
+        count: dict[str, Any] = {"joinaggregate": [{"op": "count", "as": "n_points"}], "groupby": line_of}
+        alone = {"transform": [count, {"filter": "datum.n_points == 1"}], "mark": point}
+        line = {"layer": [line, alone | {"encoding": line["encoding"]}]}
     if not (panel.low and panel.high) or not any(row.get(panel.low) is not None for row in shown):
         return [line]
     bounds: dict[str, Any] = {"y": y | {"field": panel.low}, "y2": {"field": panel.high}}
@@ -217,9 +233,9 @@ def _heat(panel: Panel, shown: Sequence[Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _axis(angle: int) -> dict[str, Any]:
-    """Return an axis of names, which leaves out labels that would lie on others."""
-    return {"labelAngle": angle, "labelOverlap": "greedy", "labelSeparation": 2}
+def _axis(angle: int, *, overlap: bool = False) -> dict[str, Any]:
+    """Return an axis of names, which leaves out labels that would lie on others, unless they may."""
+    return {"labelAngle": angle, "labelOverlap": False if overlap else "greedy", "labelSeparation": 2}
 
 
 _CONFIG: dict[str, Any] = {
