@@ -93,7 +93,7 @@ def costs(plan: Plan, requests: Sequence[Any], device: str | None = None) -> tup
         work += mine
         seconds += Counter({stage: flops / rates[kind][0] for stage, flops in mine.items()})
         bytes_each = 4 if model.dtype in ("float32", "auto") else 8 if model.dtype == "float64" else 2
-        weights.append(f"{shapes.all / 1e9:.2f}")
+        weights.append(f"{shapes.all / 1e9:.2g}")
         n_bytes.append(f"{shapes.all * bytes_each / 2**30:.1f}")
     work["all"], seconds["all"] = sum(work.values()), sum(seconds.values())
     rows = [

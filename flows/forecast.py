@@ -49,18 +49,17 @@ def forecast(plan: Plan) -> tuple[list[dict[str, Any]], list[str]]:
         )
     notes = [f"store: {plan.store}" + ("" if store else " (will be made)"), *plan.notes]
     if all(row["s per edit"] is not None for row in rows if row["edits"]):
-        n_workers = plan.placement.actors or 1
-        notes.append(
-            f"expected editing time: {total:.0f} s of one worker, {total / n_workers:.0f} s on {n_workers}, by edits that "
-            "the store has timed"
-        )
+        n_workers = plan.placement.actors or 1  # as many as there is room for are not known here
+        together = f", {total / n_workers:.0f} s of {n_workers}" if n_workers > 1 else ""
+        notes.append(f"expected editing time: {total:.0f} s of one worker{together}, by edits that the store has timed")
     notes += _before_editing(plan, store)
     groups = sorted(
         {run.execution.in_step for run in with_companions(store, runs, plan.chains_in_step) if run.execution.in_step}
     )
     notes += [f"in step, their targets searched for together: {', '.join(group)}" for group in groups]
     wanted = [job for job in plan.moments if store is None or job.next_units(store)]
-    notes += [_moments_note(job) for job in wanted]
+    several = len(plan.models) > 1
+    notes += [f"model {job.model.name}: {_moments_note(job)}" if several else _moments_note(job) for job in wanted]
     notes += [
         f"hyper-network to train: {job.run_id}, {job.recipe['editor']}, {job.steps} steps of {job.recipe['edits']} edits"
         for job in plan.trainings
@@ -89,7 +88,8 @@ def _name(plan: Plan, run: RunSpec) -> str:
 
 def _moments_note(job: MomentsJob) -> str:
     n_shards, kept = sum(map(len, job.waves)), 8 * edited_shape(job.model)[1] ** 2 * len(job.layers)
-    note = f"second moments of {len(job.layers)} layers: {_size(kept)} in the store"
+    layers = "1 layer" if len(job.layers) == 1 else f"{len(job.layers)} layers"
+    note = f"second moments of {layers}: {_size(kept)} in the store"
     if n_shards < 2:
         return note
     most = 0.6 * kept * n_shards  # of a symmetric sum half, in blocks
