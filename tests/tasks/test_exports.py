@@ -40,6 +40,11 @@ def rows(store: Store, view: str) -> list[dict[str, Any]]:
     return query(store, f"SELECT * FROM {view} WHERE editor <> 'none' ORDER BY run_id").to_pylist()
 
 
+def rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without the last digits of their numbers: DuckDB adds up in the order in which its threads are done."""
+    return [{k: float(f"{v:.12g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+
+
 def test_a_data_set_of_hugging_face(store: Store, tmp_path: Path) -> None:
     import datasets
 
@@ -47,7 +52,7 @@ def test_a_data_set_of_hugging_face(store: Store, tmp_path: Path) -> None:
     for view in ("run_summary", "run_curve", "edit_texts"):
         cache = str(tmp_path / "cache")
         found = datasets.load_dataset(str(tmp_path / "out"), view, split="train", cache_dir=cache).to_list()
-        assert found == query(store, f"FROM {view}").to_pylist() and found
+        assert found and rounded(found) == rounded(query(store, f"FROM {view}").to_pylist())
     card = (tmp_path / "out" / "README.md").read_text()
     assert "config_name: run_summary" in card and "default: true" in card and "9 runs of edits of m" in card
 
