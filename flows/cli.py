@@ -109,7 +109,8 @@ def plan(
         typer.echo(note)
     with waiting("measuring this machine's speed"):
         stages, said = costs(planned, inputs[0].requests, device)
-    print_table(stages)
+    if stages:
+        print_table(stages)
     typer.echo(said)
     _warn(planned, strict)
 

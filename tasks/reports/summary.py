@@ -57,14 +57,18 @@ def summary_rows(
     return [{name: row[name] for name in row if name not in dropped} for row in rows]
 
 
-def with_half_width(row: Row | None, *, plain: bool = False) -> str:
-    """Return a mean with half the width of its interval, as people read it: ``0.942 ± 0.022``."""
+def with_interval(row: Row | None, *, plain: bool = False) -> str:
+    """Return a rate with its interval of 95 %, as people read it: ``0.942 .92–.96``."""
     if row is None:
         return "–"
     mean = format_cell(float(row["mean"]))
     if plain or row["low"] is None:
         return mean
-    return f"{mean}±{format_cell((row['high'] - row['low']) / 2).removeprefix('0')}"
+    return f"{mean} {_end(row['low'])}–{_end(row['high'])}"
+
+
+def _end(value: float) -> str:
+    return {"0.00": "0", "1.00": "1"}.get(text := f"{value:.2f}", text.removeprefix("0"))
 
 
 def _line(line: Row, runs: Sequence[Row]) -> dict[str, str]:
@@ -76,7 +80,7 @@ def _line(line: Row, runs: Sequence[Row]) -> dict[str, str]:
         found["run"] = f"{name} {further}"
     found["edits"] = str(line["edits"])
     for (scored, metric), title in _COLUMNS.items():
-        found[title] = with_half_width(seen.get((scored, metric)), plain=metric not in _WITH_INTERVAL)
+        found[title] = with_interval(seen.get((scored, metric)), plain=metric not in _WITH_INTERVAL)
     found["collapsed"] = "–" if not any(judged) else ", ".join(str(at or "–") for at in dict.fromkeys(judged))
     return found
 
