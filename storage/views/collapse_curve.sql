@@ -5,11 +5,12 @@
 -- benchmark in which the unedited model is no better than guessing says nothing. `retention_accuracy`: earlier edits that a
 -- later round followed; its level is 1. `new_edits_accuracy` is shown and not judged: fine-tuning makes a destroyed model say
 -- every new edit, and an editor without effect fails at all of them on a sound one.
--- `lost`: neighbors and benchmarks (half of the way from guessing), as far as they were measured, and earlier edits, if there
--- are any, are all below half of their level. `collapsed`: from this checkpoint on all are lost.
+-- `lost`: neighbors, benchmarks (half of the way from guessing) and earlier edits, as far as they were measured, are all below
+-- half of their level. `collapsed`: from this checkpoint on all are lost. `is_judged`: at least two of the three were measured,
+-- one of them of what the unedited model knew; where not, nothing is lost.
 --
 -- unique: [run_id, edits]
--- not_null: [run_id, model, editor, batch_size, edits, lost, collapsed]
+-- not_null: [run_id, model, editor, batch_size, edits, is_judged, lost, collapsed]
 -- rates: [retention_accuracy, new_edits_accuracy, neighborhood_accuracy, neighborhood_level]
 -- references: {run_id: runs.run_id}
 WITH cells AS (
@@ -70,14 +71,16 @@ seen AS (
 judged AS (
     SELECT
         *,
-        coalesce(neighborhood_accuracy < 0.5 * nullif(neighborhood_level, 0), true)
+        (coalesce(neighborhood_level, 0) > 0)::INT + (benchmark_level IS NOT NULL)::INT AS n_known,
+        n_known > 0 AND n_known + (retention_accuracy IS NOT NULL)::INT > 1 AS is_judged,
+        is_judged
+            AND coalesce(neighborhood_accuracy < 0.5 * nullif(neighborhood_level, 0), true)
             AND coalesce(benchmark_score - benchmark_guessed < 0.5 * (benchmark_level - benchmark_guessed), true)
-            AND coalesce(retention_accuracy < 0.5, true)
-            AND (coalesce(neighborhood_level, 0) > 0 OR benchmark_level IS NOT NULL) AS lost
+            AND coalesce(retention_accuracy < 0.5, true) AS lost
     FROM seen
 )
 SELECT
-    *,
+    * EXCLUDE (n_known),
     bool_and(lost) OVER (PARTITION BY run_id ORDER BY edits ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS collapsed
 FROM judged
 ORDER BY run_id, edits

@@ -4,7 +4,7 @@
 -- `forgotten`: of the `n_right_when_applied` edits that were right when applied and that a later round followed, the share
 -- that the last checkpoint finds wrong; NULL where nothing followed them. `collapsed_at`: the edits at the first checkpoint
 -- from which on the model has lost what it knew and what it was taught (`collapse_curve`); NULL if never, or if no checkpoint
--- could judge (`n_judged` 0: nothing was scored there, or the unedited model knew neither neighbors nor benchmarks). `lost_at`:
+-- could judge (`n_judged` 0: of neighbors, benchmarks and earlier edits fewer than two were measured). `lost_at`:
 -- the first checkpoint at which both were lost, even if not for good.
 --
 -- unique: [run_id]
@@ -56,7 +56,7 @@ downstream AS (
 collapse AS (
     SELECT
         run_id, min(edits) FILTER (WHERE collapsed) AS collapsed_at, min(edits) FILTER (WHERE lost) AS lost_at,
-        count(*) FILTER (WHERE neighborhood_level > 0 OR benchmark_level IS NOT NULL) AS n_judged
+        count(*) FILTER (WHERE is_judged) AS n_judged
     FROM collapse_curve GROUP BY run_id
 ),
 final AS (

@@ -92,6 +92,18 @@ def test_a_benchmark_judges_where_the_unedited_model_knows_no_neighbor(store: St
     assert collapsed_at(store) == 4
 
 
+def test_neighbors_alone_do_not_say_that_a_model_has_collapsed(store: Store) -> None:
+    """A run of one round: nothing has followed its edit."""
+    unedited(store, 1, answers=answers(-1, ""))
+    fill(store, 1, own={}, kept={(1, 0): False}, every=1, neighbors=False)
+    row = one(store, "SELECT neighborhood_accuracy, retention_accuracy, is_judged, lost FROM collapse_curve")
+    assert row == {"neighborhood_accuracy": 0, "retention_accuracy": None, "is_judged": False, "lost": False}
+    assert collapsed_at(store) is None
+    assert one(store, f"SELECT n_judged FROM run_summary WHERE run_id = '{RUN}'") == {"n_judged": 0}
+    store.commit(RUN, "questions-1-a", {"benchmark_answers": answers(0, "yes")}, CommitInfo(kind="questions"))
+    assert collapsed_at(store) == 1, "beside a benchmark they do"
+
+
 def test_independent_batches_forget_nothing(store: Store) -> None:
     unedited(store, 8)
     fill(store, 8, own={}, kept={(at, i): False for at in (4, 8) for i in range(at)}, every=4, neighbors=False)
