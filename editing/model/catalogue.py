@@ -80,13 +80,15 @@ def catalogued_folder(name: str, *, file: Path | None = None, dtype: str = "auto
         ModelError: It cannot be fetched, or what was fetched is not what the catalogue says.
     """
     entry = catalogue()[name]
-    file = file or catalogued_file(name)
+    if file is None:
+        file = catalogued_file(name)
+        licence: str | None = (file.parent / LICENCE).read_text(encoding="utf-8")
+    else:
+        licence = entry.licence_text  # what stands beside a user's own copy may be of something else
     notice = f"{entry.notice}\nDe-quantised to plain floating point by Palimpsest.\n"
     beside = {NOTICE: notice, CARD: f"---\nlicense: {entry.licence}\n---\n{notice}"}
-    if entry.licence_text is not None:
-        beside[LICENCE] = entry.licence_text
-    elif (file.parent / LICENCE).is_file():
-        beside[LICENCE] = (file.parent / LICENCE).read_text(encoding="utf-8")
+    if licence is not None:
+        beside[LICENCE] = licence
     return dequantised_folder(file, dtype=dtype, sha256=entry.file, beside=beside)
 
 

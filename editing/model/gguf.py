@@ -69,7 +69,8 @@ def dequantised_folder(
             _write(file, unfinished, dtype)
         for name, text in (beside or {}).items():
             (unfinished / name).write_text(text, encoding="utf-8")
-        made = {path.name: digest_of_content(path) for path in sorted(unfinished.iterdir())}
+        files = sorted(path for path in unfinished.rglob("*") if path.is_file())
+        made = {path.relative_to(unfinished).as_posix(): digest_of_content(path) for path in files}
         told = {"file": file.name, "sha256": digest, "dtype": dtype, "by": by, "made": made}
         (unfinished / SOURCE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         unfinished.chmod(0o755)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,11 +15,13 @@ from editing.model.heads import HEADS
 _KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 
 
-def write_hollow(config: "transformers.PretrainedConfig", folder: Path, beside: Iterable[Path] = ()) -> None:
+def write_hollow(
+    config: "transformers.PretrainedConfig", folder: Path, beside: Mapping[str, Path] | None = None
+) -> None:
     """Write a checkpoint of a config's shapes and dtype into a new folder; its weights take no room on a disk.
 
     Args:
-        beside: Files to copy into it, as a tokenizer's.
+        beside: Files to copy into it by their places there, as a tokenizer's.
     """
     folder.mkdir(parents=True)
     with torch.device("meta"):
@@ -37,5 +39,6 @@ def write_hollow(config: "transformers.PretrainedConfig", folder: Path, beside: 
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + end)
     config.save_pretrained(folder)
-    for path in beside:
-        shutil.copyfile(path, folder / path.name)
+    for place, path in (beside or {}).items():
+        (folder / place).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / place)

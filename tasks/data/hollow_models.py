@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from editing.errors import ModelError
@@ -31,8 +32,9 @@ def hollow_folder(name: str, *, revision: str | None = None) -> str:
         )
     if any(base.glob("*.safetensors")):
         return name
-    files = sorted({path for pattern in TOKENIZER_FILES for path in base.glob(pattern) if path.is_file()})
-    made_of = {path.name: digest_of_file(path) for path in (base / "config.json", *files)}
+    found = {path for pattern in TOKENIZER_FILES for path in base.glob(pattern) if path.is_file()}
+    files = {path.relative_to(base).as_posix(): path for path in sorted(found)}
+    made_of = {place: digest_of_file(path) for place, path in {"config.json": base / "config.json", **files}.items()}
     place = models_folder() / "hollow" / digest_of(made_of, length=12)
     folder = place / name.rstrip("/").rpartition("/")[2]  # by which its hyper-parameters are found
     if not folder.is_dir():
@@ -40,7 +42,7 @@ def hollow_folder(name: str, *, revision: str | None = None) -> str:
     return str(folder)
 
 
-def _write(base: Path, files: list[Path], folder: Path) -> None:
+def _write(base: Path, files: Mapping[str, Path], folder: Path) -> None:
     from editing.model.hollow import write_hollow
     from editing.model.loading import read_config
 
@@ -48,7 +50,11 @@ def _write(base: Path, files: list[Path], folder: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         write_hollow(read_config(base), unfinished / "made", files)
-        (unfinished / "made").rename(folder)
+        try:
+            (unfinished / "made").rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
     except (ModelError, json.JSONDecodeError) as error:
         raise InputError(str(error)) from error
     finally:
